@@ -1,0 +1,48 @@
+"""ServerArgs: every setting of one backend, as typed by the user. Resolved values live with the part that resolves them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServerArgs:
+    """Settings of a backend; the field names are the flags' names. ``None`` means: decide from the model and the machine."""
+
+    # model
+    model_path: str | None = None  # folder, GGUF file or hub name ORG/NAME; None: the default model
+    tokenizer_path: str | None = None
+    revision: str | None = None
+    download_dir: str | None = None
+    load_format: str = "auto"  # auto, safetensors, gguf, dummy
+    dtype: str = "auto"  # auto, float32, bfloat16, float16
+    context_length: int | None = None
+    served_model_name: str | None = None
+    chat_template: str | None = None
+    trust_remote_code: bool = False
+    skip_tokenizer_init: bool = False
+
+    # server
+    host: str = "127.0.0.1"
+    port: int = 30000
+    api_key: str | None = None
+    log_level: str = "info"
+    max_body_bytes: int = 64 * 1024 * 1024
+    skip_server_warmup: bool = False
+    allow_auto_truncate: bool = False
+
+    # runtime
+    device: str = "auto"  # auto, cpu, cuda
+    attention_backend: str = "auto"
+    cpu_threads: int | None = None
+    page_size: int | None = None
+    mem_fraction_static: float | None = None
+    max_total_tokens: int | None = None
+    max_running_requests: int | None = None
+    max_queued_requests: int | None = None
+    max_prefill_tokens: int = 16384
+    chunked_prefill_size: int | None = None  # -1: never split a prompt
+    disable_radix_cache: bool = False
+    schedule_conservativeness: float = 1.0
+    random_seed: int | None = None
+    check_invariants: bool = False  # verify page ownership after every step (tests)

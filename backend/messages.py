@@ -1,0 +1,82 @@
+"""What the frontend and the scheduler say to each other: one message per step in each direction.
+
+Token ids travel as little-endian int32 bytes. A request is known by an integer ``uid`` that the frontend gives and never
+uses twice; client-visible request ids stay in the frontend.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from backend.sampling_params import SamplingParams
+
+
+class NewRequest(msgspec.Struct, array_like=True):
+    uid: int
+    input_ids: bytes  # int32[prompt_len], prompt_len >= 1
+    sampling: SamplingParams
+    stop_token_ids: list[int]  # the request's own and the model's EOS ids (none of the model's with ignore_eos)
+    namespace: str = ""  # cache_salt, extra_key, adapter: requests of different namespaces share no pages
+    priority: int = 0
+
+
+class ToScheduler(msgspec.Struct, array_like=True):
+    """Everything the frontend gathered since its last message."""
+
+    new: list[NewRequest] = []
+    abort: list[int] = []  # uids; unknown or finished ones are ignored; no reply follows
+    flush_cache: int = 0  # nonzero: flush and answer with this ticket in FromScheduler.flushed
+    shutdown: bool = False
+
+
+class Finish(msgspec.Struct, array_like=True):
+    uid: int
+    kind: str  # "stop" | "length" | "abort"
+    matched: int = -1  # the stop token id, for "stop"
+    message: str = ""  # for "abort"
+    status_code: int = 500  # for "abort"
+
+
+class SchedulerStats(msgspec.Struct, array_like=True):
+    """State after a step; gauges of ``/metrics`` and ``/v1/loads`` are read from the last one."""
+
+    running: int = 0
+    waiting: int = 0
+    waiting_uncached_tokens: int = 0
+    total_tokens: int = 0  # KV room in tokens
+    used_tokens: int = 0  # held by running rows or locked in the tree
+    cached_tokens: int = 0  # in the tree and evictable
+    retracted_total: int = 0
+    prompt_tokens_total: int = 0  # of admitted requests
+    cached_prompt_tokens_total: int = 0
+    prefill_tokens_total: int = 0  # computed
+    decode_tokens_total: int = 0
+    evicted_tokens_total: int = 0
+    new_token_ratio: float = 0.0
+
+
+class FromScheduler(msgspec.Struct, array_like=True):
+    """What one step brought. Lists of the same length are parallel."""
+
+    uids: list[int] = []  # one entry per token; a uid may repeat
+    tokens: list[int] = []
+    started: list[tuple[int, int]] = []  # (uid, cached prompt tokens), sent with or before the first token
+    finished: list[Finish] = []  # a finished uid is never named again; its last tokens are in this message or before
+    stats: SchedulerStats = msgspec.field(default_factory=SchedulerStats)
+    flushed: tuple[int, bool] | None = None  # (ticket, done); False when requests were running
+
+
+class SchedulerReady(msgspec.Struct, array_like=True):
+    """The scheduler's first word on the socket after the model is loaded."""
+
+    max_total_tokens: int
+    max_running_requests: int
+    page_size: int
+    context_length: int  # the longest prompt + output one request may have
+    dtype: str
+    device: str
+    load_seconds: float
+    weight_bytes: int
+    kv_cache_bytes: int
+    vocab_size: int
+    error: str = ""  # non-empty: starting failed, the rest is meaningless

@@ -1,0 +1,55 @@
+"""How one request wants its tokens chosen: the fields, defaults and ranges of SGLang's ``sampling_params``."""
+
+from __future__ import annotations
+
+import math
+
+import msgspec
+
+GREEDY_TEMPERATURE = 1e-6
+MAX_STOP_STRINGS = 32
+
+
+class SamplingParams(msgspec.Struct, kw_only=True, omit_defaults=True):
+    """Sampling parameters of one request. ``validate`` raises ``ValueError`` naming the field and the value."""
+
+    max_new_tokens: int = 128
+    min_new_tokens: int = 0
+    temperature: float = 1.0  # below 1e-6 means greedy
+    top_k: int = -1  # -1: all
+    top_p: float = 1.0
+    min_p: float = 0.0
+    frequency_penalty: float = 0.0
+    presence_penalty: float = 0.0
+    repetition_penalty: float = 1.0
+    stop: list[str] = []
+    stop_token_ids: list[int] = []
+    ignore_eos: bool = False
+    sampling_seed: int | None = None
+    n: int = 1
+    skip_special_tokens: bool = True
+    spaces_between_special_tokens: bool = True
+    no_stop_trim: bool = False
+
+    @property
+    def greedy(self) -> bool:
+        return self.temperature < GREEDY_TEMPERATURE or self.top_k == 1
+
+    def validate(self) -> None:
+        """Raise ``ValueError`` for the first field that is out of range."""
+        checks = (
+            ("max_new_tokens", self.max_new_tokens >= 0, "at least 0"),
+            ("min_new_tokens", 0 <= self.min_new_tokens <= self.max_new_tokens, "between 0 and max_new_tokens"),
+            ("temperature", math.isfinite(self.temperature) and self.temperature >= 0, "a finite number of at least 0"),
+            ("top_k", self.top_k == -1 or self.top_k >= 1, "-1 (all) or at least 1"),
+            ("top_p", 0 < self.top_p <= 1, "in (0, 1]"),
+            ("min_p", 0 <= self.min_p <= 1, "in [0, 1]"),
+            ("frequency_penalty", -2 <= self.frequency_penalty <= 2, "in [-2, 2]"),
+            ("presence_penalty", -2 <= self.presence_penalty <= 2, "in [-2, 2]"),
+            ("repetition_penalty", 0 < self.repetition_penalty <= 2, "in (0, 2]"),
+            ("n", 1 <= self.n <= 128, "between 1 and 128"),
+            ("stop", len(self.stop) <= MAX_STOP_STRINGS and all(self.stop), f"at most {MAX_STOP_STRINGS} non-empty strings"),
+        )
+        for name, ok, wanted in checks:
+            if not ok:
+                raise ValueError(f"{name} must be {wanted}, got {getattr(self, name)!r}")

@@ -1,0 +1,97 @@
+"""The contract between the router and a placement policy.
+
+A policy is pure: no I/O, no clock (time is an argument), no asyncio. Choosing has no side effect; what was chosen is
+told back through :meth:`Policy.record` and :meth:`Policy.observe`.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+
+@dataclass(frozen=True, slots=True)
+class RouteRequest:
+    """What placement needs to know of one request."""
+
+    text: bytes = b""  # UTF-8 of the conversation as the backend will see it; empty when the body has no prompt
+    prompt_tokens: int = 0  # exact when the router tokenised, else an estimate
+    model: str = ""
+    namespace: str = ""  # LoRA adapter and cache salt: prefixes of different namespaces never match
+    routing_key: str = ""  # session key, for sticky and hashing policies
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerLoad:
+    """Work in flight on one worker, as the router's leases know it."""
+
+    requests: int = 0  # leases held
+    prefill_tokens: int = 0  # uncached prompt tokens sent and not yet answered by a first token
+    decodes: int = 0  # leases past their first token
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerSpeed:
+    """Learned or assumed speed of one worker."""
+
+    prefill_ms_per_token: float = 0.1
+    decode_ms_per_step: float = 1.0  # what one running decode adds to a newcomer's time to first token
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A worker that may be chosen now (healthy, breaker closed, right model)."""
+
+    worker: str
+    load: WorkerLoad = field(default_factory=WorkerLoad)
+    speed: WorkerSpeed = field(default_factory=WorkerSpeed)
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """The cost of one candidate, all terms in milliseconds to first token."""
+
+    worker: str
+    cached_tokens: int = 0
+    queue_ms: float = 0.0
+    prefill_ms: float = 0.0
+    decode_ms: float = 0.0
+
+    @property
+    def total_ms(self) -> float:
+        return self.queue_ms + self.prefill_ms + self.decode_ms
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """A choice and why it was made."""
+
+    worker: str
+    cached_tokens: int = 0  # predicted prefix hit on the chosen worker
+    reason: str = ""  # the branch taken, a bounded set of words: also a metric label
+    scores: tuple[Score, ...] = ()
+
+
+class Policy(ABC):
+    """Chooses a worker for a request."""
+
+    name: ClassVar[str]
+
+    @abstractmethod
+    def choose(self, request: RouteRequest, candidates: Sequence[Candidate], now: float) -> Decision:
+        """Pick one of ``candidates`` (never empty). ``now`` is in seconds on any monotonic clock. No side effect."""
+
+    def record(self, request: RouteRequest, worker: str, now: float) -> None:  # noqa: B027
+        """The request was sent to ``worker``, which will hold its prefix."""
+
+    def observe(self, request: RouteRequest, worker: str, cached_tokens: int, now: float) -> None:  # noqa: B027
+        """``worker`` reported how many prompt tokens it had cached: trim what over-promised."""
+
+    def forget(self, worker: str) -> None:  # noqa: B027
+        """``worker`` is gone, or restarted with an empty cache."""
+
+    def stats(self) -> dict[str, float]:
+        """Gauges for ``/metrics``, by short name (for example ``prefix_tree_bytes``)."""
+        return {}
