@@ -1,0 +1,20 @@
+"""Ranges of flag values, with the words that an error uses."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+
+class Check(NamedTuple):
+    """What a value must be: ``ok`` tests it, ``wanted`` completes the sentence "must be ..."."""
+
+    ok: Callable[[Any], bool]
+    wanted: str
+
+
+AT_LEAST_ONE = Check(lambda value: value >= 1, "at least 1")
+NOT_NEGATIVE = Check(lambda value: value >= 0, "at least 0")
+POSITIVE = Check(lambda value: value > 0, "greater than 0")
+FRACTION = Check(lambda value: 0 < value <= 1, "greater than 0 and at most 1")
+PORT = Check(lambda value: 0 <= value <= 65535, "a port between 0 (any free one) and 65535")
