@@ -5,8 +5,10 @@ from rows of :class:`Flag`.
 """
 
 from backend.flags.checks import AT_LEAST_ONE, FRACTION, NOT_NEGATIVE, PORT, POSITIVE, Check
-from backend.flags.flag import Flag, Kind, State, section
+from backend.flags.flag import Flag, Kind, State
 from backend.flags.parser import FlagParser, ParsedFlags, build_parser, parse
+from backend.flags.rows import accepted, groups, integer, not_yet, number, section, switch, text, words, works
+from backend.flags.values import FlagError
 
 __all__ = [
     "AT_LEAST_ONE",
@@ -16,11 +18,21 @@ __all__ = [
     "POSITIVE",
     "Check",
     "Flag",
+    "FlagError",
     "FlagParser",
     "Kind",
     "ParsedFlags",
     "State",
+    "accepted",
     "build_parser",
+    "groups",
+    "integer",
+    "not_yet",
+    "number",
     "parse",
     "section",
+    "switch",
+    "text",
+    "words",
+    "works",
 ]

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
@@ -23,9 +23,8 @@ class Kind(StrEnum):
 
     INT = "int"
     FLOAT = "float"
-    STR = "str"
+    STR = "str"  # one of ``choices`` if there are any
     SWITCH = "switch"  # no word: True
-    CHOICE = "choice"  # one of ``choices``
     LIST = "list"  # words; the flag may be repeated and adds up
     GROUPS = "groups"  # words; each time the flag is given adds one list
     OPTIONAL = "optional"  # one word or none, which means ``bare``
@@ -69,8 +68,3 @@ class Flag:
 def setting_name(flag: str) -> str:
     """``--max-num-seqs``, ``max-num-seqs`` and ``max_num_seqs`` all name the setting ``max_num_seqs``."""
     return flag.lstrip("-").replace("-", "_")
-
-
-def section(group: str, rows: Iterable[Flag], state: State | None = None, reason: str = "") -> tuple[Flag, ...]:
-    """``rows`` of one group; with ``state`` and ``reason`` they share them (a row's own reason stays)."""
-    return tuple(replace(row, group=group, state=state or row.state, reason=row.reason or reason) for row in rows)

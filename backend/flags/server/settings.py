@@ -1,0 +1,124 @@
+"""The flags of ``launch_server`` that work: one for each field of ``backend.config.ServerArgs``."""
+
+from __future__ import annotations
+
+from backend.flags.checks import AT_LEAST_ONE, FRACTION, NOT_NEGATIVE, PORT, POSITIVE, Check
+from backend.flags.flag import Flag
+from backend.flags.rows import integer, number, switch, text, works
+
+BOTH = ("sglang", "vllm")
+OURS = ("warmlane",)
+CHUNK = Check(lambda value: value == -1 or value >= 1, "-1 (never split a prompt) or at least 1")
+
+MODEL = works(
+    "model",
+    text(
+        "--model-path",
+        "--model",
+        help="folder, GGUF file or hub name ORG/NAME; without it the default model SmolLM2-135M-Instruct",
+        metavar="PATH",
+        sources=BOTH,
+    ),
+    text("--tokenizer-path", "--tokenizer", help="folder or file of the tokeniser", metavar="PATH", sources=BOTH),
+    text("--revision", help="branch, tag or commit on the hub", sources=BOTH),
+    text("--download-dir", help="where models from the hub are kept", metavar="DIR", sources=BOTH),
+    text(
+        "--load-format",
+        default="auto",
+        choices=("auto", "safetensors", "gguf", "dummy"),
+        help="dummy: random weights, for measuring",
+        sources=BOTH,
+    ),
+    text(
+        "--dtype",
+        default="auto",
+        choices=("auto", "float32", "bfloat16", "float16"),
+        rename={"half": "float16", "float": "float32"},
+        help="of weights and activations",
+        sources=BOTH,
+    ),
+    integer(
+        "--context-length",
+        "--max-model-len",
+        "--context-len",
+        check=AT_LEAST_ONE,
+        help="longest prompt and output together, in tokens",
+        sources=BOTH,
+    ),
+    text("--served-model-name", help="the model's name in the API", metavar="NAME", sources=BOTH),
+    text("--chat-template", help="Jinja file or template in place of the model's own", metavar="PATH", sources=BOTH),
+    switch("--trust-remote-code", help="run code that comes with the model", sources=BOTH),
+    switch("--skip-tokenizer-init", help="serve token ids only", sources=BOTH),
+)
+
+SERVER = works(
+    "server",
+    text("--host", default="127.0.0.1", help="address to listen on", metavar="ADDRESS", sources=BOTH),
+    integer("--port", default=30000, check=PORT, help="port to listen on", sources=BOTH),
+    text("--api-key", help="key that clients must send as a bearer token", metavar="KEY", sources=BOTH),
+    text(
+        "--log-level",
+        "--uvicorn-log-level",
+        default="info",
+        choices=("debug", "info", "warning", "error"),
+        rename={"critical": "error", "trace": "debug"},
+        help="least level of what is logged",
+        sources=BOTH,
+    ),
+    integer(
+        "--max-body-bytes", default=64 * 1024 * 1024, check=AT_LEAST_ONE, help="largest request body", sources=OURS
+    ),
+    switch("--skip-server-warmup", help="be ready before the first forward pass has run"),
+    switch("--allow-auto-truncate", help="cut over-long prompts instead of refusing them"),
+)
+
+RUNTIME = works(
+    "runtime",
+    text("--device", default="auto", choices=("auto", "cpu", "cuda"), help="where the model runs", sources=BOTH),
+    text("--attention-backend", default="auto", help="attention kernels", metavar="NAME", sources=BOTH),
+    integer("--cpu-threads", check=AT_LEAST_ONE, help="threads of the model on the CPU", sources=OURS),
+    integer("--page-size", "--block-size", check=AT_LEAST_ONE, help="tokens of one KV page", sources=BOTH),
+    number(
+        "--mem-fraction-static",
+        "--mem-fraction",
+        "--mem-frac",
+        "--gpu-memory-utilization",
+        check=FRACTION,
+        help="share of memory for weights and KV cache",
+        sources=BOTH,
+    ),
+    integer("--max-total-tokens", check=AT_LEAST_ONE, help="tokens that the KV cache holds"),
+    integer(
+        "--max-running-requests",
+        "--max-num-seqs",
+        check=AT_LEAST_ONE,
+        help="requests that run at once",
+        sources=BOTH,
+    ),
+    integer("--max-queued-requests", check=NOT_NEGATIVE, help="waiting requests before new ones get 503"),
+    integer("--max-prefill-tokens", default=16384, check=AT_LEAST_ONE, help="prompt tokens of one step at most"),
+    integer(
+        "--chunked-prefill-size",
+        "--max-num-batched-tokens",
+        check=CHUNK,
+        help="prompt tokens of one step before a prompt is split; -1: never split",
+        sources=BOTH,
+    ),
+    switch(
+        "--disable-radix-cache",
+        "--no-enable-prefix-caching",
+        off_names=("--enable-prefix-caching",),
+        help="do not reuse the KV of earlier prompts",
+        sources=BOTH,
+    ),
+    number(
+        "--schedule-conservativeness",
+        default=1.0,
+        check=POSITIVE,
+        help="more than 1: admit fewer requests, retract fewer",
+    ),
+    integer("--random-seed", "--seed", help="of sampling", sources=BOTH),
+    switch("--check-invariants", help="verify the page accounting after every step", sources=OURS),
+)
+
+SETTINGS: tuple[Flag, ...] = MODEL + SERVER + RUNTIME
