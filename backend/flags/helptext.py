@@ -9,6 +9,7 @@ from backend.flags.flag import Flag, Kind, State
 
 WIDTH = 110
 NAME_COLUMN = 34
+_UNITS = {Kind.INT: "N", Kind.FLOAT: "X"}
 
 
 def help_text(prog: str, description: str, rows: Sequence[Flag], everything: bool) -> str:
@@ -40,7 +41,7 @@ def shown_default(row: Flag) -> str:
 
 
 def _metavar(row: Flag) -> str:
-    word = row.metavar or ("|".join(row.choices) if row.choices else row.kind.value.upper())
+    word = row.metavar or ("|".join(row.choices) if row.choices else _UNITS.get(row.kind, "WORD"))
     forms: dict[Kind, str] = {
         Kind.SWITCH: "",
         Kind.LIST: f"{row.metavar or 'WORD'} ...",

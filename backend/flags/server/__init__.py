@@ -12,11 +12,21 @@ from typing import NamedTuple
 from backend.config import ServerArgs
 from backend.flags.flag import Flag
 from backend.flags.parser import parse
+from backend.flags.server.features import FEATURES
+from backend.flags.server.kernels import KERNELS
+from backend.flags.server.model import MODEL
+from backend.flags.server.observability import OBSERVABILITY
+from backend.flags.server.parallel import PARALLEL
+from backend.flags.server.scheduling import SCHEDULING
+from backend.flags.server.serving import SERVING
 from backend.flags.server.settings import SETTINGS
+from backend.flags.server.vllm import VLLM
 
 DESCRIPTION = "Serve one model on one GPU or on the CPU, over SGLang's native and OpenAI's HTTP interface."
 
-SERVER_FLAGS: tuple[Flag, ...] = SETTINGS
+SERVER_FLAGS: tuple[Flag, ...] = (
+    SETTINGS + MODEL + SERVING + SCHEDULING + KERNELS + PARALLEL + FEATURES + OBSERVABILITY + VLLM
+)
 
 
 class ServerCommand(NamedTuple):

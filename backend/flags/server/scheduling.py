@@ -1,0 +1,110 @@
+"""Flags about batching, memory and the prefix cache, beyond those that work."""
+
+from __future__ import annotations
+
+from backend.flags.flag import Flag
+from backend.flags.rows import accepted, integer, not_yet, number, switch, text, words
+
+MIXED = accepted(
+    "scheduling",
+    "a step always mixes prompts and decodes",
+    switch("--enable-mixed-chunk"),
+    switch("--enable-dynamic-chunking"),
+    integer("--prefill-decode-interval"),
+    integer("--prefill-decode-interval-min-bs", default=0),
+    switch("--enable-prefill-delayer"),
+    integer("--prefill-delayer-max-delay-passes", default=30),
+    number("--prefill-delayer-token-usage-low-watermark"),
+    words("--prefill-delayer-forward-passes-buckets"),
+    words("--prefill-delayer-wait-seconds-buckets"),
+    number("--prefill-delayer-queue-min-ratio"),
+    number("--prefill-delayer-max-delay-ms"),
+    integer("--min-free-slots-delay"),
+    integer("--prefill-max-requests"),
+)
+
+STEPS = accepted(
+    "scheduling",
+    "each step is scheduled when the one before it has ended",
+    switch("--disable-overlap-schedule"),
+    integer("--num-continuous-decode-steps", default=1),
+    integer("--scheduler-recv-interval", default=1),
+    switch("--sleep-on-idle"),
+)
+
+ORDER = not_yet(
+    "scheduling",
+    "requests are served in the order of their arrival",
+    text("--schedule-policy", default="fcfs"),
+    switch("--enable-priority-scheduling"),
+    switch("--disable-priority-preemption"),
+    integer("--default-priority-value"),
+    switch("--abort-on-priority-when-disabled"),
+    switch("--schedule-low-priority-values-first"),
+    integer("--priority-scheduling-preemption-threshold", default=10),
+    text("--retraction-policy", default="length"),
+)
+
+EVICTION = not_yet(
+    "prefix cache",
+    "the least recently used pages are evicted",
+    text("--radix-eviction-policy", default="lru"),
+    text("--radix-eviction-policy-config"),
+    text("--radix-cache-backend"),
+)
+
+LAYOUT = accepted(
+    "memory",
+    "full attention over one KV pool",
+    switch("--enable-page-major-kv-layout"),
+    switch("--enable-unified-memory"),
+    integer("--c128-page-size", default=16),
+    number("--swa-full-tokens-ratio"),
+    integer("--swa-prefix-tails"),
+    switch("--disable-hybrid-swa-memory"),
+    switch("--disable-chunked-prefix-cache"),
+    integer("--max-mamba-cache-size"),
+    number("--mamba-full-memory-ratio"),
+)
+
+NO_KV = not_yet(
+    "memory",
+    "every request needs its KV cache",
+    switch("--prefill-only-disable-kv-cache"),
+)
+
+HIERARCHY = not_yet(
+    "hierarchical cache",
+    "KV pages live on one device",
+    switch("--enable-hierarchical-cache", "--enable-hicache"),
+    text("--hicache-host-memory-mode", default="cache"),
+    number("--hicache-ratio"),
+    integer("--hicache-size", default=0),
+    number("--hicache-host-memory-fraction", default=0.8),
+    text("--hicache-write-policy", default="write_through"),
+    text("--hicache-io-backend", default="kernel"),
+    text("--hicache-mem-layout", default="page_first"),
+    text("--hicache-storage-backend"),
+    text("--hicache-storage-prefetch-policy", default="timeout"),
+    text("--hicache-storage-backend-extra-config"),
+    integer("--hicache-storage-prefetch-retry-poll-interval", default=8),
+    integer("--hicache-storage-prefetch-retry-max-attempts", default=8),
+    switch("--enable-unified-cache-external-linker"),
+    text("--unified-cache-external-linker-backend", default="mooncake"),
+    text("--unified-cache-external-linker-config"),
+    switch("--enable-linker-mla-dedup"),
+    switch("--enable-hisparse"),
+    text("--hisparse-config", "--hierarchical-sparse-attention-extra-config"),
+    switch("--enable-lmcache"),
+    text("--lmcache-config-file"),
+    switch("--enable-flexkv"),
+    text("--flexkv-config-file"),
+)
+
+DETERMINISM = not_yet(
+    "sampling",
+    "answers may differ in the last bits between batch sizes",
+    switch("--enable-deterministic-inference"),
+)
+
+SCHEDULING: tuple[Flag, ...] = MIXED + STEPS + ORDER + EVICTION + LAYOUT + NO_KV + HIERARCHY + DETERMINISM

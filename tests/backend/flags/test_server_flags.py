@@ -1,0 +1,156 @@
+"""The table of launch_server."""
+
+import dataclasses
+
+import pytest
+
+from backend.config import ServerArgs
+from backend.flags import State
+from backend.flags.flag import setting_name
+from backend.flags.server import SERVER_FLAGS, parse_server_args
+from backend.flags.server.settings import SETTINGS
+
+
+def test_every_setting_has_a_flag_with_the_same_default():
+    fields = {field.name: field.default for field in dataclasses.fields(ServerArgs)}
+    assert {row.dest: row.default for row in SETTINGS} == fields
+    assert all(row.state is State.WORKS and row.help for row in SETTINGS)
+
+
+def test_no_two_rows_share_a_setting_or_a_spelling():
+    names = [setting_name(name) for row in SERVER_FLAGS for name in row.spellings if name.startswith("--")]
+    dests = [row.dest for row in SERVER_FLAGS]
+    assert len(names) == len(set(names))
+    assert len(dests) == len(set(dests))
+
+
+def test_what_does_not_work_has_a_reason():
+    assert [row.names for row in SERVER_FLAGS if row.state is not State.WORKS and not row.reason] == []
+
+
+def test_no_argument_means_all_defaults():
+    assert parse_server_args([]).args == ServerArgs()
+
+
+def test_vllm_names_reach_the_same_settings():
+    command = parse_server_args(
+        [
+            "--model",
+            "m",
+            "--max-model-len",
+            "512",
+            "--gpu-memory-utilization",
+            "0.5",
+            "--max_num_seqs",
+            "4",
+            "--max-num-batched-tokens",
+            "256",
+            "--tensor-parallel-size",
+            "1",
+            "--dtype",
+            "half",
+            "--no-enable-prefix-caching",
+            "--block-size",
+            "16",
+            "--seed",
+            "7",
+        ]
+    )
+    assert command.args == ServerArgs(
+        model_path="m",
+        context_length=512,
+        mem_fraction_static=0.5,
+        max_running_requests=4,
+        chunked_prefill_size=256,
+        dtype="float16",
+        disable_radix_cache=True,
+        page_size=16,
+        random_seed=7,
+    )
+    assert command.accepted == []
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "--triton-attention-num-kv-splits 16",
+        "--disable-flashinfer",
+        "--disable-custom-all-reduce",
+        "--enable-dp-attention",
+        "--cuda-graph-max-bs 8",
+        "--cuda-graph-max-bs-decode 8",
+        "--disable-cuda-graph",
+        "--enforce-eager",
+        "--enable-metrics",
+        "--enable-cache-report",
+        "--enable-torch-compile",
+    ],
+)
+def test_tuning_flags_are_accepted_and_logged(words):
+    command = parse_server_args(words.split())
+    assert command.args == ServerArgs()
+    assert len(command.accepted) == 1
+    assert command.accepted[0].startswith(words.split()[0])
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "--tp 4",
+        "--tp-size 2",
+        "-tp 2",
+        "--dp 2",
+        "--pp-size 2",
+        "--quantization awq",
+        "-q fp8",
+        "--kv-cache-dtype fp8_e5m2",
+        "--speculative-algorithm EAGLE",
+        "--enable-lora",
+        "--tool-call-parser qwen",
+        "--ssl-keyfile k.pem",
+        "--disaggregation-mode prefill",
+        "--enable-hierarchical-cache",
+        "--schedule-policy lpm",
+        "--nnodes 2",
+    ],
+)
+def test_missing_features_stop_the_start(capsys, words):
+    with pytest.raises(SystemExit) as stop:
+        parse_server_args(words.split())
+    assert stop.value.code == 2
+    error = capsys.readouterr().err
+    assert f"{words} is not supported yet" in error or words == "--enable-lora"
+    assert error.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    "words",
+    ["--tp 1", "--dp-size 1", "--quantization gguf", "--kv-cache-dtype auto", "--schedule-policy fcfs", "--nnodes 1"],
+)
+def test_missing_features_that_are_not_asked_for(words):
+    assert parse_server_args(words.split()).args == ServerArgs()
+
+
+@pytest.mark.parametrize(
+    ("words", "wanted"),
+    [
+        ("--port 65536", "65535"),
+        ("--mem-fraction-static 0", "greater than 0"),
+        ("--gpu-memory-utilization 1.1", "--gpu-memory-utilization"),
+        ("--chunked-prefill-size 0", "-1"),
+        ("--context-length -4", "at least 1"),
+        ("--page-size 0", "at least 1"),
+        ("--schedule-conservativeness 0", "greater than 0"),
+        ("--load-format pt", "safetensors"),
+    ],
+)
+def test_values_out_of_range(capsys, words, wanted):
+    with pytest.raises(SystemExit):
+        parse_server_args(words.split())
+    error = capsys.readouterr().err
+    assert wanted in error
+    assert words.split()[0] in error
+
+
+def test_a_chunk_of_minus_one_never_splits():
+    assert parse_server_args(["--chunked-prefill-size", "-1"]).args.chunked_prefill_size == -1
