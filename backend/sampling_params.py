@@ -48,7 +48,11 @@ class SamplingParams(msgspec.Struct, kw_only=True, omit_defaults=True):
             ("presence_penalty", -2 <= self.presence_penalty <= 2, "in [-2, 2]"),
             ("repetition_penalty", 0 < self.repetition_penalty <= 2, "in (0, 2]"),
             ("n", 1 <= self.n <= 128, "between 1 and 128"),
-            ("stop", len(self.stop) <= MAX_STOP_STRINGS and all(self.stop), f"at most {MAX_STOP_STRINGS} non-empty strings"),
+            (
+                "stop",
+                len(self.stop) <= MAX_STOP_STRINGS and all(self.stop),
+                f"at most {MAX_STOP_STRINGS} non-empty strings",
+            ),
         )
         for name, ok, wanted in checks:
             if not ok:

@@ -1,0 +1,1 @@
+"""Runs the model: tensors of a step, forward, sampling."""

@@ -1,0 +1,44 @@
+"""The interface of attention: plan once a step, attend once a layer."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+import torch
+
+
+@dataclass(frozen=True, slots=True)
+class AttentionShape:
+    num_heads: int
+    num_kv_heads: int
+    head_dim: int
+    scale: float
+
+
+@dataclass(frozen=True, slots=True)
+class StepLayout:
+    """Where one step's tokens stand. All tensors live on the CPU.
+
+    Tokens of a row are adjacent, rows in the order of the batch; rows with one token come first.
+    """
+
+    query_lens: torch.Tensor  # int32[R] tokens of each row in this step
+    kv_lens: torch.Tensor  # int32[R] tokens of each row after it
+    page_table: torch.Tensor  # int32[R, max pages of these rows]
+    locations: torch.Tensor  # int64[T] where the step's keys and values go: page * page_size + offset
+
+
+class AttentionBackend(ABC):
+    """Writes new keys and values to the pool and attends to everything before them (causal)."""
+
+    @abstractmethod
+    def plan(self, layout: StepLayout) -> None:
+        """Prepare for one step; every ``attend`` until the next plan uses it."""
+
+    @abstractmethod
+    def attend(self, layer: int, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
+        """Store ``key``/``value`` ``[T, kv_heads, head_dim]``, attend with ``query`` ``[T, heads, head_dim]``.
+
+        Returns ``[T, heads * head_dim]``.
+        """

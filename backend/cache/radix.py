@@ -1,0 +1,235 @@
+"""The radix prefix cache: which pages hold the keys and values of which token sequence.
+
+Keys are cut at page boundaries, so an edge is a whole number of pages and children are told apart by their first page.
+Requests of different namespaces (cache salt, adapter) live under different roots and never share a page.
+
+Algorithm: radix tree with LRU eviction of unlocked leaves, after Zheng et al., "SGLang: Efficient Execution of Structured
+Language Model Programs" (2024), section 3.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from backend.cache.pages import Pages
+
+Tokens = NDArray[np.int32]
+
+
+class Node:
+    """One edge of the tree with the pages along it. ``locks`` counts the running rows that read these pages."""
+
+    __slots__ = ("children", "key", "last_used", "locks", "pages", "parent")
+
+    def __init__(self, parent: Node | None, key: Tokens, pages: Pages, last_used: int) -> None:
+        self.parent = parent
+        self.key = key
+        self.pages = pages
+        self.children: dict[bytes, Node] = {}
+        self.locks = 0
+        self.last_used = last_used
+
+
+@dataclass(frozen=True, slots=True)
+class Match:
+    """The longest cached prefix: its pages, and the node that ends it (lock it before the pages are read)."""
+
+    node: Node
+    pages: Pages
+
+
+class RadixCache:
+    """Radix tree over page-aligned token sequences.
+
+    Every page in the tree is owned by it. A page leaves only through :meth:`evict` or :meth:`reset`, and never while a lock
+    covers it. The clock is a counter of operations, so that behaviour depends on nothing but the calls made.
+    """
+
+    def __init__(self, page_size: int) -> None:
+        self.page_size = page_size
+        self.cached_pages = 0
+        self.evictable_pages = 0
+        self._roots: dict[str, Node] = {}
+        self._clock = 0
+        self._nodes = 0
+        self._leaves: list[tuple[int, int, Node]] = []  # heap of (last_used, entry number, node); entries may be stale
+        self._entries = 0
+
+    # -- lookup -----------------------------------------------------------------------------------------------------
+
+    def match(self, tokens: Tokens, namespace: str = "") -> Match:
+        """The longest cached prefix of ``tokens``, in whole pages. Splits an edge where the match ends inside it."""
+        self._clock += 1
+        node = self._root(namespace)
+        pages: list[Pages] = []
+        for child, shared in self._walk(node, tokens):
+            node = child if shared == len(child.key) else self._split(child, shared)
+            self._touch(node)
+            pages.append(node.pages)
+        return Match(node, np.concatenate(pages) if pages else np.empty(0, np.int32))
+
+    def matched_tokens(self, tokens: Tokens, namespace: str = "") -> int:
+        """Length of the longest cached prefix, without touching anything."""
+        root = self._roots.get(namespace)
+        return 0 if root is None else sum(shared for _, shared in self._walk(root, tokens))
+
+    # -- change -----------------------------------------------------------------------------------------------------
+
+    def insert(self, tokens: Tokens, pages: Pages, namespace: str = "") -> Match:
+        """Own ``pages`` as the cache of ``tokens`` (whole pages of both).
+
+        Returns the node that ends the sequence and the tree's pages for it. Where they differ from ``pages`` the tree
+        already had that part: the caller keeps owning its duplicates and must release them. New parts belong to the tree.
+        """
+        if len(tokens) != len(pages) * self.page_size:
+            raise ValueError(f"{len(tokens)} tokens do not fill {len(pages)} pages of {self.page_size}")
+        match = self.match(tokens, namespace)
+        have = len(match.pages)
+        if have == len(pages):
+            return match
+        node = Node(match.node, tokens[have * self.page_size :].copy(), pages[have:].copy(), self._clock)
+        match.node.children[self._child_key(node.key)] = node
+        self._nodes += 1
+        self.cached_pages += len(node.pages)
+        self.evictable_pages += len(node.pages)
+        self._offer(node)
+        return Match(node, np.concatenate((match.pages, node.pages)))
+
+    def lock(self, node: Node) -> None:
+        """Keep ``node`` and its ancestors from eviction. Balanced by :meth:`unlock`."""
+        for each in self._path(node):
+            if each.locks == 0:
+                self.evictable_pages -= len(each.pages)
+            each.locks += 1
+
+    def unlock(self, node: Node) -> None:
+        for each in self._path(node):
+            if each.locks == 0:
+                raise ValueError("unlock without a lock")
+            each.locks -= 1
+            if each.locks == 0:
+                self.evictable_pages += len(each.pages)
+                self._offer(each)
+
+    def evict(self, count: int) -> Pages:
+        """Drop least recently used unlocked leaves until ``count`` pages are free, or none is left. Returns the pages."""
+        freed: list[Pages] = []
+        missing = count
+        while missing > 0 and self._leaves:
+            last_used, _, node = heapq.heappop(self._leaves)
+            if node.last_used != last_used or not self._is_evictable(node):
+                continue
+            freed.append(self._remove(node))
+            missing -= len(node.pages)
+        return np.concatenate(freed) if freed else np.empty(0, np.int32)
+
+    def reset(self) -> Pages:
+        """Forget everything that is not locked; returns the pages."""
+        return self.evict(self.evictable_pages)
+
+    def all_pages(self) -> Pages:
+        """Every page the tree owns, for invariant checks."""
+        pages = [node.pages for root in self._roots.values() for node in _descendants(root)]
+        return np.concatenate(pages) if pages else np.empty(0, np.int32)
+
+    # -- inside -----------------------------------------------------------------------------------------------------
+
+    def _root(self, namespace: str) -> Node:
+        root = self._roots.get(namespace)
+        if root is None:
+            empty = np.empty(0, np.int32)
+            root = self._roots[namespace] = Node(None, empty, empty, 0)
+        return root
+
+    def _child_key(self, tokens: Tokens) -> bytes:
+        return tokens[: self.page_size].tobytes()
+
+    def _walk(self, node: Node, tokens: Tokens) -> Iterator[tuple[Node, int]]:
+        """The edges along ``tokens`` with how many tokens of each are shared (whole pages, at least one)."""
+        done = 0
+        while len(tokens) - done >= self.page_size:
+            child = node.children.get(self._child_key(tokens[done:]))
+            if child is None:
+                return
+            shared = _common_prefix(child.key, tokens[done:]) // self.page_size * self.page_size
+            yield child, shared
+            if shared < len(child.key):
+                return
+            done += shared
+            node = child
+
+    def _split(self, node: Node, at: int) -> Node:
+        """Cut ``node`` after ``at`` tokens; returns the new upper part, which keeps the locks of the lower one."""
+        pages = at // self.page_size
+        parent = node.parent
+        if parent is None:
+            raise ValueError("a root cannot be split")
+        upper = Node(parent, node.key[:at], node.pages[:pages], node.last_used)
+        upper.locks = node.locks
+        parent.children[self._child_key(upper.key)] = upper
+        node.parent, node.key, node.pages = upper, node.key[at:], node.pages[pages:]
+        upper.children[self._child_key(node.key)] = node
+        self._nodes += 1
+        return upper
+
+    def _touch(self, node: Node) -> None:
+        node.last_used = self._clock
+        if self._is_evictable(node):
+            self._offer(node)
+
+    def _offer(self, node: Node) -> None:
+        """Put ``node`` on the heap if it can be evicted. Its older entries become stale through ``last_used``."""
+        if not self._is_evictable(node):
+            return
+        self._entries += 1
+        heapq.heappush(self._leaves, (node.last_used, self._entries, node))
+        if len(self._leaves) > 64 + 4 * self._nodes:
+            self._drop_stale()
+
+    def _drop_stale(self) -> None:
+        fresh = (entry for entry in self._leaves if entry[0] == entry[2].last_used and self._is_evictable(entry[2]))
+        self._leaves = list({id(entry[2]): entry for entry in fresh}.values())
+        heapq.heapify(self._leaves)
+
+    def _is_evictable(self, node: Node) -> bool:
+        return not node.children and node.locks == 0 and node.parent is not None
+
+    def _remove(self, node: Node) -> Pages:
+        parent = node.parent
+        if parent is None:
+            raise ValueError("a root cannot be removed")
+        del parent.children[self._child_key(node.key)]
+        node.parent = None
+        self._nodes -= 1
+        self.cached_pages -= len(node.pages)
+        self.evictable_pages -= len(node.pages)
+        if parent.parent is not None:
+            self._offer(parent)
+        elif not parent.children:
+            self._roots = {name: root for name, root in self._roots.items() if root is not parent}
+        return node.pages
+
+    def _path(self, node: Node) -> Iterator[Node]:
+        while node.parent is not None:
+            yield node
+            node = node.parent
+
+
+def _common_prefix(a: Tokens, b: Tokens) -> int:
+    length = min(len(a), len(b))
+    differ = a[:length] != b[:length]
+    first = int(differ.argmax()) if length else 0
+    return first if length and differ[first] else length
+
+
+def _descendants(root: Node) -> Iterator[Node]:
+    stack = list(root.children.values())
+    while stack:
+        node = stack.pop()
+        stack.extend(node.children.values())
+        yield node

@@ -1,0 +1,133 @@
+"""The core of a backend, without a process around it: model, KV pool and scheduler, built from the user's settings.
+
+The scheduler process and the offline Engine both run this.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+import torch
+
+from backend.attention import AttentionShape, make_attention
+from backend.cache import KVPool
+from backend.config import ServerArgs
+from backend.loader.model_config import ModelConfig, load_model_config
+from backend.loader.weights import dummy_weights, iterate_weights
+from backend.messages import SchedulerReady
+from backend.models import CausalLM, model_class
+from backend.prompt.source import ModelSource
+from backend.runner.device import choose_device, choose_dtype, kv_room, set_threads
+from backend.runner.model_runner import ModelRunner
+from backend.scheduler.loop import Scheduler, SchedulerLimits
+
+DEFAULT_PAGE_SIZE = 16
+DEFAULT_ROWS = {"cpu": 64, "cuda": 256}
+DEFAULT_CHUNK = {"cpu": 512, "cuda": 8192}
+
+
+@dataclass(frozen=True, slots=True)
+class Core:
+    scheduler: Scheduler
+    ready: SchedulerReady
+
+
+def build_core(args: ServerArgs, source: ModelSource) -> Core:
+    """Load the model and size everything. Raises ``ValueError`` (one line for the user) when it cannot be done."""
+    started = time.monotonic()
+    device = choose_device(args.device)
+    if device.type == "cpu":
+        set_threads(args.cpu_threads)
+    config = load_model_config(source)
+    dtype = choose_dtype(args.dtype, config.dtype, device)
+    model = build_model(args, source, config, dtype, device)
+    limits, pool = _size(args, config, dtype, device)
+    shape = AttentionShape(config.num_heads, config.num_kv_heads, config.head_dim, config.head_dim**-0.5)
+    attention = make_attention(args.attention_backend, pool, shape)
+    runner = ModelRunner(model, attention, limits.page_size, device)
+    per_token = KVPool.bytes_per_token(config.num_layers, config.num_kv_heads, config.head_dim, dtype)
+    ready = SchedulerReady(
+        max_total_tokens=limits.num_pages * limits.page_size,
+        max_running_requests=limits.max_running_requests,
+        page_size=limits.page_size,
+        context_length=limits.context_length,
+        dtype=str(dtype).removeprefix("torch."),
+        device=str(device),
+        load_seconds=time.monotonic() - started,
+        weight_bytes=sum(parameter.nbytes for parameter in model.parameters()),
+        kv_cache_bytes=limits.num_pages * limits.page_size * per_token,
+        vocab_size=config.vocab_size,
+    )
+    return Core(Scheduler(runner, limits), ready)
+
+
+def build_model(
+    args: ServerArgs, source: ModelSource, config: ModelConfig, dtype: torch.dtype, device: torch.device
+) -> CausalLM:
+    """The model with its weights on ``device`` in ``dtype``."""
+    kind = model_class(config.architecture)
+    with _default_dtype(dtype), device:
+        model = kind(config)
+    if args.load_format == "dummy":
+        dummy_weights(model.named_parameters(), args.random_seed or 0)
+    else:
+        model.load_weights(iterate_weights(source, config, args.load_format))
+    return model.eval()
+
+
+class _default_dtype:
+    """Parameters made inside have this dtype."""
+
+    def __init__(self, dtype: torch.dtype) -> None:
+        self._dtype = dtype
+
+    def __enter__(self) -> None:
+        self._before = torch.get_default_dtype()
+        torch.set_default_dtype(self._dtype)
+
+    def __exit__(self, *exc: object) -> None:
+        torch.set_default_dtype(self._before)
+
+
+def _size(
+    args: ServerArgs, config: ModelConfig, dtype: torch.dtype, device: torch.device
+) -> tuple[SchedulerLimits, KVPool]:
+    """Resolve the sizes that the user left open and allocate the KV pool."""
+    page = args.page_size or DEFAULT_PAGE_SIZE
+    context = min(args.context_length or config.max_position_embeddings, config.max_position_embeddings)
+    rows = args.max_running_requests or DEFAULT_ROWS[device.type]
+    per_token = KVPool.bytes_per_token(config.num_layers, config.num_kv_heads, config.head_dim, dtype)
+    tokens = args.max_total_tokens or kv_room(args, device, per_token, context, rows)
+    num_pages = tokens // page
+    if num_pages < 1:
+        raise ValueError(f"--max-total-tokens {tokens} is less than one page of {page} tokens")
+    limits = SchedulerLimits(
+        max_running_requests=rows,
+        max_queued_requests=args.max_queued_requests,
+        context_length=min(context, num_pages * page),
+        num_pages=num_pages,
+        page_size=page,
+        prefill_budget=_prefill_budget(args, device),
+        radix_cache=not args.disable_radix_cache,
+        conservativeness=args.schedule_conservativeness,
+        random_seed=args.random_seed or 0,
+        check_invariants=args.check_invariants,
+    )
+    pool = KVPool(
+        num_layers=config.num_layers,
+        num_pages=num_pages,
+        page_size=page,
+        kv_heads=config.num_kv_heads,
+        head_dim=config.head_dim,
+        dtype=dtype,
+        device=device,
+    )
+    return limits, pool
+
+
+def _prefill_budget(args: ServerArgs, device: torch.device) -> int:
+    chunk = args.chunked_prefill_size
+    if chunk == -1:
+        return args.max_prefill_tokens
+    return min(chunk or DEFAULT_CHUNK[device.type], args.max_prefill_tokens)

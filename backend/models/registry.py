@@ -1,0 +1,27 @@
+"""Which class serves which ``architectures`` entry of a model's configuration."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from backend.models.base import CausalLM
+
+ARCHITECTURES = {
+    "LlamaForCausalLM": "backend.models.llama:LlamaForCausalLM",
+    "Qwen3ForCausalLM": "backend.models.qwen3:Qwen3ForCausalLM",
+}
+
+
+def model_class(architecture: str) -> type[CausalLM]:
+    """The class for ``architecture``; ``ValueError`` with the nearest known name otherwise."""
+    if architecture not in ARCHITECTURES:
+        near = difflib.get_close_matches(architecture, ARCHITECTURES, n=1, cutoff=0.0)
+        raise ValueError(
+            f"architecture {architecture!r} is not supported; nearest: {near[0]}; known: {', '.join(ARCHITECTURES)}"
+        )
+    module, name = ARCHITECTURES[architecture].split(":")
+    found: type[CausalLM] = getattr(importlib.import_module(module), name)
+    return found

@@ -1,0 +1,69 @@
+"""Frequency, presence and repetition penalties, from the tokens that the rows hold."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from backend.scheduler.slots import Slots
+
+
+@dataclass(frozen=True, slots=True)
+class Penalties:
+    """Penalties of the rows that have any. Positions say where in the token pool each of their tokens stands."""
+
+    rows: torch.Tensor  # int64[P] rows of the logits
+    token_rows: torch.Tensor  # int64[N] index into rows, for each token
+    token_places: torch.Tensor  # int64[N] flat index into the token pool
+    is_output: torch.Tensor  # bool[N]
+    frequency: torch.Tensor  # float32[P, 1]
+    presence: torch.Tensor  # float32[P, 1]
+    repetition: torch.Tensor  # float32[P, 1]
+    pool: torch.Tensor  # int32[slots, context] the token pool
+
+    @staticmethod
+    def plan(
+        slots: Slots, rows: NDArray[np.int64], lengths: NDArray[np.int32], device: torch.device
+    ) -> Penalties | None:
+        """None when no row is penalised."""
+        penalised = np.flatnonzero(
+            (slots.frequency_penalty[rows] != 0)
+            | (slots.presence_penalty[rows] != 0)
+            | (slots.repetition_penalty[rows] != 1)
+        )
+        if not len(penalised):
+            return None
+        chosen, lens = rows[penalised], lengths[penalised].astype(np.int64)
+        token_rows = np.repeat(np.arange(len(chosen)), lens)
+        positions = np.arange(lens.sum()) - np.repeat(np.cumsum(lens) - lens, lens)
+        places = np.repeat(chosen, lens) * slots.tokens.shape[1] + positions
+
+        def column(array: NDArray[np.float32]) -> torch.Tensor:
+            return torch.from_numpy(array[chosen]).to(device)[:, None]
+
+        return Penalties(
+            rows=torch.from_numpy(penalised).to(device),
+            token_rows=torch.from_numpy(token_rows).to(device),
+            token_places=torch.from_numpy(places).to(device),
+            is_output=torch.from_numpy(positions >= np.repeat(slots.prompt_len[chosen], lens)).to(device),
+            frequency=column(slots.frequency_penalty),
+            presence=column(slots.presence_penalty),
+            repetition=column(slots.repetition_penalty),
+            pool=torch.from_numpy(slots.tokens).to(device),
+        )
+
+
+def apply_penalties(logits: torch.Tensor, penalties: Penalties) -> None:
+    """Change ``logits`` in place. Frequency and presence count output tokens, repetition prompt and output."""
+    chosen = logits[penalties.rows]
+    tokens = penalties.pool.flatten()[penalties.token_places].long()
+    counts = torch.zeros_like(chosen)
+    counts.index_put_((penalties.token_rows, tokens), penalties.is_output.float(), accumulate=True)
+    seen = torch.zeros_like(chosen, dtype=torch.bool)
+    seen[penalties.token_rows, tokens] = True
+    chosen -= counts * penalties.frequency + (counts > 0) * penalties.presence
+    repeated = torch.where(chosen > 0, chosen / penalties.repetition, chosen * penalties.repetition)
+    logits[penalties.rows] = torch.where(seen, repeated, chosen)

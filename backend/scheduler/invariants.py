@@ -1,0 +1,66 @@
+"""Every page has one owner: free, in the tree, or in one row."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from backend.cache.radix import Node
+    from backend.scheduler.loop import Scheduler
+
+
+class InvariantError(RuntimeError):
+    """The scheduler's books do not add up."""
+
+
+def check_invariants(scheduler: Scheduler) -> None:
+    """Raise ``InvariantError`` unless pages, locks and slots add up."""
+    _check_pages(scheduler)
+    _check_locks(scheduler)
+    _check_slots(scheduler)
+
+
+def _check_pages(scheduler: Scheduler) -> None:
+    slots, tree = scheduler.slots, scheduler.radix.all_pages()
+    own = [slots.row_pages(slot)[slots.tree_pages[slot] :] for slot in range(slots.num_slots)]
+    owned = np.concatenate([scheduler.pages.free_list(), tree, *own])
+    if not np.array_equal(np.sort(owned), np.arange(1, scheduler.pages.num_pages + 1)):
+        values, counts = np.unique(owned, return_counts=True)
+        lost = np.setdiff1d(np.arange(1, scheduler.pages.num_pages + 1), values)
+        raise InvariantError(f"pages lost: {lost.tolist()}, owned twice: {values[counts > 1].tolist()}")
+    if len(tree) != scheduler.radix.cached_pages:
+        raise InvariantError(f"the tree holds {len(tree)} pages but counts {scheduler.radix.cached_pages}")
+    for slot in range(slots.num_slots):
+        shared = slots.row_pages(slot)[: slots.tree_pages[slot]]
+        if not np.isin(shared, tree).all():
+            raise InvariantError(f"slot {slot} reads pages as the tree's that the tree does not own")
+        if slots.uid[slot] >= 0 and slots.pages[slot] * slots.page_size < slots.computed[slot]:
+            raise InvariantError(f"slot {slot} computed {slots.computed[slot]} tokens in {slots.pages[slot]} pages")
+
+
+def _check_locks(scheduler: Scheduler) -> None:
+    expected: dict[int, int] = {}
+    nodes: dict[int, Node] = {}
+    for request in [*scheduler.requests.values(), *scheduler.leaving.values()]:
+        node = request.node
+        while node is not None and node.parent is not None:
+            expected[id(node)] = expected.get(id(node), 0) + 1
+            nodes[id(node)] = node
+            node = node.parent
+    evictable = scheduler.radix.cached_pages - sum(len(node.pages) for node in nodes.values())
+    if evictable != scheduler.radix.evictable_pages:
+        raise InvariantError(f"{evictable} pages are unlocked, {scheduler.radix.evictable_pages} counted as evictable")
+    wrong = [node.locks for key, node in nodes.items() if node.locks != expected[key]]
+    if wrong:
+        raise InvariantError(f"{len(wrong)} nodes have a wrong lock count")
+
+
+def _check_slots(scheduler: Scheduler) -> None:
+    slots = scheduler.slots
+    running = sorted(request.slot for request in scheduler.requests.values() if request.slot >= 0)
+    if running != slots.running().tolist():
+        raise InvariantError(f"requests run in slots {running}, slots say {slots.running().tolist()}")
+    if len(running) + len(scheduler.leaving) + slots.free_slots != slots.num_slots:
+        raise InvariantError(f"{slots.num_slots} slots: {running} running, {slots.free_slots} free, the rest lost")

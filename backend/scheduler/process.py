@@ -1,0 +1,102 @@
+"""The scheduler process: one thread that owns the model, fed by ZMQ.
+
+Sockets: PULL for ``ToScheduler``, PUSH for ``SchedulerReady`` and then one ``FromScheduler`` per step.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import gc
+import logging
+import os
+import signal
+import sys
+
+import msgspec
+import zmq
+
+from backend.config import ServerArgs
+from backend.messages import FromScheduler, SchedulerReady, ToScheduler
+from backend.prompt.source import ModelSource
+from backend.scheduler.loop import Scheduler
+
+logger = logging.getLogger(__name__)
+
+PR_SET_PDEATHSIG = 1
+
+
+def run_scheduler(args: ServerArgs, source: ModelSource, to_scheduler: str, from_scheduler: str) -> None:
+    """Load the model, say ``SchedulerReady``, then step until told to shut down. Runs in a process of its own."""
+    die_with_parent()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the server decides when to stop
+    logging.basicConfig(level=args.log_level.upper(), format="%(asctime)s %(levelname)s scheduler: %(message)s")
+    with zmq.Context() as context, context.socket(zmq.PULL) as inbox, context.socket(zmq.PUSH) as outbox:
+        for socket, address in ((inbox, to_scheduler), (outbox, from_scheduler)):
+            socket.setsockopt(zmq.LINGER, 1000)
+            socket.set_hwm(0)
+            socket.connect(address)
+        try:
+            from backend.core import build_core
+
+            core = build_core(args, source)
+        except (ValueError, MemoryError, OSError) as error:
+            outbox.send(msgspec.msgpack.encode(_failed(str(error) or type(error).__name__)))
+            sys.exit(1)
+        outbox.send(msgspec.msgpack.encode(core.ready))
+        # Everything loaded so far lives as long as the process: the collector need not look at it again.
+        gc.collect()
+        gc.freeze()
+        SchedulerProcess(core.scheduler, inbox, outbox).run()
+
+
+def die_with_parent() -> None:
+    """Ask Linux to kill this process when its parent dies, however it dies."""
+    if sys.platform == "linux":
+        parent = os.getppid()
+        ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != parent:
+            os._exit(1)
+
+
+def _failed(message: str) -> SchedulerReady:
+    zeros = dict.fromkeys(("max_total_tokens", "max_running_requests", "page_size", "context_length"), 0)
+    sizes = {"load_seconds": 0.0, "weight_bytes": 0, "kv_cache_bytes": 0, "vocab_size": 0}
+    return SchedulerReady(**zeros, **sizes, dtype="", device="", error=message)
+
+
+class SchedulerProcess:
+    """Moves messages between the sockets and a scheduler."""
+
+    def __init__(self, scheduler: Scheduler, inbox: zmq.Socket[bytes], outbox: zmq.Socket[bytes]) -> None:
+        self._scheduler = scheduler
+        self._inbox = inbox
+        self._outbox = outbox
+        self._decoder = msgspec.msgpack.Decoder(ToScheduler)
+        self._encoder = msgspec.msgpack.Encoder()
+        self._stopped = False
+
+    def run(self) -> None:
+        """Step while there is work, sleep on the socket while there is none."""
+        while True:
+            news = self._receive(wait=not self._scheduler.has_work)
+            if self._stopped:
+                return
+            if news or self._scheduler.has_work:
+                self._send(self._scheduler.step())
+
+    def _receive(self, *, wait: bool) -> bool:
+        """Take in everything that has arrived; True when there was anything."""
+        news = False
+        if wait:
+            self._inbox.poll()
+        with contextlib.suppress(zmq.Again):
+            while True:
+                message = self._decoder.decode(self._inbox.recv(zmq.NOBLOCK))
+                self._scheduler.receive(message)
+                self._stopped |= message.shutdown
+                news = True
+        return news
+
+    def _send(self, out: FromScheduler) -> None:
+        self._outbox.send(self._encoder.encode(out), copy=False)

@@ -1,0 +1,62 @@
+"""Requests that wait for a slot, and what the scheduler remembers of each request for its whole life."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from backend.cache.radix import Node
+from backend.sampling_params import SamplingParams
+
+
+@dataclass(slots=True)
+class Request:
+    """Cold fields of one request. ``tokens`` grows by its output only when it is retracted and must start again."""
+
+    uid: int
+    tokens: NDArray[np.int32]  # known when (re-)admitted: the prompt, and the output of earlier runs
+    prompt_len: int
+    sampling: SamplingParams
+    seed: int
+    stop_ids: list[int]
+    namespace: str
+    slot: int = -1  # -1: waiting
+    node: Node | None = None  # locked end of the row's part in the radix tree
+    told_cached: bool = False
+
+    @property
+    def limit(self) -> int:
+        """The longest known length: prompt and all the output it may have."""
+        return self.prompt_len + self.sampling.max_new_tokens
+
+
+class WaitingQueue:
+    """First come, first served; a retracted request goes back to the head."""
+
+    def __init__(self) -> None:
+        self._queue: deque[Request] = deque()
+
+    def __len__(self) -> int:
+        return len(self._queue)
+
+    def __iter__(self) -> Iterator[Request]:
+        return iter(self._queue)
+
+    def append(self, request: Request) -> None:
+        self._queue.append(request)
+
+    def push_front(self, request: Request) -> None:
+        self._queue.appendleft(request)
+
+    def head(self) -> Request:
+        return self._queue[0]
+
+    def pop(self) -> Request:
+        return self._queue.popleft()
+
+    def remove(self, request: Request) -> None:
+        self._queue.remove(request)

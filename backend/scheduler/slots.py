@@ -1,0 +1,117 @@
+"""Hot state of the running requests, one row per slot, as arrays.
+
+A slot has *known* tokens (prompt and output so far, counting the ones that launched steps will sample) and *computed* tokens
+(keys and values in the pool, or being written by a launched step). Each step computes some of the missing ones; there are no
+prefill and decode phases.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from backend.cache.pages import PADDING_PAGE
+from backend.sampling_params import SamplingParams
+
+STOP_IDS_PER_SLOT = 16  # grown when a request asks for more
+NO_TOKEN = -1
+
+
+class Slots:
+    """Arrays over ``num_slots`` rows. What can be derived is not stored."""
+
+    def __init__(self, num_slots: int, context_length: int, page_size: int) -> None:
+        self.num_slots = num_slots
+        self.page_size = page_size
+        self.context_length = context_length
+        max_pages = -(-context_length // page_size)
+
+        self.tokens = np.zeros((num_slots, context_length), np.int32)
+        self.page_table = np.full((num_slots, max_pages), PADDING_PAGE, np.int32)
+
+        self.uid = np.full(num_slots, -1, np.int64)  # -1: not running
+        self.generation = np.zeros(num_slots, np.int64)  # grows when the slot changes hands
+        self.in_flight = np.zeros(num_slots, np.int32)  # launched steps that still refer to the slot
+
+        self.prompt_len = np.zeros(num_slots, np.int32)
+        self.known = np.zeros(num_slots, np.int32)
+        self.computed = np.zeros(num_slots, np.int32)
+        self.limit = np.zeros(num_slots, np.int32)  # known never grows beyond
+        self.target = np.zeros(num_slots, np.int32)  # computed never needs to grow beyond
+        self.pages = np.zeros(num_slots, np.int32)  # entries of page_table in use
+        self.tree_pages = np.zeros(num_slots, np.int32)  # the leading ones that the radix tree owns
+
+        self.temperature = np.ones(num_slots, np.float32)
+        self.top_p = np.ones(num_slots, np.float32)
+        self.min_p = np.zeros(num_slots, np.float32)
+        self.top_k = np.zeros(num_slots, np.int32)  # 0: all
+        self.frequency_penalty = np.zeros(num_slots, np.float32)
+        self.presence_penalty = np.zeros(num_slots, np.float32)
+        self.repetition_penalty = np.ones(num_slots, np.float32)
+        self.seed = np.zeros(num_slots, np.uint64)
+        self.min_known = np.zeros(num_slots, np.int32)  # no stop token before this length
+        self.stop_ids = np.full((num_slots, STOP_IDS_PER_SLOT), NO_TOKEN, np.int32)
+
+        self._free = list(range(num_slots - 1, -1, -1))
+
+    @property
+    def free_slots(self) -> int:
+        return len(self._free)
+
+    def running(self) -> NDArray[np.int64]:
+        """The occupied slots that still run, ascending."""
+        return np.flatnonzero(self.uid >= 0)
+
+    def missing(self, rows: NDArray[np.int64]) -> NDArray[np.int32]:
+        """Tokens still to compute. The last token of a full-length output is not: nothing will attend to it."""
+        return np.minimum(self.known[rows], self.target[rows]) - self.computed[rows]
+
+    def occupy(self, uid: int, tokens: NDArray[np.int32], prompt_len: int, limit: int) -> int:
+        """Give a free slot to request ``uid``, whose known tokens are ``tokens``; nothing is computed yet."""
+        slot = self._free.pop()
+        self.uid[slot] = uid
+        self.generation[slot] += 1
+        self.prompt_len[slot] = prompt_len
+        self.known[slot] = len(tokens)
+        self.tokens[slot, : len(tokens)] = tokens
+        self.limit[slot] = limit
+        self.target[slot] = max(prompt_len, limit - 1)
+        self.computed[slot] = self.pages[slot] = self.tree_pages[slot] = 0
+        return slot
+
+    def set_sampling(self, slot: int, params: SamplingParams, seed: int, stop_ids: list[int]) -> None:
+        self.temperature[slot] = 0.0 if params.greedy else params.temperature
+        self.top_p[slot] = params.top_p
+        self.top_k[slot] = max(params.top_k, 0)
+        self.min_p[slot] = params.min_p
+        self.frequency_penalty[slot] = params.frequency_penalty
+        self.presence_penalty[slot] = params.presence_penalty
+        self.repetition_penalty[slot] = params.repetition_penalty
+        self.seed[slot] = seed & 0xFFFFFFFFFFFFFFFF
+        self.min_known[slot] = self.prompt_len[slot] + params.min_new_tokens
+        if len(stop_ids) > self.stop_ids.shape[1]:
+            extra = np.full((self.num_slots, len(stop_ids) - self.stop_ids.shape[1]), NO_TOKEN, np.int32)
+            self.stop_ids = np.concatenate((self.stop_ids, extra), axis=1)
+        self.stop_ids[slot] = NO_TOKEN
+        self.stop_ids[slot, : len(stop_ids)] = stop_ids
+
+    def stop_running(self, slot: int) -> None:
+        """The request is over: results of steps in flight no longer count. The row itself stays until :meth:`vacate`."""
+        self.uid[slot] = -1
+        self.generation[slot] += 1
+
+    def vacate(self, slot: int) -> None:
+        """The slot may be occupied again; no launched step refers to it."""
+        if self.uid[slot] != -1 or self.in_flight[slot]:
+            raise ValueError(f"slot {slot} is still in use")
+        self.page_table[slot, : self.pages[slot]] = PADDING_PAGE
+        self.pages[slot] = self.tree_pages[slot] = 0
+        self._free.append(slot)
+
+    def append_pages(self, slot: int, pages: NDArray[np.int32]) -> None:
+        have = self.pages[slot]
+        self.page_table[slot, have : have + len(pages)] = pages
+        self.pages[slot] += len(pages)
+
+    def row_pages(self, slot: int) -> NDArray[np.int32]:
+        return self.page_table[slot, : self.pages[slot]]
