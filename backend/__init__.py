@@ -1,7 +1,7 @@
 """The inference runtime behind the router: a complete single-GPU (or CPU) backend.
 
-``Engine`` runs it in process, ``launch_server`` over HTTP. Names are imported on first use, so that importing a leaf such
-as ``backend.prompt`` brings no torch.
+``Engine`` runs it in process, ``launch_server`` over HTTP. Names are imported on first use, so that importing a leaf
+such as ``backend.prompt`` brings no torch.
 """
 
 from __future__ import annotations

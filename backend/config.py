@@ -1,4 +1,7 @@
-"""ServerArgs: every setting of one backend, as typed by the user. Resolved values live with the part that resolves them."""
+"""ServerArgs: every setting of one backend, as typed by the user.
+
+Resolved values live with the part that resolves them.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,10 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServerArgs:
-    """Settings of a backend; the field names are the flags' names. ``None`` means: decide from the model and the machine."""
+    """Settings of a backend; the field names are the flags' names.
+
+    ``None`` means: decide from the model and the machine.
+    """
 
     # model
     model_path: str | None = None  # folder, GGUF file or hub name ORG/NAME; None: the default model

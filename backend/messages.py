@@ -1,7 +1,7 @@
 """What the frontend and the scheduler say to each other: one message per step in each direction.
 
-Token ids travel as little-endian int32 bytes. A request is known by an integer ``uid`` that the frontend gives and never
-uses twice; client-visible request ids stay in the frontend.
+Token ids travel as little-endian int32 bytes. A request is known by an integer ``uid`` that the frontend gives and
+never uses twice; client-visible request ids stay in the frontend.
 """
 
 from __future__ import annotations

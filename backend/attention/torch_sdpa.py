@@ -1,7 +1,7 @@
 """Attention with ``torch.nn.functional.scaled_dot_product_attention``: runs anywhere, and is the reference.
 
-Rows with one new token are attended to as one padded batch, with the query heads of a group taken as query positions (so
-grouped-query attention needs no copy of the keys). Longer rows are attended to one by one.
+Rows with one new token are attended to as one padded batch, with the query heads of a group taken as query positions
+(so grouped-query attention needs no copy of the keys). Longer rows are attended to one by one.
 """
 
 from __future__ import annotations

@@ -1,4 +1,6 @@
-"""Where keys and values live: the paged pool, its page allocator and the radix tree that shares pages between requests."""
+"""Where keys and values live: the paged pool, its page allocator and the radix tree that shares pages between
+requests.
+"""
 
 from backend.cache.kv_pool import KVPool
 from backend.cache.pages import PADDING_PAGE, PageAllocator

@@ -3,8 +3,8 @@
 Keys are cut at page boundaries, so an edge is a whole number of pages and children are told apart by their first page.
 Requests of different namespaces (cache salt, adapter) live under different roots and never share a page.
 
-Algorithm: radix tree with LRU eviction of unlocked leaves, after Zheng et al., "SGLang: Efficient Execution of Structured
-Language Model Programs" (2024), section 3.
+Algorithm: radix tree with LRU eviction of unlocked leaves, after Zheng et al., "SGLang: Efficient Execution of
+Structured Language Model Programs" (2024), section 3.
 """
 
 from __future__ import annotations
@@ -46,8 +46,8 @@ class Match:
 class RadixCache:
     """Radix tree over page-aligned token sequences.
 
-    Every page in the tree is owned by it. A page leaves only through :meth:`evict` or :meth:`reset`, and never while a lock
-    covers it. The clock is a counter of operations, so that behaviour depends on nothing but the calls made.
+    Every page in the tree is owned by it. A page leaves only through :meth:`evict` or :meth:`reset`, and never while a
+    lock covers it. The clock is a counter of operations, so that behaviour depends on nothing but the calls made.
     """
 
     def __init__(self, page_size: int) -> None:
@@ -84,7 +84,8 @@ class RadixCache:
         """Own ``pages`` as the cache of ``tokens`` (whole pages of both).
 
         Returns the node that ends the sequence and the tree's pages for it. Where they differ from ``pages`` the tree
-        already had that part: the caller keeps owning its duplicates and must release them. New parts belong to the tree.
+        already had that part: the caller keeps owning its duplicates and must release them. New parts belong to the
+        tree.
         """
         if len(tokens) != len(pages) * self.page_size:
             raise ValueError(f"{len(tokens)} tokens do not fill {len(pages)} pages of {self.page_size}")
@@ -117,7 +118,10 @@ class RadixCache:
                 self._offer(each)
 
     def evict(self, count: int) -> Pages:
-        """Drop least recently used unlocked leaves until ``count`` pages are free, or none is left. Returns the pages."""
+        """Drop least recently used unlocked leaves until ``count`` pages are free, or none is left.
+
+        Returns the pages.
+        """
         freed: list[Pages] = []
         missing = count
         while missing > 0 and self._leaves:

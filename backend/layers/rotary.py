@@ -12,7 +12,9 @@ from backend.loader.model_config import RopeConfig
 
 @dataclass(frozen=True, slots=True)
 class RotaryTables:
-    """Cosines and sines of one step's positions, ``[T, 1, head_dim / 2]`` in the model's dtype; shared by all layers."""
+    """Cosines and sines of one step's positions, ``[T, 1, head_dim / 2]`` in the model's dtype; shared by all
+    layers.
+    """
 
     cos: torch.Tensor
     sin: torch.Tensor
@@ -39,7 +41,10 @@ class Rotary:
 
 
 def inverse_frequencies(rope: RopeConfig, head_dim: int) -> torch.Tensor:
-    """Rotation per position of each of the ``head_dim / 2`` planes, float32. ``ValueError`` for an unknown ``rope_type``."""
+    """Rotation per position of each of the ``head_dim / 2`` planes, float32.
+
+    ``ValueError`` for an unknown ``rope_type``.
+    """
     plain = 1.0 / rope.theta ** (torch.arange(0, head_dim, 2, dtype=torch.float32) / head_dim)
     if rope.rope_type == "default":
         return plain

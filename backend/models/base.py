@@ -60,7 +60,10 @@ class CausalLM(nn.Module):
             raise WeightError(f"the checkpoint lacks {len(wanted)} tensors, among them {sorted(wanted)[0]}")
 
     def _places(self) -> dict[str, torch.Tensor]:
-        """Checkpoint name -> the (part of a) parameter that it fills. A tied head is the embedding: it has no own place."""
+        """Checkpoint name -> the (part of a) parameter that it fills.
+
+        A tied head is the embedding: it has no own place.
+        """
         places: dict[str, torch.Tensor] = {}
         for path, module in self.named_modules():
             for name, parameter in module.named_parameters(recurse=False):

@@ -1,7 +1,8 @@
 """From logits to tokens, for a whole batch at once.
 
-Order of the steps, as in SGLang: penalties, forbidden stop tokens, temperature, top-k, top-p, min-p, draw. The draw inverts
-the cumulative distribution at one uniform number per row, which depends on the request's seed and position only.
+Order of the steps, as in SGLang: penalties, forbidden stop tokens, temperature, top-k, top-p, min-p, draw. The draw
+inverts the cumulative distribution at one uniform number per row, which depends on the request's seed and position
+only.
 """
 
 from __future__ import annotations

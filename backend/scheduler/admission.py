@@ -15,8 +15,8 @@ RETRACT_LOOKAHEAD = 20  # tokens that every row should be able to grow after a r
 class NewTokenRatio:
     """Expected share of ``max_new_tokens`` that requests really use.
 
-    Reserving all of it wastes room, reserving none causes retractions: start high, decay while all goes well, jump up to
-    what was really needed after a retraction (SGLang's scheme).
+    Reserving all of it wastes room, reserving none causes retractions: start high, decay while all goes well, jump up
+    to what was really needed after a retraction (SGLang's scheme).
     """
 
     conservativeness: float = 1.0

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 class StepBatch:
     """Which tokens of which slots one step computes. Arrays are parallel, one entry per row.
 
-    Rows that compute one token come first, then the longer ones; each part in slot order, so that the same state gives the
-    same batch everywhere.
+    Rows that compute one token come first, then the longer ones; each part in slot order, so that the same state gives
+    the same batch everywhere.
     """
 
     rows: NDArray[np.int64]  # slots

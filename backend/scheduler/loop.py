@@ -323,7 +323,10 @@ class Scheduler:
         self._out.finished.append(Finish(request.uid, kind, matched, message))
 
     def _leave(self, request: Request) -> None:
-        """End the request's run, whatever the reason. Idempotent. The row is given back when no launched step uses it."""
+        """End the request's run, whatever the reason. Idempotent.
+
+        The row is given back when no launched step uses it.
+        """
         slot = request.slot
         if slot < 0:
             return

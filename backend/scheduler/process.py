@@ -60,9 +60,7 @@ def die_with_parent() -> None:
 
 
 def _failed(message: str) -> SchedulerReady:
-    zeros = dict.fromkeys(("max_total_tokens", "max_running_requests", "page_size", "context_length"), 0)
-    sizes = {"load_seconds": 0.0, "weight_bytes": 0, "kv_cache_bytes": 0, "vocab_size": 0}
-    return SchedulerReady(**zeros, **sizes, dtype="", device="", error=message)
+    return SchedulerReady(0, 0, 0, 0, "", "", 0.0, 0, 0, 0, error=message)
 
 
 class SchedulerProcess:

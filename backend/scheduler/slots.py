@@ -1,8 +1,8 @@
 """Hot state of the running requests, one row per slot, as arrays.
 
-A slot has *known* tokens (prompt and output so far, counting the ones that launched steps will sample) and *computed* tokens
-(keys and values in the pool, or being written by a launched step). Each step computes some of the missing ones; there are no
-prefill and decode phases.
+A slot has *known* tokens (prompt and output so far, counting the ones that launched steps will sample) and *computed*
+tokens (keys and values in the pool, or being written by a launched step). Each step computes some of the missing ones;
+there are no prefill and decode phases.
 """
 
 from __future__ import annotations
@@ -96,7 +96,10 @@ class Slots:
         self.stop_ids[slot, : len(stop_ids)] = stop_ids
 
     def stop_running(self, slot: int) -> None:
-        """The request is over: results of steps in flight no longer count. The row itself stays until :meth:`vacate`."""
+        """The request is over: results of steps in flight no longer count.
+
+        The row itself stays until :meth:`vacate`.
+        """
         self.uid[slot] = -1
         self.generation[slot] += 1
 
