@@ -30,6 +30,9 @@ class WorkerLoad:
     requests: int = 0  # leases held
     prefill_tokens: int = 0  # uncached prompt tokens sent and not yet answered by a first token
     decodes: int = 0  # leases past their first token
+    recent_tokens: float = (
+        0.0  # uncached prompt tokens of the last seconds, decayed: paced traffic has nothing in flight
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,105 @@
+"""Work in flight, as leases: opened when a request is sent, released exactly once whatever becomes of it.
+
+The load of a worker is the sum of its open leases at all times. A second, decaying sum remembers the prompts of the
+last seconds, because a worker under paced traffic has nothing in flight whenever somebody looks.
+"""
+
+from __future__ import annotations
+
+import math
+
+from policies.policy import WorkerLoad
+
+
+class _Account:
+    """The running sums of one worker. Leases point to it, so those of a forgotten worker settle into nothing."""
+
+    __slots__ = ("decodes", "prefill_tokens", "recent_at", "recent_tokens", "requests")
+
+    def __init__(self) -> None:
+        self.requests = 0
+        self.prefill_tokens = 0
+        self.decodes = 0
+        self.recent_tokens = 0.0
+        self.recent_at = 0.0
+
+    def recent(self, now: float, half_life_s: float) -> float:
+        return self.recent_tokens * math.exp2(-max(0.0, now - self.recent_at) / half_life_s)
+
+
+class Lease:
+    """One request on one worker. Every method may be called at any time and in any order."""
+
+    __slots__ = ("_account", "_decoding", "_open", "backlog_tokens", "opened_at", "prefill_tokens", "worker")
+
+    def __init__(self, worker: str, prefill_tokens: int, opened_at: float, account: _Account) -> None:
+        self.worker = worker
+        self.prefill_tokens = prefill_tokens
+        self.opened_at = opened_at
+        self.backlog_tokens = account.prefill_tokens  # uncached tokens ahead of this request when it was sent
+        self._account = account
+        self._open = True
+        self._decoding = False
+        account.requests += 1
+        account.prefill_tokens += prefill_tokens
+
+    @property
+    def load(self) -> WorkerLoad:
+        """What this lease adds to its worker's load now."""
+        if not self._open:
+            return WorkerLoad()
+        if self._decoding:
+            return WorkerLoad(requests=1, decodes=1)
+        return WorkerLoad(requests=1, prefill_tokens=self.prefill_tokens)
+
+    def first_token(self, now: float) -> float | None:
+        """The prompt is done. Returns the time to first token in ms, once: None when told before or released."""
+        if not self._open or self._decoding:
+            return None
+        self._decoding = True
+        self._account.prefill_tokens -= self.prefill_tokens
+        self._account.decodes += 1
+        return (now - self.opened_at) * 1000.0
+
+    def release(self) -> bool:
+        """The request is over. Returns whether this call released it; further calls change nothing."""
+        if not self._open:
+            return False
+        self._open = False
+        self._account.requests -= 1
+        if self._decoding:
+            self._account.decodes -= 1
+        else:
+            self._account.prefill_tokens -= self.prefill_tokens
+        return True
+
+
+class LeaseBook:
+    """The leases of all workers."""
+
+    def __init__(self, recent_half_life_s: float = 10.0) -> None:
+        if recent_half_life_s <= 0:
+            raise ValueError(f"recent_half_life_s must be above 0, got {recent_half_life_s}")
+        self._half_life_s = recent_half_life_s
+        self._accounts: dict[str, _Account] = {}
+
+    def open(self, worker: str, prefill_tokens: int, now: float) -> Lease:
+        """Book a request with ``prefill_tokens`` uncached prompt tokens, sent to ``worker`` now."""
+        if prefill_tokens < 0:
+            raise ValueError(f"prefill_tokens must not be negative, got {prefill_tokens}")
+        account = self._accounts.setdefault(worker, _Account())
+        account.recent_tokens = account.recent(now, self._half_life_s) + prefill_tokens
+        account.recent_at = now
+        return Lease(worker, prefill_tokens, now, account)
+
+    def load(self, worker: str, now: float | None = None) -> WorkerLoad:
+        """The load of ``worker``; with ``now`` also its decayed recent work."""
+        account = self._accounts.get(worker)
+        if account is None:
+            return WorkerLoad()
+        recent = account.recent(now, self._half_life_s) if now is not None else 0.0
+        return WorkerLoad(account.requests, account.prefill_tokens, account.decodes, recent)
+
+    def forget(self, worker: str) -> None:
+        """``worker`` is gone: its open leases stop counting, also if a worker of that name comes back."""
+        self._accounts.pop(worker, None)
