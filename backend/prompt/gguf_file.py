@@ -85,7 +85,7 @@ class GGUFFile:
         *rows, columns = tensor.shape
         if columns % block:
             raise ModelError(
-                f"{self.path}: {tensor.name} has rows of {columns} values; {tensor.type_name} needs a multiple of {block}"
+                f"{self.path}: {tensor.name} has rows of {columns} values, {tensor.type_name} has blocks of {block}"
             )
         shape = (*rows, columns // block * size)
         data = np.memmap(self.path, mode="r")

@@ -1,4 +1,4 @@
-"""Messages made ready for a template: what templates trip over is put in the form they expect."""
+"""Messages before any template sees them: nulls dropped, reasoning under every name it goes by."""
 
 from __future__ import annotations
 
@@ -11,10 +11,9 @@ Message = Mapping[str, Any]
 
 # Names under which clients send a message's reasoning. Templates read the first; gpt-oss's reads the second.
 REASONING_FIELDS = ("reasoning_content", "thinking", "reasoning")
-_PART_SEPARATOR = "\n"
 
 
-def normalise(messages: Sequence[Message]) -> list[dict[str, Any]]:
+def drop_nulls(messages: Sequence[Message]) -> list[dict[str, Any]]:
     """Copies without the fields that are null: templates test for a field's presence and would print ``None``."""
     for message in messages:
         if not isinstance(message, Mapping):
@@ -31,22 +30,3 @@ def share_reasoning(chat: list[dict[str, Any]]) -> list[dict[str, Any]]:
             message = {"thinking": reasoning, **message, "reasoning_content": reasoning}
         shared.append(message)
     return shared
-
-
-def flatten_parts(chat: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Join each content that is a list of text parts into one text, for a template that knows only text."""
-    return [
-        {**message, "content": _PART_SEPARATOR.join(_part_text(part) for part in message["content"])}
-        if isinstance(message.get("content"), list)
-        else message
-        for message in chat
-    ]
-
-
-def _part_text(part: Any) -> str:
-    if isinstance(part, str):
-        return part
-    if isinstance(part, Mapping) and part.get("type", "text") == "text" and isinstance(part.get("text"), str):
-        return part["text"]
-    kind = part.get("type") if isinstance(part, Mapping) else type(part).__name__
-    raise TemplateError(f"a content part of type {kind!r} is not supported by this model, only 'text'")

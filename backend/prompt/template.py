@@ -1,7 +1,7 @@
 """Chat templates: a conversation turned into the text that the model was trained to continue.
 
-The result is what ``transformers`` gives for the same template, so a prompt's tokens, and with them the prefix cache, do
-not depend on who rendered it.
+The result is what ``transformers`` gives for the same template, so a prompt's tokens, and with them the prefix cache,
+do not depend on who rendered it.
 """
 
 from __future__ import annotations
@@ -13,11 +13,10 @@ from typing import Any
 import jinja2
 
 from backend.prompt.continuation import cut_after_mark, mark_final_message
+from backend.prompt.dialect import Chat, probe_dialect
 from backend.prompt.errors import TemplateError
 from backend.prompt.jinja_env import chat_environment
-from backend.prompt.messages import Message, flatten_parts, normalise, share_reasoning
-
-_PROBE = "probe"
+from backend.prompt.messages import Message, drop_nulls, share_reasoning
 
 
 class ChatTemplate:
@@ -48,9 +47,7 @@ class ChatTemplate:
         if not messages:
             raise TemplateError("the conversation is empty; give at least one message")
         variant = self._variant_for(tools)
-        chat = share_reasoning(normalise(messages))
-        if not variant.takes_parts:
-            chat = flatten_parts(chat)
+        chat = variant.dialect.apply(share_reasoning(drop_nulls(messages)))
         if continue_final_message:
             chat = mark_final_message(chat)
         text = variant.render(
@@ -81,7 +78,7 @@ class _Variant:
         except jinja2.TemplateSyntaxError as error:
             raise TemplateError(f"chat template {name!r}, line {error.lineno}: {error.message}") from error
         self._special_tokens = dict(special_tokens)
-        self.takes_parts = self._renders_parts_as_text()
+        self.dialect = probe_dialect(self._render_alone)
 
     def render(self, **variables: Any) -> str:
         try:
@@ -89,17 +86,8 @@ class _Variant:
         except Exception as error:  # a template is a program of its own: anything can go wrong inside
             raise TemplateError(f"the chat template refuses this conversation: {error}") from error
 
-    def _renders_parts_as_text(self) -> bool:
-        """Whether a message whose content is a list of parts comes out like one whose content is plain text."""
-        try:
-            as_parts = self._probe([{"type": "text", "text": _PROBE}])
-            return as_parts == self._probe(_PROBE)
-        except TemplateError:
-            return False
-
-    def _probe(self, content: str | list[dict[str, str]]) -> str:
-        message = {"role": "user", "content": content}
-        return self.render(messages=[message], tools=None, documents=None, add_generation_prompt=False)
+    def _render_alone(self, chat: Chat) -> str:
+        return self.render(messages=chat, tools=None, documents=None, add_generation_prompt=False)
 
 
 def read_template_argument(argument: str) -> str:

@@ -24,7 +24,7 @@ class Tokenizer:
         eos_token_ids: Iterable[int] = (),
         chat_template: str | dict[str, str] | None = None,
     ) -> None:
-        """``special_tokens`` maps names such as ``bos_token`` to text; ``eos_token_ids`` are further ids that end an answer.
+        """``special_tokens`` maps names such as ``bos_token`` to text; ``eos_token_ids`` are more ids that end answers.
 
         ``chat_template`` is a template's source, or several by name, or None when the model has none.
         """
