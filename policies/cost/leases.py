@@ -30,13 +30,12 @@ class _Account:
 class Lease:
     """One request on one worker. Every method may be called at any time and in any order."""
 
-    __slots__ = ("_account", "_decoding", "_open", "backlog_tokens", "opened_at", "prefill_tokens", "worker")
+    __slots__ = ("_account", "_decoding", "_open", "opened_at", "prefill_tokens", "worker")
 
     def __init__(self, worker: str, prefill_tokens: int, opened_at: float, account: _Account) -> None:
         self.worker = worker
         self.prefill_tokens = prefill_tokens
         self.opened_at = opened_at
-        self.backlog_tokens = account.prefill_tokens  # uncached tokens ahead of this request when it was sent
         self._account = account
         self._open = True
         self._decoding = False

@@ -1,0 +1,74 @@
+"""Learned prefill speeds."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+
+from policies import RateBook, WorkerLoad, WorkerSpeed
+from policies.cost.rates import SLOWEST
+
+IDLE = WorkerLoad()
+
+
+def teach(rates, worker, ms_per_token, count, rng=None):
+    rng = rng or random.Random(0)
+    for _ in range(count):
+        own, ahead = rng.randint(100, 4000), rng.choice([0, 0, 2000])
+        noise = rng.uniform(0.8, 1.25)
+        rates.observe(worker, own, WorkerLoad(prefill_tokens=ahead), (own + ahead) * ms_per_token * noise)
+
+
+def test_unequal_workers_are_told_apart():
+    rates = RateBook()
+    teach(rates, "slow", 0.2, 30)
+    teach(rates, "fast", 0.1, 30)
+    assert rates.speed("slow").prefill_ms_per_token == pytest.approx(0.2, rel=0.1)
+    assert rates.speed("fast").prefill_ms_per_token == pytest.approx(0.1, rel=0.1)
+
+
+def test_nothing_known_means_the_default_then_the_median_of_the_fleet():
+    rates = RateBook(WorkerSpeed(prefill_ms_per_token=0.5))
+    assert rates.speed("new").prefill_ms_per_token == 0.5
+    for worker, speed in (("a", 1.0), ("b", 2.0), ("c", 30.0)):
+        for _ in range(5):
+            rates.observe(worker, 1000, IDLE, 1000 * speed)
+    assert rates.speed("new").prefill_ms_per_token == pytest.approx(2.0)
+
+
+def test_a_worker_that_slows_down_is_followed():
+    rates = RateBook()
+    teach(rates, "a", 0.1, 50)
+    teach(rates, "a", 0.4, 60)
+    assert rates.speed("a").prefill_ms_per_token == pytest.approx(0.4, rel=0.15)
+
+
+def test_one_stall_does_not_spoil_the_estimate():
+    rates = RateBook()
+    teach(rates, "a", 0.1, 50)
+    rates.observe("a", 2000, IDLE, 600_000)
+    assert rates.speed("a").prefill_ms_per_token < 0.2
+
+
+def test_short_prompts_teach_nothing():
+    rates = RateBook(WorkerSpeed(prefill_ms_per_token=0.5))
+    for _ in range(20):
+        rates.observe("a", 5, IDLE, 900.0)
+    assert rates.speed("a").prefill_ms_per_token == 0.5
+
+
+def test_running_decodes_are_not_taken_for_prefill():
+    rates = RateBook(WorkerSpeed(decode_ms_per_step=2.0))
+    for _ in range(10):
+        rates.observe("a", 1000, WorkerLoad(decodes=25), 150.0)
+    assert rates.speed("a").prefill_ms_per_token == pytest.approx(0.1)
+
+
+def test_speeds_stay_within_bounds_and_can_be_forgotten():
+    rates = RateBook()
+    for _ in range(5):
+        rates.observe("a", 100, IDLE, 1e12)
+    assert rates.speed("a").prefill_ms_per_token == SLOWEST
+    rates.forget("a")
+    assert rates.speed("a") == WorkerSpeed()
