@@ -1,0 +1,58 @@
+"""A start that cannot succeed: one line that says why, exit status 2 or 1, never a traceback."""
+
+from __future__ import annotations
+
+import socket
+import subprocess
+import sys
+
+import pytest
+
+from tests.e2e.processes import ROOT
+
+SERVER = "backend.launch_server"
+ROUTER = "router.launch_router"
+
+
+def start(module: str, *flags: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", module, *flags], cwd=ROOT, capture_output=True, text=True, timeout=100, check=False
+    )
+
+
+@pytest.mark.parametrize(
+    ("module", "flags", "words"),
+    [
+        (SERVER, ["--tp", "4"], ["--tp 4", "not supported yet"]),
+        (SERVER, ["--prot", "1"], ["unknown flag --prot", "--port"]),
+        (SERVER, ["--port", "99999"], ["--port", "99999"]),
+        (ROUTER, ["--policy", "nope"], ["--policy", "cache_aware", "'nope'"]),
+        (ROUTER, ["--config", "/nowhere.yaml"], ["/nowhere.yaml"]),
+    ],
+)
+def test_a_wrong_flag_stops_the_start(module: str, flags: list[str], words: list[str]) -> None:
+    done = start(module, *flags)
+    assert done.returncode == 2, done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+    for word in words:
+        assert word in done.stderr
+
+
+def test_a_missing_model_is_named() -> None:
+    done = start(SERVER, "--model-path", "/nowhere/model")
+    assert done.returncode != 0
+    assert "/nowhere/model" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("module", [SERVER, ROUTER])
+def test_a_port_in_use_is_named(module: str) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        hosts = ["--router-hosts", "127.0.0.1:9"] if module == ROUTER else []
+        done = start(module, "--host", "127.0.0.1", "--port", str(port), *hosts)
+    assert done.returncode != 0
+    assert str(port) in done.stderr
+    assert "Traceback" not in done.stderr
