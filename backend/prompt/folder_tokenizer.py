@@ -12,6 +12,8 @@ from backend.prompt.errors import ModelError
 from backend.prompt.files import id_list, read_json
 from backend.prompt.tokenizer import NAMED_SPECIAL_TOKENS, Tokenizer, frame_prompt
 
+_ADDED_TOKEN_FIELDS = ("content", "single_word", "lstrip", "rstrip", "normalized", "special")
+
 
 def read_folder_tokenizer(folder: Path) -> Tokenizer:
     """Read the tokenizer in ``folder``. Raises ModelError when it has no usable ``tokenizer.json``."""
@@ -19,7 +21,8 @@ def read_folder_tokenizer(folder: Path) -> Tokenizer:
     special = _special_tokens({**(read_json(folder / "special_tokens_map.json") or {}), **config})
     backend = _backend(folder)
     backend.add_tokens(_declared_tokens(config, special, known=_added_contents(backend)))
-    if "add_bos_token" in config or "add_eos_token" in config:
+    # tokenizer.json says what goes around a prompt; older models say it in tokenizer_config.json alone.
+    if backend.num_special_tokens_to_add(False) == 0:
         frame_prompt(
             backend,
             bos=special.get("bos_token") if config.get("add_bos_token") else None,
@@ -64,11 +67,15 @@ def _added_contents(backend: tokenizers.Tokenizer) -> set[str]:
 def _declared_tokens(config: dict[str, Any], special: dict[str, str], known: set[str]) -> list[AddedToken]:
     """Tokens that only ``tokenizer_config.json`` declares, in the order of their ids, then its named special tokens."""
     declared = sorted(config.get("added_tokens_decoder", {}).items(), key=lambda item: int(item[0]))
-    tokens = {entry["content"]: AddedToken(**entry) for _, entry in declared if entry["content"] not in known}
+    tokens = {entry["content"]: _added_token(entry) for _, entry in declared if entry["content"] not in known}
     for text in special.values():
         if text not in known:
             tokens.setdefault(text, AddedToken(text, special=True, normalized=False))
     return list(tokens.values())
+
+
+def _added_token(entry: dict[str, Any]) -> AddedToken:
+    return AddedToken(**{field: entry[field] for field in _ADDED_TOKEN_FIELDS if field in entry})
 
 
 def _end_ids(folder: Path) -> list[int]:

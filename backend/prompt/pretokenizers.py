@@ -33,6 +33,9 @@ _DEEPSEEK3 = (
     r"[!\"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~][A-Za-z]+|[^\r\n\p{L}\p{P}\p{S}]?[\p{L}\p{M}]+| ?[\p{P}\p{S}]+[\r\n]*"
     rf"|{_SPACES}"
 )
+# Code points, since such characters look alike on a screen: Han with Kana; Han with Hangul and its neighbours.
+_HAN_KANA = r"[\x{4e00}-\x{9fa5}\x{3040}-\x{30ff}]+"
+_EAST_ASIAN = r"[\x{4e00}-\x{9fa5}\x{0800}-\x{4e00}\x{ac00}-\x{d7ff}]+"
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,21 +60,25 @@ class PreTokenizer:
 _FAMILIES: dict[tuple[str, ...], PreTokenizer] = {
     ("default",): PreTokenizer((r"[\p{P}$+<=>^~|]+", _GPT2, r"\p{N}+", "[0-9][0-9][0-9]")),
     ("falcon",): PreTokenizer((r"[\p{P}$+<=>^~|`]+", _GPT2, "[0-9][0-9][0-9]")),
-    ("gpt-2", "phi-2", "mpt", "olmo", "granite-docling", "jais", "trillion"): PreTokenizer((_GPT2,)),
-    ("smollm", "starcoder", "refact", "command-r", "codeshell", "exaone", "minerva-7b"): PreTokenizer(
-        (r"\p{N}", _GPT2)
+    ("gpt-2", "phi-2", "mpt", "olmo", "jais", "trillion", "granite-docling", "exaone4", "a.x-4.0", "gigachat"): (
+        PreTokenizer((_GPT2,))
     ),
-    ("llama-bpe", "llama3", "llama-v3", "falcon3", "falcon-h1", "pixtral", "lfm2"): PreTokenizer(
-        (_LLAMA3,), ignore_merges=True, add_bos=True
+    ("smollm", "starcoder", "refact", "command-r", "codeshell", "exaone", "minerva-7b"): (
+        PreTokenizer((r"\p{N}", _GPT2))
     ),
-    ("dbrx", "smaug-bpe", "chatglm-bpe", "glm4"): PreTokenizer((_LLAMA3,)),
-    ("qwen2", "deepseek-r1-qwen", "stablelm2", "hunyuan", "megrez", "kormo"): PreTokenizer((_QWEN2,)),
+    ("llama-bpe", "llama3", "llama-v3", "falcon3", "falcon-h1", "pixtral", "lfm2", "midm-2.0"): (
+        PreTokenizer((_LLAMA3,), ignore_merges=True, add_bos=True)
+    ),
+    ("dbrx", "smaug-bpe", "chatglm-bpe"): PreTokenizer((_LLAMA3,)),
+    ("glm4",): PreTokenizer((_LLAMA3,), ignore_merges=True),
+    ("qwen2", "deepseek-r1-qwen", "stablelm2", "hunyuan", "megrez", "kormo", "solar-open", "grok-2"): (
+        PreTokenizer((_QWEN2,))
+    ),
     ("qwen35",): PreTokenizer((_QWEN35,)),
-    ("gpt-4o", "llama4"): PreTokenizer((_GPT4O,)),
+    ("gpt-4o", "llama4", "kanana2"): PreTokenizer((_GPT4O,)),
     ("tekken",): PreTokenizer((_TEKKEN,), ignore_merges=True, add_bos=True),
-    ("deepseek-v3", "hunyuan-dense"): PreTokenizer(
-        (r"\p{N}{1,3}", r"[\x{4e00}-\x{9fa5}\x{3040}-\x{30ff}]+", _DEEPSEEK3)
-    ),
+    ("deepseek-coder",): PreTokenizer((r"[\r\n]", r"\s?\p{L}+", r"\s?\p{P}+", _EAST_ASIAN, r"\p{N}")),
+    ("deepseek-v3", "hunyuan-dense"): PreTokenizer((r"\p{N}{1,3}", _HAN_KANA, _DEEPSEEK3)),
 }
 _BY_NAME = {name: rule for names, rule in _FAMILIES.items() for name in names}
 
