@@ -55,7 +55,7 @@ class Process:
 
     def wait_ready(self, path: str, seconds: float) -> None:
         """Wait for a 200 from ``path``; a program that ends before that is an error with its log."""
-        wait_until(lambda: self._answers(path), seconds, f"{self.name} to answer {self.url}{path}\n{self.log()}")
+        wait_until(lambda: self._answers(path), seconds, f"{self.name} to answer {self.url}{path}")
 
     def _answers(self, path: str) -> bool:
         if not self.running:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from backend.flags.checks import AT_LEAST_ONE, FRACTION, NOT_NEGATIVE, PORT, POSITIVE, Check
-from backend.flags.flag import Flag
+from backend.flags.flag import Flag, State
 from backend.flags.rows import integer, number, switch, text, works
 
 BOTH = ("sglang", "vllm")
@@ -47,7 +47,12 @@ MODEL = works(
     ),
     text("--served-model-name", help="the model's name in the API", metavar="NAME", sources=BOTH),
     text("--chat-template", help="Jinja file or template in place of the model's own", metavar="PATH", sources=BOTH),
-    switch("--trust-remote-code", help="run code that comes with the model", sources=BOTH),
+    switch(
+        "--trust-remote-code",
+        state=State.ACCEPTED,
+        reason="code that comes with a model is never run",
+        sources=BOTH,
+    ),
     switch("--skip-tokenizer-init", help="serve token ids only", sources=BOTH),
 )
 
@@ -75,7 +80,14 @@ SERVER = works(
 RUNTIME = works(
     "runtime",
     text("--device", default="auto", choices=("auto", "cpu", "cuda"), help="where the model runs", sources=BOTH),
-    text("--attention-backend", default="auto", help="attention kernels", metavar="NAME", sources=BOTH),
+    text(
+        "--attention-backend",
+        default="auto",
+        choices=("auto", "torch_native"),
+        rename={"torch_sdpa": "torch_native"},
+        help="attention kernels",
+        sources=BOTH,
+    ),
     integer("--cpu-threads", check=AT_LEAST_ONE, help="threads of the model on the CPU", sources=OURS),
     integer("--page-size", "--block-size", check=AT_LEAST_ONE, help="tokens of one KV page", sources=BOTH),
     number(
