@@ -1,0 +1,102 @@
+"""How answers leave: the head goes out with the first token and says how much of the prompt was cached."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable
+from http import HTTPStatus
+from typing import Any
+
+import msgspec
+from aiohttp import HttpVersion11, web
+
+from backend.api.errors import json_response, stream_error
+from backend.frontend.errors import RequestError
+from backend.frontend.frontend import Generation
+from backend.frontend.request import RequestState
+
+logger = logging.getLogger(__name__)
+
+CACHED_TOKENS = "x-warmlane-cached-tokens"
+DONE = b"data: [DONE]\n\n"
+_encode = msgspec.json.Encoder().encode
+
+BuildBody = Callable[[list[RequestState]], Any]
+BuildEvents = Callable[[list[RequestState]], Iterable[Any]]
+
+
+async def answer_whole(request: web.Request, generation: Generation, build: BuildBody) -> web.StreamResponse:
+    """One JSON body when all is finished; its head leaves with the first token.
+
+    An error after the head cannot be told by a status any more: the connection is closed before the body's end.
+    """
+    early: web.StreamResponse | None = None
+    async with generation:
+        try:
+            async for moved in generation:
+                if early is None and request.version >= HttpVersion11 and not _finished(generation):
+                    early = _head(moved, "application/json")
+                    early.enable_chunked_encoding()
+                    await early.prepare(request)
+        except RequestError as error:
+            if early is None:
+                raise
+            logger.warning("an answer was cut after its head: %s", error.message)
+            if request.transport is not None:
+                request.transport.close()
+            return early
+    body = build(generation.states)
+    if early is None:
+        whole = json_response(body)
+        whole.headers[CACHED_TOKENS] = str(_cached(generation.states))
+        return whole
+    await early.write(_encode(body))
+    await early.write_eof()
+    return early
+
+
+async def answer_stream(
+    request: web.Request, generation: Generation, build: BuildEvents, last: BuildEvents | None = None
+) -> web.StreamResponse:
+    """Server-sent events, one write for each message of the scheduler. ``last`` builds events for the end.
+
+    An error before the first token is raised; later it becomes an event.
+    """
+    response: web.StreamResponse | None = None
+    async with generation:
+        try:
+            async for moved in generation:
+                if response is None:
+                    response = _head(moved, "text/event-stream")
+                    response.headers["Cache-Control"] = "no-cache"
+                    await response.prepare(request)
+                if events := list(build(moved)):
+                    await response.write(_frames(events))
+        except RequestError as error:
+            if response is None:
+                raise
+            await response.write(_frames([stream_error(error)]) + DONE)
+            return response
+    if response is None:
+        raise RequestError("The server gave no answer.", HTTPStatus.INTERNAL_SERVER_ERROR)
+    await response.write(_frames(last(generation.states) if last else ()) + DONE)
+    return response
+
+
+def _frames(events: Iterable[Any]) -> bytes:
+    return b"".join(b"data: " + _encode(event) + b"\n\n" for event in events)
+
+
+def _head(moved: list[RequestState], content_type: str) -> web.StreamResponse:
+    response = web.StreamResponse(headers={CACHED_TOKENS: str(_cached(moved))})
+    response.content_type = content_type
+    return response
+
+
+def _cached(states: list[RequestState]) -> int:
+    """Cached prompt tokens of the requests that have begun to answer."""
+    return sum(state.cached_tokens for state in states)
+
+
+def _finished(generation: Generation) -> bool:
+    return all(state.finish is not None for state in generation.states)

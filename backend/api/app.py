@@ -1,0 +1,102 @@
+"""The aiohttp application: routes, authorization, and errors as JSON."""
+
+from __future__ import annotations
+
+import hmac
+import logging
+from http import HTTPStatus
+
+from aiohttp import web
+from aiohttp.typedefs import Handler
+
+from backend.api import chat, completions, management, native, openai
+from backend.api.context import CONTEXT, ServerContext
+from backend.api.errors import error_response
+from backend.frontend.errors import RequestError
+
+logger = logging.getLogger(__name__)
+
+# Probes and scrapers have no key.
+OPEN_PATHS = frozenset({"/health", "/health_generate", "/ready", "/ping", "/liveness", "/metrics"})
+
+
+def create_app(context: ServerContext) -> web.Application:
+    """All routes over one context."""
+    app = web.Application(
+        middlewares=[_errors_as_json, _authorize], client_max_size=context.args.max_body_bytes, logger=logger
+    )
+    app[CONTEXT] = context
+    app.add_routes(
+        [
+            web.post("/generate", native.generate),
+            web.put("/generate", native.generate),
+            web.post("/v1/chat/completions", chat.chat_completions),
+            web.post("/v1/completions", completions.completions),
+            web.get("/v1/models", openai.list_models),
+            web.get("/v1/models/{model:.+}", openai.show_model),
+            web.get("/health", management.health),
+            web.get("/ready", management.health),
+            web.get("/ping", management.health),
+            web.get("/health_generate", management.health_generate),
+            web.get("/get_model_info", management.model_info),
+            web.get("/model_info", management.model_info),
+            web.get("/get_server_info", management.server_info),
+            web.get("/server_info", management.server_info),
+            web.get("/v1/loads", management.loads),
+            web.get("/get_load", management.get_load),
+            web.get("/flush_cache", management.flush_cache),
+            web.post("/flush_cache", management.flush_cache),
+            web.post("/abort_request", management.abort_request),
+            web.get("/metrics", management.metrics),
+        ]
+    )
+    return app
+
+
+@web.middleware
+async def _errors_as_json(request: web.Request, handler: Handler) -> web.StreamResponse:
+    try:
+        return await handler(request)
+    except RequestError as error:
+        return error_response(error, request.path)
+    except web.HTTPException as error:
+        if error.status < HTTPStatus.BAD_REQUEST:
+            raise
+        response = error_response(_http_error(request, error), request.path)
+        if "Allow" in error.headers:
+            response.headers["Allow"] = error.headers["Allow"]
+        return response
+    except ConnectionError:
+        raise  # the client is gone: there is nobody to tell
+    except Exception:
+        logger.exception("%s %s failed", request.method, request.path)
+        failed = RequestError("Internal error; the server's log says more.", HTTPStatus.INTERNAL_SERVER_ERROR)
+        return error_response(failed, request.path)
+
+
+def _http_error(request: web.Request, error: web.HTTPException) -> RequestError:
+    where = f"{request.method} {request.path}"
+    if isinstance(error, web.HTTPNotFound):
+        message = f"There is no route {where}."
+    elif isinstance(error, web.HTTPMethodNotAllowed):
+        message = f"{where} is not allowed; use {', '.join(sorted(error.allowed_methods))}."
+    elif isinstance(error, web.HTTPRequestEntityTooLarge):
+        limit = request.app[CONTEXT].args.max_body_bytes
+        message = f"The request body is larger than {limit} bytes (--max-body-bytes)."
+    else:
+        message = error.reason
+    return RequestError(message, error.status)
+
+
+@web.middleware
+async def _authorize(request: web.Request, handler: Handler) -> web.StreamResponse:
+    key = request.app[CONTEXT].args.api_key
+    if key is not None and request.path not in OPEN_PATHS and not _bears(request, key):
+        message = "The API key is missing or wrong: send it as 'Authorization: Bearer KEY'."
+        raise RequestError(message, HTTPStatus.UNAUTHORIZED)
+    return await handler(request)
+
+
+def _bears(request: web.Request, key: str) -> bool:
+    scheme, _, given = request.headers.get("Authorization", "").partition(" ")
+    return scheme.lower() == "bearer" and hmac.compare_digest(given.strip().encode(), key.encode())

@@ -1,0 +1,99 @@
+"""``/v1/completions``: text or token ids in, text out."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from typing import Annotated, Any
+
+from aiohttp import web
+from pydantic import Field, StrictInt
+
+from backend.api.answers import answer_stream, answer_whole
+from backend.api.context import CONTEXT
+from backend.api.deltas import Deltas
+from backend.api.errors import SchemaError
+from backend.api.openai import OPENAI_NOT_YET, OpenAIRequest, check_model, finish_fields, usage
+from backend.api.schema import Harmless, parse_json, refuse_not_yet
+from backend.frontend.intake import Prompt, RequestOptions
+from backend.frontend.request import RequestState
+
+COMPLETION_NOT_YET: Harmless = {
+    **OPENAI_NOT_YET,
+    "logprobs": (),
+    "echo": (False,),
+    "suffix": (),
+    "best_of": (1,),
+}
+OBJECT = "text_completion"
+
+
+class CompletionRequest(OpenAIRequest):
+    prompt: str | list[str] | list[StrictInt] | list[list[StrictInt]]
+    max_tokens: Annotated[int, Field(ge=0)] = 16
+
+
+async def completions(request: web.Request) -> web.StreamResponse:
+    serving = request.app[CONTEXT].serving()
+    data = parse_json(await request.read())
+    refuse_not_yet(data, COMPLETION_NOT_YET)
+    body = CompletionRequest.read(data)
+    check_model(body.model, serving.model)
+    prompts = _prompts(body.prompt)
+    answer = _Completion(body, serving.model.name)
+    generation = await serving.frontend.submit(prompts, answer.options(len(prompts)))
+    if body.stream:
+        answer.states = generation.states
+        return await answer_stream(request, generation, answer.chunks, answer.last_chunks)
+    return await answer_whole(request, generation, answer.whole)
+
+
+def _prompts(prompt: Any) -> list[Prompt]:
+    if isinstance(prompt, str):
+        return [prompt]
+    if not prompt:
+        raise SchemaError("prompt: it is empty, got []", param="prompt")
+    return [prompt] if isinstance(prompt[0], int) else list(prompt)
+
+
+class _Completion:
+    """Builds the bodies of one call."""
+
+    def __init__(self, body: CompletionRequest, model: str) -> None:
+        self.states: list[RequestState] = []
+        self._body = body
+        self._id = body.answer_id("cmpl")
+        self._head = {"id": self._id, "object": OBJECT, "created": int(time.time()), "model": model}
+        self._deltas = Deltas()
+
+    def options(self, count: int) -> list[RequestOptions]:
+        body = self._body
+        option = RequestOptions(
+            sampling=body.to_sampling(body.max_tokens),
+            rid=self._id,
+            streaming=body.stream,
+            fit_output="max_tokens" not in body.model_fields_set,
+            namespace=body.namespace,
+            priority=body.priority,
+        )
+        return [option] * count
+
+    def whole(self, states: list[RequestState]) -> dict[str, Any]:
+        choices = [_choice(state, state.text) for state in states]
+        return {**self._head, "choices": choices, "usage": usage(states, self._body.n)}
+
+    def chunks(self, moved: list[RequestState]) -> Iterable[dict[str, Any]]:
+        for state in moved:
+            if (text := self._deltas.take(state)) or state.finish:
+                chunk = {**self._head, "choices": [_choice(state, text)]}
+                if self._body.stream_options.continuous_usage_stats:
+                    chunk["usage"] = usage(self.states, self._body.n)
+                yield chunk
+
+    def last_chunks(self, states: list[RequestState]) -> Iterable[dict[str, Any]]:
+        if self._body.stream_options.include_usage:
+            yield {**self._head, "choices": [], "usage": usage(states, self._body.n)}
+
+
+def _choice(state: RequestState, text: str) -> dict[str, Any]:
+    return {"index": state.index, "text": text, "logprobs": None, **finish_fields(state)}

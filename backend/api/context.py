@@ -1,0 +1,71 @@
+"""What the routes share: the settings, how far the server is, and the frontend once there is one."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from enum import StrEnum
+from http import HTTPStatus
+
+from aiohttp import web
+
+from backend.api.metrics import Metrics
+from backend.config import ServerArgs
+from backend.frontend.errors import RequestError
+from backend.frontend.frontend import Frontend
+from backend.messages import SchedulerReady
+
+
+class Phase(StrEnum):
+    STARTING = "starting"
+    READY = "ready"
+    STOPPING = "stopping"
+    FAILED = "failed"
+
+
+_UNAVAILABLE = {
+    Phase.STARTING: "The server is starting: the model is not loaded yet.",
+    Phase.STOPPING: "The server is stopping and takes no more requests.",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class ServedModel:
+    """What there is to say about the model; see ``/model_info``."""
+
+    name: str  # as clients ask for it
+    path: str
+    tokenizer_path: str
+    model_type: str = ""
+    architectures: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Serving:
+    """What there is once the model is loaded."""
+
+    frontend: Frontend
+    model: ServedModel
+    ready: SchedulerReady
+    metrics: Metrics
+
+
+@dataclass(slots=True)
+class ServerContext:
+    """Owned by the server, which moves ``phase`` on; the routes read it."""
+
+    args: ServerArgs
+    phase: Phase = Phase.STARTING
+    failure: str = ""  # why, once failed
+    loaded: Serving | None = None
+    created: float = field(default_factory=time.time)
+
+    def serving(self) -> Serving:
+        """What is served, while the server is ready. Raises :class:`RequestError` (503) in every other phase."""
+        if self.phase is not Phase.READY or self.loaded is None:
+            message = _UNAVAILABLE.get(self.phase, self.failure)
+            raise RequestError(message, HTTPStatus.SERVICE_UNAVAILABLE)
+        return self.loaded
+
+
+CONTEXT = web.AppKey("context", ServerContext)

@@ -1,0 +1,78 @@
+"""The gauges of ``/metrics`` and ``/v1/loads``, derived from the scheduler's last word."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from backend.messages import SchedulerReady, SchedulerStats
+
+GIGABYTE = 1 << 30
+
+
+class Gauge(NamedTuple):
+    name: str  # without the prefix "sglang:"
+    help: str
+    value: float
+
+
+def token_usage(stats: SchedulerStats) -> float:
+    """Share of the KV room that running requests hold."""
+    return stats.used_tokens / stats.total_tokens if stats.total_tokens else 0.0
+
+
+def cache_hit_rate(stats: SchedulerStats) -> float:
+    """Share of all prompt tokens so far that were found in the prefix cache."""
+    return stats.cached_prompt_tokens_total / stats.prompt_tokens_total if stats.prompt_tokens_total else 0.0
+
+
+def utilization(stats: SchedulerStats, ready: SchedulerReady) -> float:
+    """How full the server is: of its KV room or of its running slots, whichever is fuller."""
+    slots = stats.running / ready.max_running_requests if ready.max_running_requests else 0.0
+    return max(token_usage(stats), slots)
+
+
+def gauges(stats: SchedulerStats, ready: SchedulerReady, decode_rate: float, prefill_rate: float) -> list[Gauge]:
+    """All gauges; the rates are tokens a second."""
+    return [*_load(stats, ready), *_speed(stats, decode_rate, prefill_rate), *_room(stats, ready)]
+
+
+def _load(stats: SchedulerStats, ready: SchedulerReady) -> list[Gauge]:
+    return [
+        Gauge("num_running_reqs", "Requests that are being computed", stats.running),
+        Gauge("num_queue_reqs", "Requests that wait for their first step", stats.waiting),
+        Gauge("num_waiting_reqs", "The same as num_queue_reqs", stats.waiting),
+        Gauge("num_retracted_reqs", "Requests put back into the queue since the start", stats.retracted_total),
+        Gauge("num_used_tokens", "Tokens of the KV room held by running requests", stats.used_tokens),
+        Gauge("token_usage", "Share of the KV room held by running requests", token_usage(stats)),
+        Gauge("full_token_usage", "The same as token_usage", token_usage(stats)),
+        Gauge("utilization", "How full the server is: KV room or running slots", utilization(stats, ready)),
+    ]
+
+
+def _speed(stats: SchedulerStats, decode_rate: float, prefill_rate: float) -> list[Gauge]:
+    return [
+        Gauge("cache_hit_rate", "Share of all prompt tokens found in the prefix cache", cache_hit_rate(stats)),
+        Gauge("gen_throughput", "The same as decode_throughput", decode_rate),
+        Gauge("decode_throughput", "Generated tokens per second over the last 10 seconds", decode_rate),
+        Gauge("prefill_throughput", "Computed prompt tokens per second over the last 10 seconds", prefill_rate),
+        Gauge("new_token_ratio", "Share of the allowed output that admission expects", stats.new_token_ratio),
+    ]
+
+
+def _room(stats: SchedulerStats, ready: SchedulerReady) -> list[Gauge]:
+    return [
+        Gauge("kv_used_tokens", "KV room held by running requests, in tokens", stats.used_tokens),
+        Gauge("kv_evictable_tokens", "KV room held by the prefix cache alone, in tokens", stats.cached_tokens),
+        Gauge("kv_available_tokens", "Free KV room, in tokens", _free_tokens(stats)),
+        Gauge("max_total_num_tokens", "KV room in tokens", ready.max_total_tokens),
+        Gauge("max_running_requests", "Most requests computed at once", ready.max_running_requests),
+        Gauge("page_size", "Tokens of one page", ready.page_size),
+        Gauge("num_pages", "Pages of the KV room", ready.max_total_tokens // max(ready.page_size, 1)),
+        Gauge("context_len", "Most tokens of one request, prompt and output", ready.context_length),
+        Gauge("weight_memory_usage_gb", "Memory of the weights in GiB", ready.weight_bytes / GIGABYTE),
+        Gauge("kv_cache_memory_usage_gb", "Memory of the KV room in GiB", ready.kv_cache_bytes / GIGABYTE),
+    ]
+
+
+def _free_tokens(stats: SchedulerStats) -> int:
+    return stats.total_tokens - stats.used_tokens - stats.cached_tokens

@@ -1,0 +1,179 @@
+"""Routes about the server itself: health, what it runs, how busy it is, and its cache."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.metadata
+import time
+from dataclasses import asdict
+from http import HTTPStatus
+from typing import Any
+
+import msgspec
+from aiohttp import web
+
+from backend.api.context import CONTEXT, Serving
+from backend.api.errors import SchemaError, json_response
+from backend.api.gauges import cache_hit_rate, token_usage, utilization
+from backend.api.native import probe
+from backend.api.schema import Body, parse_json
+from backend.frontend.errors import RequestError
+
+VERSION = importlib.metadata.version("warmlane")
+HEALTH_SECONDS = 20.0
+FLUSH_POLL_SECONDS = 0.05
+PROMETHEUS = "text/plain; version=0.0.4; charset=utf-8"
+
+
+async def health(request: web.Request) -> web.Response:
+    request.app[CONTEXT].serving()
+    return web.Response()
+
+
+async def health_generate(request: web.Request) -> web.Response:
+    """Healthy only when a token comes out."""
+    frontend = request.app[CONTEXT].serving().frontend
+    try:
+        async with asyncio.timeout(HEALTH_SECONDS):
+            await probe(frontend)
+    except TimeoutError:
+        message = f"No token was generated within {HEALTH_SECONDS:.0f} seconds."
+        raise RequestError(message, HTTPStatus.SERVICE_UNAVAILABLE) from None
+    return web.Response()
+
+
+async def model_info(request: web.Request) -> web.Response:
+    context = request.app[CONTEXT]
+    model = context.serving().model
+    return json_response(
+        {
+            "model_path": model.path,
+            "served_model_name": model.name,
+            "tokenizer_path": model.tokenizer_path,
+            "is_generation": True,
+            "preferred_sampling_params": None,
+            "weight_version": "default",
+            "load_format": context.args.load_format,
+            "reasoning_parser": None,
+            "tool_call_parser": None,
+            "disaggregation_mode": "null",
+            "has_image_understanding": False,
+            "has_audio_understanding": False,
+            "model_type": model.model_type,
+            "architectures": list(model.architectures),
+        }
+    )
+
+
+async def server_info(request: web.Request) -> web.Response:
+    context = request.app[CONTEXT]
+    serving = context.serving()
+    settings = {name: value for name, value in asdict(context.args).items() if name != "api_key"}
+    ready = msgspec.to_builtins(msgspec.structs.asdict(serving.ready))
+    ready.pop("error")
+    state = {
+        "last_gen_throughput": serving.metrics.decode_throughput(),
+        "memory_usage": {"weight": serving.ready.weight_bytes, "kvcache": serving.ready.kv_cache_bytes},
+        "effective_max_running_requests_per_dp": serving.ready.max_running_requests,
+    }
+    return json_response(
+        {
+            **settings,
+            **ready,
+            "max_total_num_tokens": serving.ready.max_total_tokens,
+            "served_model_name": serving.model.name,
+            "internal_states": [state],
+            "version": VERSION,
+        }
+    )
+
+
+async def loads(request: web.Request) -> web.Response:
+    serving = request.app[CONTEXT].serving()
+    if request.query.get("format", "json") == "prometheus":
+        return _metrics_response(serving.metrics.render_plain_gauges())
+    return json_response(
+        {
+            "timestamp": time.time(),
+            "version": VERSION,
+            "accelerator": serving.ready.device,
+            "num_accelerators": 1,
+            "loads": [_load(serving)],
+        }
+    )
+
+
+def _load(serving: Serving) -> dict[str, Any]:
+    stats, ready = serving.metrics.stats, serving.ready
+    return {
+        "dp_rank": 0,
+        "num_running_reqs": stats.running,
+        "num_waiting_reqs": stats.waiting,
+        "num_waiting_uncached_tokens": stats.waiting_uncached_tokens,
+        "num_used_tokens": stats.used_tokens,
+        "num_total_tokens": stats.used_tokens + stats.waiting_uncached_tokens,
+        "max_total_num_tokens": ready.max_total_tokens,
+        "max_running_requests": ready.max_running_requests,
+        "token_usage": token_usage(stats),
+        "gen_throughput": serving.metrics.decode_throughput(),
+        "cache_hit_rate": cache_hit_rate(stats),
+        "utilization": utilization(stats, ready),
+    }
+
+
+async def get_load(request: web.Request) -> web.Response:
+    load = _load(request.app[CONTEXT].serving())
+    return json_response(
+        [
+            {
+                "dp_rank": 0,
+                "num_reqs": load["num_running_reqs"] + load["num_waiting_reqs"],
+                "num_waiting_reqs": load["num_waiting_reqs"],
+                "num_tokens": load["num_total_tokens"],
+            }
+        ]
+    )
+
+
+async def flush_cache(request: web.Request) -> web.Response:
+    """Empty the prefix cache; with ``timeout`` wait so many seconds for running requests to end."""
+    frontend = request.app[CONTEXT].serving().frontend
+    deadline = time.monotonic() + _seconds(request.query.get("timeout", "0"))
+    while not await frontend.flush_cache():
+        if time.monotonic() >= deadline:
+            message = f"The cache was not flushed: {frontend.unfinished} requests are running.\n"
+            return web.Response(text=message, status=HTTPStatus.BAD_REQUEST)
+        await asyncio.sleep(FLUSH_POLL_SECONDS)
+    return web.Response(text="Cache flushed.\n")
+
+
+def _seconds(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise SchemaError(f"timeout must be a number of seconds, got {text!r}", param="timeout") from None
+
+
+class AbortRequest(Body):
+    rid: str = ""
+    abort_all: bool = False
+
+
+async def abort_request(request: web.Request) -> web.Response:
+    """End requests by the beginning of their id; an empty id names none."""
+    frontend = request.app[CONTEXT].serving().frontend
+    body = AbortRequest.read(parse_json(await request.read()))
+    if body.abort_all or body.rid:
+        frontend.abort(None if body.abort_all else body.rid)
+    return web.Response()
+
+
+async def metrics(request: web.Request) -> web.Response:
+    """Prometheus text; ``?labels=none`` gives the gauges alone, without labels."""
+    source = request.app[CONTEXT].serving().metrics
+    plain = request.query.get("labels") == "none"
+    return _metrics_response(source.render_plain_gauges() if plain else source.render())
+
+
+def _metrics_response(text: bytes) -> web.Response:
+    return web.Response(body=text, headers={"Content-Type": PROMETHEUS})

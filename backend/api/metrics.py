@@ -1,0 +1,104 @@
+"""Prometheus metrics under the names that SGLang's dashboards know. Gauges are read when somebody asks, not kept up."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from backend.api.gauges import Gauge, gauges
+from backend.api.rates import RecentRate
+from backend.api.request_metrics import LABELS, RequestMetrics
+from backend.frontend.output import StepResult
+from backend.frontend.request import RequestState
+from backend.messages import SchedulerReady, SchedulerStats
+
+SCHEDULER_LABELS = (*LABELS, "tp_rank", "pp_rank", "moe_ep_rank")
+
+
+class Metrics:
+    """Owns the registry. The frontend reports to it as its observer."""
+
+    def __init__(self, model_name: str, ready: SchedulerReady, clock: Callable[[], float] = time.perf_counter) -> None:
+        self.stats = SchedulerStats(total_tokens=ready.max_total_tokens)
+        self._labels = (model_name, "unified")
+        self._clock = clock
+        self._ready = ready
+        self._decode_rate = RecentRate()
+        self._prefill_rate = RecentRate()
+        self._registry = CollectorRegistry()
+        self._registry.register(_SchedulerCollector(self))
+        self._requests = RequestMetrics(self._registry, self._labels)
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Values of SCHEDULER_LABELS."""
+        return (*self._labels, "0", "0", "0")
+
+    def on_step(self, result: StepResult, stats: SchedulerStats, now: float) -> None:
+        self.stats = stats
+        self._decode_rate.record(stats.decode_tokens_total, now)
+        self._prefill_rate.record(stats.prefill_tokens_total, now)
+        for update in result.updates:
+            self._requests.moved(update)
+
+    def on_abort(self, state: RequestState) -> None:
+        self._requests.aborted()
+
+    def decode_throughput(self) -> float:
+        """Generated tokens a second over the last 10 seconds."""
+        return self._decode_rate.value(self._clock())
+
+    def gauges(self) -> list[Gauge]:
+        return gauges(self.stats, self._ready, self.decode_throughput(), self._prefill_rate.value(self._clock()))
+
+    def render(self) -> bytes:
+        """The text exposition of everything."""
+        return generate_latest(self._registry)
+
+    def render_plain_gauges(self) -> bytes:
+        """The gauges without labels, for scripts that look a name up at the start of a line."""
+        registry = CollectorRegistry()
+        registry.register(_PlainGauges(self.gauges()))
+        return generate_latest(registry)
+
+
+class _SchedulerCollector(Collector):
+    """Gauges and counters of the scheduler as of now."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        self._metrics = metrics
+
+    def describe(self) -> Iterator[Metric]:
+        return iter(())
+
+    def collect(self) -> Iterator[Metric]:
+        for name, text, value in self._metrics.gauges():
+            gauge = GaugeMetricFamily(f"sglang:{name}", text, labels=SCHEDULER_LABELS)
+            gauge.add_metric(self._metrics.labels, value)
+            yield gauge
+        stats = self._metrics.stats
+        yield self._counter("num_retracted_requests", "Requests put back into the queue", "", stats.retracted_total)
+        yield self._counter("evicted_tokens", "Tokens evicted from the prefix cache", "", stats.evicted_tokens_total)
+        computed = self._counter("realtime_tokens", "Tokens computed", "prefill_compute", stats.prefill_tokens_total)
+        computed.add_metric((*self._metrics.labels, "prefill_cache"), stats.cached_prompt_tokens_total)
+        computed.add_metric((*self._metrics.labels, "decode"), stats.decode_tokens_total)
+        yield computed
+
+    def _counter(self, name: str, text: str, mode: str, value: float) -> CounterMetricFamily:
+        names, values = (("mode",), (mode,)) if mode else ((), ())
+        counter = CounterMetricFamily(f"sglang:{name}", text, labels=(*SCHEDULER_LABELS, *names))
+        counter.add_metric((*self._metrics.labels, *values), value)
+        return counter
+
+
+class _PlainGauges(Collector):
+    def __init__(self, rows: list[Gauge]) -> None:
+        self._rows = rows
+
+    def collect(self) -> Iterator[Metric]:
+        for name, text, value in self._rows:
+            yield GaugeMetricFamily(f"sglang:{name}", text, value=value)

@@ -1,0 +1,103 @@
+"""Reading request bodies: JSON, then fields that are not supported yet, then types, each error with field and value."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Self
+
+import msgspec
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+from pydantic_core import ErrorDetails
+
+from backend.api.errors import SchemaError, unsupported
+
+Harmless = Mapping[str, tuple[Any, ...]]  # field: values that ask for what happens anyway
+
+# Known to SGLang's clients on every generating route. Null, an empty string and an empty collection are harmless.
+NOT_YET: Harmless = {
+    "lora_path": (),
+    "custom_logit_processor": (),
+    "custom_params": (),
+    "return_hidden_states": (False,),
+    "session_params": (),
+    "session_id": (),
+    "bootstrap_host": (),
+    "bootstrap_port": (),
+    "bootstrap_room": (),
+}
+# Constraints on the output and on the choice of tokens, beside OpenAI's parameters or inside ``sampling_params``.
+SAMPLING_NOT_YET: Harmless = {
+    "json_schema": (),
+    "regex": (),
+    "ebnf": (),
+    "structural_tag": (),
+    "stop_regex": (),
+    "logit_bias": (),
+    "beam_width": (1,),
+    "custom_params": (),
+}
+
+
+class Body(BaseModel):
+    """Base of all bodies: unknown fields are ignored, and null means the default."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _null_is_default(cls, data: Any) -> Any:
+        if isinstance(data, dict):
+            return {key: value for key, value in data.items() if value is not None}
+        return data
+
+    @classmethod
+    def read(cls, data: Mapping[str, Any], where: str = "") -> Self:
+        """Validate; raises :class:`SchemaError` naming the first wrong field (below ``where``) and its value."""
+        try:
+            return cls.model_validate(data)
+        except ValidationError as error:
+            raise _explain(error, where) from None
+
+
+def parse_json(raw: bytes) -> dict[str, Any]:
+    """The JSON object in a body. Raises :class:`SchemaError`."""
+    try:
+        data = msgspec.json.decode(raw)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise SchemaError(f"The request body is not valid JSON: {error}") from None
+    if not isinstance(data, dict):
+        raise SchemaError(f"The request body must be a JSON object, got {_shown(data)}.")
+    return data
+
+
+def refuse_not_yet(data: Mapping[str, Any], *tables: Harmless) -> None:
+    """Raise the 400 for the first field that asks for something Warmlane cannot do yet."""
+    for table in tables:
+        for field, harmless in table.items():
+            value = data.get(field)
+            if value is None or value in ("", [], {}) or value in harmless:
+                continue
+            raise unsupported(field, value)
+
+
+def _explain(error: ValidationError, where: str) -> SchemaError:
+    """One line about the field that is wrong first; the branches of a union are told together."""
+    details = error.errors(include_url=False, include_context=False)
+    field = _path(details[0])[:1]
+    same = [each for each in details if _path(each)[:1] == field]
+    reasons = list(dict.fromkeys(each["msg"] for each in same))
+    name = ".".join(filter(None, [where, *map(str, field)]))
+    if details[0]["type"] == "missing":
+        return SchemaError(f"{name} is missing", param=name)
+    # A union's branches fail at different depths; the shallowest one holds the value as the client wrote it.
+    value = min(same, key=lambda each: len(each["loc"]))["input"]
+    return SchemaError(f"{name}: {' or '.join(reasons)}, got {_shown(value)}", param=name)
+
+
+def _path(detail: ErrorDetails) -> tuple[int | str, ...]:
+    return detail["loc"]
+
+
+def _shown(value: Any) -> str:
+    text = msgspec.json.encode(value).decode() if not isinstance(value, BaseModel) else repr(value)
+    return text if len(text) <= 100 else text[:97] + "..."

@@ -1,0 +1,195 @@
+"""A backend's life: the port opens, the model loads, requests are served, and at the end nothing is left behind."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import sys
+import time
+from http import HTTPStatus
+
+from aiohttp import web
+
+from backend.api.app import create_app
+from backend.api.context import Phase, ServedModel, ServerContext, Serving
+from backend.api.metrics import Metrics
+from backend.config import ServerArgs
+from backend.frontend.client import SchedulerClient
+from backend.frontend.errors import RequestError
+from backend.frontend.frontend import Frontend
+from backend.frontend.intake import Intake, Limits
+from backend.frontend.process import STOP_SECONDS, SchedulerProcess, SchedulerTarget, run_real_scheduler
+from backend.messages import SchedulerReady
+from backend.prompt import ModelError, ModelSource, PromptAssets, TemplateError, load_prompt, resolve_model
+
+logger = logging.getLogger(__name__)
+
+DRAIN_SECONDS = 20.0  # for running requests after a request to stop
+CLOSE_SECONDS = 2.0  # for handlers to end after that
+
+
+class StartError(Exception):
+    """The server cannot start; one line for the person who started it."""
+
+
+class Server:
+    """One backend in this event loop and its scheduler in a child process."""
+
+    def __init__(self, args: ServerArgs, target: SchedulerTarget = run_real_scheduler) -> None:
+        self._args = args
+        self._began = time.perf_counter()
+        self._scheduler = SchedulerProcess(target)
+        self.context = ServerContext(args)
+        self._runner = web.AppRunner(
+            create_app(self.context), handler_cancellation=True, access_log=None, shutdown_timeout=CLOSE_SECONDS
+        )
+        self._client: SchedulerClient | None = None
+        self._dispatching: asyncio.Task[None] | None = None
+
+    async def run(self, stop: asyncio.Event) -> int:
+        """Serve until ``stop`` is set or the scheduler dies. Returns the exit status; raises :class:`StartError`."""
+        try:
+            address = await self._listen()
+            loading = asyncio.create_task(self._load())
+            stopping = asyncio.create_task(stop.wait())
+            try:
+                await asyncio.wait({loading, stopping}, return_when=asyncio.FIRST_COMPLETED)
+                if not loading.done():
+                    return 0
+                self._announce(address, loading.result())
+                return await self._serve(stopping)
+            finally:
+                await _cancel(loading, stopping)
+        finally:
+            await self._close()
+
+    async def _listen(self) -> str:
+        """Open the port, so that probes see a server that starts instead of a closed door."""
+        await self._runner.setup()
+        site = web.TCPSite(self._runner, self._args.host, self._args.port)
+        try:
+            await site.start()
+        except OSError as error:
+            where = f"{self._args.host} port {self._args.port}"
+            raise StartError(f"cannot listen on {where}: {error.strerror or error}; choose another --port") from None
+        host, port = self._runner.addresses[0][:2]
+        return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+    async def _load(self) -> Serving:
+        """Find the model, start the scheduler and wait until it is ready."""
+        args = self._args
+        try:
+            source = await asyncio.to_thread(
+                resolve_model, args.model_path, revision=args.revision, download_dir=args.download_dir
+            )
+            self._client = SchedulerClient(self._scheduler.to_scheduler, self._scheduler.from_scheduler)
+            self._scheduler.start(args, source)
+            assets = await asyncio.to_thread(_load_prompt, args, source)
+        except (ModelError, TemplateError) as error:
+            raise StartError(str(error)) from None
+        ready = await self._scheduler_ready(self._client)
+        if ready.error:
+            raise StartError(ready.error)
+        return self._begin(source, assets, ready, self._client)
+
+    async def _scheduler_ready(self, client: SchedulerClient) -> SchedulerReady:
+        """The scheduler's first word, unless it dies without one."""
+        said = asyncio.create_task(client.ready())
+        gone = asyncio.create_task(self._scheduler.ended())
+        try:
+            await asyncio.wait({said, gone}, return_when=asyncio.FIRST_COMPLETED)
+            if not said.done():
+                await asyncio.wait({said}, timeout=0.5)  # its last word may still be on the way
+            if not said.done():
+                raise StartError(f"the scheduler process ended while starting (exit code {self._scheduler.exit_code})")
+            return said.result()
+        finally:
+            await _cancel(said, gone)
+
+    def _begin(
+        self, source: ModelSource, assets: PromptAssets | None, ready: SchedulerReady, client: SchedulerClient
+    ) -> Serving:
+        args = self._args
+        limits = Limits(ready.context_length, ready.vocab_size, args.allow_auto_truncate)
+        tokenizer = assets.tokenizer if assets else None
+        intake = Intake(tokenizer, assets.template if assets else None, limits)
+        name = args.served_model_name or source.name
+        metrics = Metrics(name, ready)
+        frontend = Frontend(intake, client, metrics)
+        model = ServedModel(name, str(source.path), args.tokenizer_path or str(source.path))
+        self._dispatching = asyncio.create_task(client.run(frontend.dispatch))
+        self.context.loaded = Serving(frontend, model, ready, metrics)
+        self.context.phase = Phase.READY
+        return self.context.loaded
+
+    def _announce(self, address: str, serving: Serving) -> None:
+        ready = serving.ready
+        seconds = time.perf_counter() - self._began
+        sys.stdout.write(
+            f"warmlane backend ready on {address}: model {serving.model.name}, {ready.dtype} on {ready.device}, "
+            f"KV room {ready.max_total_tokens} tokens, in {seconds:.1f} s\n"
+        )
+        sys.stdout.flush()
+
+    async def _serve(self, stopping: asyncio.Task[bool]) -> int:
+        """Until asked to stop (0) or the scheduler is gone or its messages cannot be read (1)."""
+        gone = asyncio.create_task(self._scheduler.ended())
+        watched = {gone, stopping} | ({self._dispatching} if self._dispatching else set())
+        try:
+            await asyncio.wait(watched, return_when=asyncio.FIRST_COMPLETED)
+            if stopping.done():
+                await self._drain()
+                return 0
+            self._fail()
+            return 1
+        finally:
+            await _cancel(gone)
+
+    def _fail(self) -> None:
+        """Tell everyone who waits, and the log, that the scheduler is gone."""
+        if self._dispatching is not None and self._dispatching.done() and not self._dispatching.cancelled():
+            logger.error("reading the scheduler's messages failed", exc_info=self._dispatching.exception())
+        reason = f"The scheduler process ended unexpectedly (exit code {self._scheduler.exit_code})."
+        logger.error(reason)
+        self.context.phase, self.context.failure = Phase.FAILED, reason
+        if self.context.loaded is not None:
+            self.context.loaded.frontend.fail(RequestError(reason, HTTPStatus.SERVICE_UNAVAILABLE))
+
+    async def _drain(self) -> None:
+        """Take no new requests; give the running ones time, then end them with what they have."""
+        self.context.phase = Phase.STOPPING
+        if self.context.loaded is None:
+            return
+        frontend = self.context.loaded.frontend
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(DRAIN_SECONDS):
+                await frontend.idle()
+        frontend.abort(None)
+
+    async def _close(self) -> None:
+        await self._runner.cleanup()
+        if self.context.loaded is not None:
+            self.context.loaded.frontend.close()
+        if self._client is not None:
+            self._client.shut_down()
+        if self._dispatching is not None:
+            await _cancel(self._dispatching)
+        grace = STOP_SECONDS if self.context.loaded is not None else 0.0  # while loading it reads no messages
+        await asyncio.to_thread(self._scheduler.stop, grace)
+        if self._client is not None:
+            self._client.close()
+
+
+def _load_prompt(args: ServerArgs, source: ModelSource) -> PromptAssets | None:
+    if args.skip_tokenizer_init:
+        return None
+    where = resolve_model(args.tokenizer_path, only="prompt") if args.tokenizer_path else source
+    return load_prompt(where, args.chat_template)
+
+
+async def _cancel(*tasks: asyncio.Task[object]) -> None:
+    """Cancel what still runs and see it end; results and errors were read by whoever waited for them."""
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)

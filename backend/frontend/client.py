@@ -1,0 +1,103 @@
+"""The frontend's end of the two sockets: what happens in one tick of the loop leaves as one message."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+from collections.abc import Callable
+
+import msgspec
+import zmq
+import zmq.asyncio
+
+from backend.messages import FromScheduler, NewRequest, SchedulerReady, ToScheduler
+
+logger = logging.getLogger(__name__)
+
+
+class SchedulerClient:
+    """Owns both sockets (it binds, the scheduler connects). To be used inside one event loop, closed once."""
+
+    def __init__(self, to_scheduler: str, from_scheduler: str) -> None:
+        self._context = zmq.asyncio.Context()
+        self._push: zmq.Socket[bytes] = zmq.Context.shadow(self._context).socket(zmq.PUSH)
+        self._push.set_hwm(0)
+        self._push.bind(to_scheduler)
+        self._pull = self._context.socket(zmq.PULL)
+        self._pull.set_hwm(0)
+        self._pull.bind(from_scheduler)
+        self._encoder = msgspec.msgpack.Encoder()
+        self._pending = ToScheduler()
+        self._scheduled = False
+        self._tickets = itertools.count(1)
+        self._flushes: dict[int, asyncio.Future[bool]] = {}
+
+    async def ready(self) -> SchedulerReady:
+        """Wait for the scheduler's first word."""
+        return msgspec.msgpack.decode(await self._pull.recv(), type=SchedulerReady)
+
+    async def run(self, handle: Callable[[FromScheduler], None]) -> None:
+        """Hand each message to ``handle`` until cancelled."""
+        decoder = msgspec.msgpack.Decoder(FromScheduler)
+        while True:
+            message = decoder.decode(await self._pull.recv())
+            if message.flushed is not None:
+                ticket, done = message.flushed
+                waiter = self._flushes.pop(ticket, None)
+                if waiter is not None and not waiter.done():
+                    waiter.set_result(done)
+            handle(message)
+
+    def submit(self, request: NewRequest) -> None:
+        self._pending.new.append(request)
+        self._send_soon()
+
+    def abort(self, uid: int) -> None:
+        self._pending.abort.append(uid)
+        self._send_soon()
+
+    async def flush_cache(self) -> bool:
+        """Empty the prefix cache; false when requests were running."""
+        if self._flushes:  # one message carries one ticket: those who ask meanwhile share the answer
+            return await asyncio.shield(next(iter(self._flushes.values())))
+        ticket = next(self._tickets)
+        waiter = self._flushes[ticket] = asyncio.get_running_loop().create_future()
+        self._pending.flush_cache = ticket
+        self._send_soon()
+        return await asyncio.shield(waiter)
+
+    def fail(self, error: Exception) -> None:
+        """The scheduler is gone: whoever waits for its answer gets ``error``."""
+        for waiter in self._flushes.values():
+            if not waiter.done():
+                waiter.set_exception(error)
+        self._flushes.clear()
+
+    def shut_down(self) -> None:
+        """Ask the scheduler to end."""
+        self._pending.shutdown = True
+        self._send()
+
+    def close(self) -> None:
+        for waiter in self._flushes.values():
+            waiter.cancel()
+        self._push.close(linger=0)
+        self._pull.close(linger=0)
+        self._context.term()
+
+    def _send_soon(self) -> None:
+        if not self._scheduled:
+            self._scheduled = True
+            asyncio.get_running_loop().call_soon(self._send)
+
+    def _send(self) -> None:
+        self._scheduled = False
+        if self._push.closed:
+            return
+        message, self._pending = self._pending, ToScheduler()
+        try:
+            self._push.send(self._encoder.encode(message), zmq.NOBLOCK)
+        except zmq.Again:
+            # Nobody is connected: the scheduler is gone, and whoever watches its process fails the requests.
+            logger.debug("a message to the scheduler was dropped: it is not connected")

@@ -1,0 +1,198 @@
+"""The asyncio side of a request: submit it, wait for what each step brings, abort it when nobody waits any more."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Protocol, Self
+
+from backend.frontend.client import SchedulerClient
+from backend.frontend.errors import RequestError
+from backend.frontend.intake import ChatPrompt, Intake, Prompt, RequestOptions, check_sampling, fan_out
+from backend.frontend.output import OutputProcessor, StepResult
+from backend.frontend.request import RequestState
+from backend.messages import FromScheduler, NewRequest, SchedulerStats
+
+LONG_PROMPT_CHARS = 8192  # longer ones are tokenised off the event loop
+TOKENIZER_THREADS = 2
+ABORT_MESSAGE = "Aborted by a client's request."
+
+
+class Observer(Protocol):
+    """Who wants to know how requests fare (the metrics)."""
+
+    def on_step(self, result: StepResult, stats: SchedulerStats, now: float) -> None: ...
+
+    def on_abort(self, state: RequestState) -> None: ...
+
+
+class Generation:
+    """The answers to one client call. Iterate for the requests that moved; leaving the context aborts the rest."""
+
+    def __init__(self, frontend: Frontend, states: list[RequestState]) -> None:
+        self.states = states
+        self._frontend = frontend
+        self._moved: dict[int, RequestState] = {}
+        self._wake = asyncio.Event()
+        self._error: RequestError | None = None
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._frontend.release(self)
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> list[RequestState]:
+        """The requests that moved since the last call, at least one; their text and ids only grow."""
+        if not self._moved and self._error is None:
+            if all(state.finish for state in self.states):
+                raise StopAsyncIteration
+            await self._wake.wait()
+        self._wake.clear()
+        if self._error is not None:
+            raise self._error
+        moved = list(self._moved.values())
+        self._moved.clear()
+        for state in moved:
+            if state.finish is not None and state.finish.status_code is not None:
+                raise RequestError(state.finish.message, state.finish.status_code)
+        return moved
+
+    async def finished(self) -> list[RequestState]:
+        """Wait until every answer is complete."""
+        async for _ in self:
+            pass
+        return self.states
+
+    def notify(self, state: RequestState) -> None:
+        self._moved[state.uid] = state
+        self._wake.set()
+
+    def fail(self, error: RequestError) -> None:
+        self._error = error
+        self._wake.set()
+
+
+class Frontend:
+    """Owns the running requests of one scheduler."""
+
+    def __init__(
+        self,
+        intake: Intake,
+        client: SchedulerClient,
+        observer: Observer,
+        clock: Callable[[], float] = time.perf_counter,
+    ) -> None:
+        self.intake = intake
+        self.stats = SchedulerStats()
+        self._client = client
+        self._observer = observer
+        self._clock = clock
+        self._outputs = OutputProcessor()
+        self._generations: dict[int, Generation] = {}
+        self._pool = ThreadPoolExecutor(TOKENIZER_THREADS, thread_name_prefix="tokenize")
+        self._failure: RequestError | None = None
+        self._fewer = asyncio.Event()  # set when a request ended
+
+    @property
+    def unfinished(self) -> int:
+        return len(self._outputs)
+
+    async def submit(self, prompts: Sequence[Prompt], options: Sequence[RequestOptions]) -> Generation:
+        """Start one request for each prompt and each of its ``n``; all of them are checked before any is started."""
+        arrived = self._clock()
+        accepted: list[tuple[RequestState, NewRequest]] = []
+        for option in options:
+            check_sampling(option.sampling)
+        for prompt, option in zip(prompts, options, strict=True):
+            ids = await self._tokenize(prompt)
+            for each in fan_out(option):
+                accepted.append(self.intake.accept(ids, each, len(accepted), arrived))
+        if self._failure is not None:
+            raise self._failure
+        generation = Generation(self, [state for state, _ in accepted])
+        for state, message in accepted:
+            self._outputs.add(state)
+            self._generations[state.uid] = generation
+            self._client.submit(message)
+        return generation
+
+    def dispatch(self, message: FromScheduler) -> None:
+        """Apply one message of the scheduler and wake those who wait for it."""
+        now = self._clock()
+        self.stats = message.stats
+        result = self._outputs.process(message, now)
+        for uid in result.abort:
+            self._client.abort(uid)
+        for update in result.updates:
+            generation = self._generations.get(update.state.uid)
+            if update.state.finish is not None:
+                self._generations.pop(update.state.uid, None)
+            if generation is not None:
+                generation.notify(update.state)
+        self._observer.on_step(result, message.stats, now)
+        self._fewer.set()
+
+    def release(self, generation: Generation) -> None:
+        """Abort what is unfinished of a call that nobody waits for any more."""
+        for state in generation.states:
+            if self._outputs.remove(state.uid) is not None:
+                self._generations.pop(state.uid, None)
+                self._client.abort(state.uid)
+                self._observer.on_abort(state)
+        self._fewer.set()
+
+    async def idle(self) -> None:
+        """Wait until no request is running."""
+        while self.unfinished:
+            self._fewer.clear()
+            await self._fewer.wait()
+
+    def abort(self, rid_prefix: str | None) -> int:
+        """End the requests whose id starts with the prefix (None: all) with what they have. Returns how many."""
+        count = 0
+        for state in self._outputs.running():
+            if rid_prefix is not None and not state.rid.startswith(rid_prefix):
+                continue
+            generation = self._generations.pop(state.uid, None)
+            self._outputs.abort(state.uid, ABORT_MESSAGE, self._clock())
+            self._client.abort(state.uid)
+            self._observer.on_abort(state)
+            if generation is not None:
+                generation.notify(state)
+            count += 1
+        return count
+
+    async def flush_cache(self) -> bool:
+        return await self._client.flush_cache()
+
+    def fail(self, error: RequestError) -> None:
+        """The scheduler is gone: every request, running or to come, ends with ``error``."""
+        self._failure = error
+        self._client.fail(error)
+        for state in self._outputs.running():
+            self._outputs.remove(state.uid)
+        self._fewer.set()
+        generations = set(self._generations.values())
+        self._generations.clear()
+        for generation in generations:
+            generation.fail(error)
+
+    def close(self) -> None:
+        self._pool.shutdown(wait=False, cancel_futures=True)
+
+    async def _tokenize(self, prompt: Prompt) -> list[int]:
+        if _characters(prompt) <= LONG_PROMPT_CHARS:
+            return self.intake.tokenize(prompt)
+        return await asyncio.get_running_loop().run_in_executor(self._pool, self.intake.tokenize, prompt)
+
+
+def _characters(prompt: Prompt) -> int:
+    if isinstance(prompt, ChatPrompt):
+        return sum(len(str(message.get("content") or "")) for message in prompt.messages)
+    return len(prompt) if isinstance(prompt, str) else 0

@@ -1,0 +1,209 @@
+"""What happens to a request before the scheduler sees it: rendered, tokenised, checked, numbered. No I/O."""
+
+from __future__ import annotations
+
+import itertools
+import uuid
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol
+
+import msgspec
+import numpy as np
+
+from backend.frontend.detokenizer import CONTEXT, IncrementalDetokenizer
+from backend.frontend.errors import RequestError
+from backend.frontend.request import RequestState
+from backend.frontend.stop import StopMatcher
+from backend.frontend.text import TextStream
+from backend.messages import NewRequest
+from backend.sampling_params import SamplingParams
+
+
+class TokenizerLike(Protocol):
+    """What the frontend needs of a tokenizer (``backend.prompt.Tokenizer`` has it)."""
+
+    @property
+    def eos_token_ids(self) -> Sequence[int]: ...
+
+    def encode(self, text: str, add_special_tokens: bool = True) -> list[int]: ...
+
+    def decode(
+        self, token_ids: Sequence[int], skip_special_tokens: bool = True, spaces_between_special_tokens: bool = True
+    ) -> str: ...
+
+
+class TemplateLike(Protocol):
+    """What the frontend needs of a chat template (``backend.prompt.ChatTemplate`` has it)."""
+
+    def render(self, messages: Sequence[Any], **options: Any) -> str: ...
+
+
+@dataclass(frozen=True, slots=True)
+class ChatPrompt:
+    """A conversation that the model's chat template turns into text. ``options`` are the template's own."""
+
+    messages: list[dict[str, Any]]
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+Prompt = str | list[int] | ChatPrompt
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What the running model allows. ``context_length`` counts prompt and output."""
+
+    context_length: int
+    vocab_size: int
+    auto_truncate: bool = False  # cut what is too long instead of refusing it
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RequestOptions:
+    """How one request is to be answered, apart from its prompt."""
+
+    sampling: SamplingParams
+    rid: str = ""  # made up when empty
+    streaming: bool = False
+    fit_output: bool = False  # nobody asked for this many tokens: make max_new_tokens fit into the context
+    namespace: str = ""
+    priority: int = 0
+
+
+class Intake:
+    """Turns prompts into requests. Raises :class:`RequestError` for those that cannot be served."""
+
+    def __init__(
+        self,
+        tokenizer: TokenizerLike | None,
+        template: TemplateLike | None,
+        limits: Limits,
+        eos_token_ids: Sequence[int] = (),
+    ) -> None:
+        """``eos_token_ids`` end an answer; the tokenizer's own are used when there is one and none are given."""
+        self.tokenizer = tokenizer
+        self.template = template
+        self.limits = limits
+        self._eos = list(eos_token_ids or (tokenizer.eos_token_ids if tokenizer else ()))
+        self._uids = itertools.count(1)
+
+    def tokenize(self, prompt: Prompt) -> list[int]:
+        """The token ids of a prompt; a rendered conversation brings its own special tokens, a text gets the model's."""
+        if isinstance(prompt, list):
+            ids = prompt
+        elif isinstance(prompt, str):
+            ids = self._encode(prompt, add_special_tokens=True) if prompt else []
+        else:
+            ids = self._encode(self._render(prompt), add_special_tokens=False)
+        if not ids:
+            raise RequestError("The prompt is empty: give some text or at least one token id.", param="prompt")
+        return ids
+
+    def accept(
+        self, prompt_ids: list[int], options: RequestOptions, index: int, now: float
+    ) -> tuple[RequestState, NewRequest]:
+        """Check lengths and parameters and number the request. ``now`` is monotonic seconds."""
+        _check_ids(prompt_ids, self.limits.vocab_size)
+        prompt_ids, sampling = self._fit(prompt_ids, options)
+        check_sampling(sampling)
+        state = RequestState(
+            uid=next(self._uids),
+            rid=options.rid or uuid.uuid4().hex,
+            index=index,
+            prompt_ids=prompt_ids,
+            sampling=sampling,
+            created=now,
+            text_stream=self._text_stream(prompt_ids, sampling),
+            streaming=options.streaming,
+        )
+        message = NewRequest(
+            uid=state.uid,
+            input_ids=np.asarray(prompt_ids, dtype="<i4").tobytes(),
+            sampling=sampling,
+            stop_token_ids=sampling.stop_token_ids if sampling.ignore_eos else [*sampling.stop_token_ids, *self._eos],
+            namespace=options.namespace,
+            priority=options.priority,
+        )
+        return state, message
+
+    def _encode(self, text: str, add_special_tokens: bool) -> list[int]:
+        if self.tokenizer is None:
+            raise RequestError("This server runs with --skip-tokenizer-init: give token ids (input_ids), not text.")
+        return self.tokenizer.encode(text, add_special_tokens=add_special_tokens)
+
+    def _render(self, prompt: ChatPrompt) -> str:
+        if self.template is None:
+            raise RequestError("The model has no chat template: start the server with --chat-template FILE.")
+        try:
+            return self.template.render(prompt.messages, **prompt.options)
+        except (ValueError, TypeError) as error:
+            raise RequestError(f"The chat template refuses these messages: {error}", param="messages") from None
+
+    def _fit(self, prompt_ids: list[int], options: RequestOptions) -> tuple[list[int], SamplingParams]:
+        """Prompt and sampling within the context length, or an error that gives both numbers."""
+        limit, sampling = self.limits.context_length, options.sampling
+        count = len(prompt_ids)
+        if count >= limit:
+            if not self.limits.auto_truncate:
+                raise RequestError(
+                    f"The input ({count} tokens) is longer than the model's context length ({limit} tokens).",
+                    param="prompt",
+                )
+            prompt_ids = prompt_ids[: limit - 1]
+        room = limit - len(prompt_ids)
+        if sampling.max_new_tokens <= room:
+            return prompt_ids, sampling
+        if not options.fit_output and not self.limits.auto_truncate:
+            raise RequestError(
+                f"Requested token count exceeds the model's maximum context length of {limit} tokens: {count} tokens "
+                f"of the input and {sampling.max_new_tokens} of the completion are {count + sampling.max_new_tokens}. "
+                "Shorten the input or ask for fewer tokens.",
+                param="max_tokens",
+            )
+        return prompt_ids, msgspec.structs.replace(sampling, max_new_tokens=room)
+
+    def _text_stream(self, prompt_ids: list[int], sampling: SamplingParams) -> TextStream | None:
+        if self.tokenizer is None:
+            return None
+        detokenizer = IncrementalDetokenizer(_decoder(self.tokenizer, sampling), prompt_ids[-CONTEXT:])
+        stops = StopMatcher(sampling.stop, keep=sampling.no_stop_trim) if sampling.stop else None
+        return TextStream(detokenizer, stops)
+
+
+def check_sampling(sampling: SamplingParams) -> None:
+    """Raise :class:`RequestError` for a parameter out of range."""
+    try:
+        sampling.validate()
+    except ValueError as error:
+        raise RequestError(str(error)) from None
+
+
+def fan_out(option: RequestOptions) -> list[RequestOptions]:
+    """``n`` answers are ``n`` requests: of their own id and, where one is given, their own seed."""
+    sampling = option.sampling
+    if sampling.n <= 1:
+        return [option]
+    return [
+        replace(
+            option,
+            rid=f"{option.rid}_{i}" if option.rid else "",
+            sampling=msgspec.structs.replace(
+                sampling, n=1, sampling_seed=None if sampling.sampling_seed is None else sampling.sampling_seed + i
+            ),
+        )
+        for i in range(sampling.n)
+    ]
+
+
+def _decoder(tokenizer: TokenizerLike, sampling: SamplingParams) -> Callable[[list[int]], str]:
+    decode = tokenizer.decode
+    skip, spaces = sampling.skip_special_tokens, sampling.spaces_between_special_tokens
+    return lambda ids: decode(ids, skip_special_tokens=skip, spaces_between_special_tokens=spaces)
+
+
+def _check_ids(ids: list[int], vocab_size: int) -> None:
+    if min(ids) >= 0 and max(ids) < vocab_size:
+        return
+    wrong = next(each for each in ids if not 0 <= each < vocab_size)
+    raise RequestError(f"token id {wrong} is not in the model's vocabulary of {vocab_size} ids", param="input_ids")

@@ -1,0 +1,140 @@
+"""What one scheduler message means for the requests it names. Pure: the server and the offline Engine both drive it."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from backend.frontend.request import FinishReason, RequestState
+from backend.messages import Finish, FromScheduler
+
+
+class Update(NamedTuple):
+    """One request that a message moved on."""
+
+    state: RequestState
+    tokens: int  # new ones
+    first: bool  # whether they are its first
+    gap: float  # seconds since its previous tokens, or since it arrived
+
+
+class StepResult(NamedTuple):
+    """``abort``: uids that ended here by a stop string while the scheduler goes on with them; tell it."""
+
+    updates: list[Update]
+    abort: list[int]
+
+
+class OutputProcessor:
+    """Owns the table of running requests. Tokens for requests that are not in it are late ones and are dropped."""
+
+    def __init__(self) -> None:
+        self._states: dict[int, RequestState] = {}
+
+    def __len__(self) -> int:
+        return len(self._states)
+
+    def add(self, state: RequestState) -> None:
+        self._states[state.uid] = state
+
+    def remove(self, uid: int) -> RequestState | None:
+        """Forget a request; what still comes for it is dropped."""
+        return self._states.pop(uid, None)
+
+    def running(self) -> list[RequestState]:
+        return list(self._states.values())
+
+    def abort(self, uid: int, message: str, now: float) -> RequestState | None:
+        """End a request because a client asked for it: what it has so far is its answer."""
+        state = self._states.pop(uid, None)
+        if state is None:
+            return None
+        if state.decodes_eagerly and state.text_stream is not None:
+            state.text += state.text_stream.finish()
+        else:
+            _decode_all(state)
+        _finish(state, FinishReason("abort", message=message), now)
+        return state
+
+    def process(self, message: FromScheduler, now: float) -> StepResult:
+        """Apply one message at time ``now`` (monotonic seconds)."""
+        for uid, cached in message.started:
+            if state := self._states.get(uid):
+                state.cached_tokens = cached
+        finishes = {finish.uid: finish for finish in message.finished}
+        tokens: dict[int, list[int]] = {uid: [] for uid in finishes}
+        for uid, token in zip(message.uids, message.tokens, strict=True):
+            tokens.setdefault(uid, []).append(token)
+
+        updates: list[Update] = []
+        abort: list[int] = []
+        for uid, ids in tokens.items():
+            state = self._states.get(uid)
+            if state is None:
+                continue
+            updates.append(_advance(state, ids, finishes.get(uid), now))
+            if state.finish is not None:
+                del self._states[uid]
+                if uid not in finishes:
+                    abort.append(uid)
+        return StepResult(updates, abort)
+
+
+def _advance(state: RequestState, ids: list[int], finish: Finish | None, now: float) -> Update:
+    before = state.completion_tokens
+    previous = state.created if state.last_token_at is None else state.last_token_at
+    first = bool(ids) and state.first_token_at is None
+    if ids:
+        state.first_token_at = now if first else state.first_token_at
+        state.last_token_at = now
+    _append(state, ids, finish)
+    if state.text_stream is not None and state.text_stream.matched is not None:
+        _finish(state, FinishReason("stop", matched=state.text_stream.matched), now)
+    elif finish is not None:
+        _finish(state, _reason(finish, state), now)
+    return Update(state, state.completion_tokens - before, first, now - previous)
+
+
+def _append(state: RequestState, ids: list[int], finish: Finish | None) -> None:
+    """Take the tokens into the output and, where it is needed now, their text."""
+    stream = state.text_stream
+    if stream is None:
+        state.output_ids.extend(ids)
+        return
+    shown = ids[:-1] if _ends_in_hidden_stop(state, ids, finish) else ids
+    if not state.decodes_eagerly:
+        state.output_ids.extend(ids)
+        if finish is not None:
+            _decode_all(state, hidden=len(ids) - len(shown))
+        return
+    text, used = stream.push(shown)
+    state.text += text
+    state.output_ids.extend(ids if stream.matched is None else shown[:used])
+    if finish is not None and stream.matched is None:
+        state.text += stream.finish()
+
+
+def _decode_all(state: RequestState, hidden: int = 0) -> None:
+    """The whole text at once, without the last ``hidden`` tokens."""
+    if state.text_stream is not None:
+        text, _ = state.text_stream.push(state.output_ids[: state.completion_tokens - hidden])
+        state.text = text + state.text_stream.finish()
+
+
+def _ends_in_hidden_stop(state: RequestState, ids: list[int], finish: Finish | None) -> bool:
+    """A stop token counts as output but is not shown, unless the client wants it."""
+    if finish is None or finish.kind != "stop" or state.sampling.no_stop_trim:
+        return False
+    return bool(ids) and ids[-1] == finish.matched
+
+
+def _finish(state: RequestState, reason: FinishReason, now: float) -> None:
+    state.finish = reason
+    state.finished_at = now
+
+
+def _reason(finish: Finish, state: RequestState) -> FinishReason:
+    if finish.kind == "stop":
+        return FinishReason("stop", matched=finish.matched)
+    if finish.kind == "length":
+        return FinishReason("length", length=state.sampling.max_new_tokens)
+    return FinishReason("abort", message=finish.message, status_code=finish.status_code)

@@ -1,0 +1,96 @@
+"""The scheduler's process: started afresh (spawn), watched, and never left behind."""
+
+from __future__ import annotations
+
+import asyncio
+import multiprocessing
+import os
+import shutil
+import signal
+import tempfile
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+from backend.config import ServerArgs
+from backend.prompt.source import ModelSource
+
+SchedulerTarget = Callable[[ServerArgs, ModelSource, str, str], None]
+STOP_SECONDS = 5.0
+
+
+def run_real_scheduler(args: ServerArgs, source: ModelSource, to_scheduler: str, from_scheduler: str) -> None:
+    """The product's target. Imports torch, hence only in the child."""
+    from backend.scheduler.process import run_scheduler
+
+    run_scheduler(args, source, to_scheduler, from_scheduler)
+
+
+class SchedulerProcess:
+    """One child process and the private folder with the two sockets through which it is reached."""
+
+    def __init__(self, target: SchedulerTarget = run_real_scheduler) -> None:
+        self._folder = Path(tempfile.mkdtemp(prefix="warmlane-"))  # mode 0700
+        self.to_scheduler = f"ipc://{self._folder}/to"
+        self.from_scheduler = f"ipc://{self._folder}/from"
+        self._target = target
+        self._process: multiprocessing.process.BaseProcess | None = None
+
+    @property
+    def pid(self) -> int | None:
+        return self._process.pid if self._process else None
+
+    @property
+    def exit_code(self) -> int | None:
+        return self._process.exitcode if self._process else None
+
+    def start(self, args: ServerArgs, source: ModelSource) -> None:
+        """Start the child; both sockets must be bound by then."""
+        context = multiprocessing.get_context("spawn")
+        self._process = context.Process(
+            target=_child_main,
+            args=(self._target, args, source, self.to_scheduler, self.from_scheduler),
+            name="warmlane-scheduler",
+        )
+        self._process.start()
+
+    async def ended(self) -> None:
+        """Wait until the child is gone. To be awaited once, after ``start``."""
+        if self._process is None:
+            return
+        loop = asyncio.get_running_loop()
+        gone = asyncio.Event()
+        sentinel = self._process.sentinel
+        loop.add_reader(sentinel, gone.set)
+        try:
+            await gone.wait()
+        finally:
+            loop.remove_reader(sentinel)
+        self._process.join()
+
+    def stop(self, grace: float = STOP_SECONDS) -> None:
+        """See the child end: by itself within ``grace`` seconds, else by force. Removes the sockets' folder."""
+        if self._process is not None:
+            self._process.join(grace)
+            for end in (self._process.terminate, self._process.kill):
+                if self._process.is_alive():
+                    end()
+                    self._process.join(STOP_SECONDS)
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+
+def _child_main(
+    target: SchedulerTarget, args: ServerArgs, source: ModelSource, to_scheduler: str, from_scheduler: str
+) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the server decides when to end
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    threading.Thread(target=_die_with_parent, name="parent-watch", daemon=True).start()
+    target(args, source, to_scheduler, from_scheduler)
+
+
+def _die_with_parent() -> None:
+    """End this process when the server is gone, even by SIGKILL."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)

@@ -1,0 +1,62 @@
+"""What the frontend knows of one running request."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from backend.frontend.text import TextStream
+from backend.sampling_params import SamplingParams
+
+
+@dataclass(frozen=True, slots=True)
+class FinishReason:
+    """Why a request ended: ``stop`` (by a token id or a string), ``length`` or ``abort``."""
+
+    kind: str
+    matched: int | str | None = None
+    length: int = 0
+    message: str = ""
+    status_code: int | None = None  # of an abort that is an error; None when a client asked for the abort
+
+    def as_dict(self) -> dict[str, Any]:
+        """The ``finish_reason`` of ``meta_info``."""
+        if self.kind == "stop":
+            return {"type": "stop", "matched": self.matched}
+        if self.kind == "length":
+            return {"type": "length", "length": self.length}
+        return {"type": "abort", "message": self.message, "status_code": self.status_code, "err_type": None}
+
+
+@dataclass(slots=True, kw_only=True)
+class RequestState:
+    """One request from its arrival to its last token. Times are seconds of one monotonic clock."""
+
+    uid: int
+    rid: str  # what the client calls it
+    index: int  # position among the answers of one call
+    prompt_ids: list[int]
+    sampling: SamplingParams
+    created: float
+    text_stream: TextStream | None = None  # None without a tokenizer
+    streaming: bool = False
+    output_ids: list[int] = field(default_factory=list)
+    text: str = ""  # grows only; holds nothing that may still change
+    cached_tokens: int = 0
+    finish: FinishReason | None = None
+    first_token_at: float | None = None
+    last_token_at: float | None = None
+    finished_at: float | None = None
+
+    @property
+    def prompt_tokens(self) -> int:
+        return len(self.prompt_ids)
+
+    @property
+    def completion_tokens(self) -> int:
+        return len(self.output_ids)
+
+    @property
+    def decodes_eagerly(self) -> bool:
+        """Whether the text is needed before the end: to send it, or to look for a stop string."""
+        return self.streaming or bool(self.sampling.stop)

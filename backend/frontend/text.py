@@ -1,0 +1,38 @@
+"""From token ids to the text that a client may see: detokenising, then stop strings."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from backend.frontend.detokenizer import IncrementalDetokenizer
+from backend.frontend.stop import StopMatcher
+
+
+class TextStream:
+    """The text of one request. ``matched`` is the stop string that ended it."""
+
+    def __init__(self, detokenizer: IncrementalDetokenizer, stops: StopMatcher | None) -> None:
+        self._detokenizer = detokenizer
+        self._stops = stops
+
+    @property
+    def matched(self) -> str | None:
+        return self._stops.matched if self._stops else None
+
+    def push(self, ids: Sequence[int]) -> tuple[str, int]:
+        """The text that became certain, and how many of ``ids`` were used: the rest comes after a stop string."""
+        if self._stops is None:
+            return self._detokenizer.push(ids), len(ids)
+        parts = []
+        for used, token in enumerate(ids, 1):
+            parts.append(self._stops.push(self._detokenizer.push([token])))
+            if self._stops.matched is not None:
+                return "".join(parts), used
+        return "".join(parts), len(ids)
+
+    def finish(self) -> str:
+        """The text that was held back until the end was known."""
+        rest = self._detokenizer.flush()
+        if self._stops is None:
+            return rest
+        return self._stops.push(rest) + self._stops.flush()

@@ -1,0 +1,58 @@
+"""``launch_server``: one backend from a command line."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+import sys
+from collections.abc import Sequence
+
+from backend.api.server import Server, StartError
+from backend.config import ServerArgs
+from backend.flags.server import parse_server_args
+from backend.frontend.process import SchedulerTarget, run_real_scheduler
+
+PROG = "launch_server"
+logger = logging.getLogger("backend")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Exit status: 0 after a stop that was asked for, 1 when the server could not start or failed, 2 for bad flags."""
+    command = parse_server_args(sys.argv[1:] if argv is None else argv, PROG)
+    logging.basicConfig(
+        level=command.args.log_level.upper(), format="%(asctime)s %(levelname)s server: %(message)s", stream=sys.stderr
+    )
+    for line in command.accepted:
+        logger.warning(line)
+    return serve(command.args)
+
+
+def serve(args: ServerArgs, target: SchedulerTarget = run_real_scheduler) -> int:
+    """Run one backend until SIGTERM or SIGINT; a failure to start is one line on stderr."""
+    try:
+        with asyncio.Runner(loop_factory=_new_loop) as runner:
+            return runner.run(_serve_until_signal(args, target))
+    except StartError as error:
+        sys.stderr.write(f"{PROG}: error: {error}\n")
+        return 1
+
+
+async def _serve_until_signal(args: ServerArgs, target: SchedulerTarget) -> int:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    return await Server(args, target).run(stop)
+
+
+def _new_loop() -> asyncio.AbstractEventLoop:
+    try:
+        import uvloop
+    except ImportError:  # not made for Windows
+        return asyncio.new_event_loop()
+    return uvloop.new_event_loop()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
