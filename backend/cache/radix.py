@@ -161,8 +161,9 @@ class RadixCache:
             if child is None:
                 return
             shared = _common_prefix(child.key, tokens[done:]) // self.page_size * self.page_size
+            whole = shared == len(child.key)  # asked before the caller may split the edge
             yield child, shared
-            if shared < len(child.key):
+            if not whole:
                 return
             done += shared
             node = child

@@ -6,11 +6,8 @@ Sockets: PULL for ``ToScheduler``, PUSH for ``SchedulerReady`` and then one ``Fr
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import gc
 import logging
-import os
-import signal
 import sys
 
 import msgspec
@@ -21,15 +18,9 @@ from backend.messages import FromScheduler, SchedulerReady, ToScheduler
 from backend.prompt.source import ModelSource
 from backend.scheduler.loop import Scheduler
 
-logger = logging.getLogger(__name__)
-
-PR_SET_PDEATHSIG = 1
-
 
 def run_scheduler(args: ServerArgs, source: ModelSource, to_scheduler: str, from_scheduler: str) -> None:
     """Load the model, say ``SchedulerReady``, then step until told to shut down. Runs in a process of its own."""
-    die_with_parent()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the server decides when to stop
     logging.basicConfig(level=args.log_level.upper(), format="%(asctime)s %(levelname)s scheduler: %(message)s")
     with zmq.Context() as context, context.socket(zmq.PULL) as inbox, context.socket(zmq.PUSH) as outbox:
         for socket, address in ((inbox, to_scheduler), (outbox, from_scheduler)):
@@ -47,23 +38,14 @@ def run_scheduler(args: ServerArgs, source: ModelSource, to_scheduler: str, from
         # Everything loaded so far lives as long as the process: the collector need not look at it again.
         gc.collect()
         gc.freeze()
-        SchedulerProcess(core.scheduler, inbox, outbox).run()
-
-
-def die_with_parent() -> None:
-    """Ask Linux to kill this process when its parent dies, however it dies."""
-    if sys.platform == "linux":
-        parent = os.getppid()
-        ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != parent:
-            os._exit(1)
+        SchedulerLoop(core.scheduler, inbox, outbox).run()
 
 
 def _failed(message: str) -> SchedulerReady:
     return SchedulerReady(0, 0, 0, 0, "", "", 0.0, 0, 0, 0, error=message)
 
 
-class SchedulerProcess:
+class SchedulerLoop:
     """Moves messages between the sockets and a scheduler."""
 
     def __init__(self, scheduler: Scheduler, inbox: zmq.Socket[bytes], outbox: zmq.Socket[bytes]) -> None:

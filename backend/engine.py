@@ -1,0 +1,213 @@
+"""The offline engine: the same core as the server's, in the caller's process."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from types import TracebackType
+from typing import Any, Self, cast
+
+import msgspec
+from tqdm import tqdm
+
+from backend.config import ServerArgs
+from backend.core import build_core
+from backend.frontend import Intake, Limits, OutputProcessor, RequestOptions, RequestState, generate_result
+from backend.frontend.intake import fan_out
+from backend.messages import NewRequest, ToScheduler
+from backend.prompt import load_prompt, resolve_model
+from backend.sampling_params import SamplingParams
+
+PROGRESS_AFTER_SECONDS = 1.0
+
+Sampling = SamplingParams | dict[str, Any]
+Result = dict[str, Any]
+
+
+class Engine:
+    """Generates text offline. Arguments are the server's flags (:class:`backend.ServerArgs`); use it as a context
+    manager.
+
+    Calls from several threads, or several ``async_generate``, share the batch: whoever holds the lock steps for all.
+    """
+
+    def __init__(self, model_path: str | None = None, **server_args: Any) -> None:
+        args = ServerArgs(model_path=model_path, **server_args)
+        source = resolve_model(args.model_path, revision=args.revision, download_dir=args.download_dir)
+        prompt = None if args.skip_tokenizer_init else load_prompt(source, args.chat_template)
+        core = build_core(args, source)
+        self.tokenizer = prompt.tokenizer if prompt else None
+        self._scheduler = core.scheduler
+        self._ready = core.ready
+        self._intake = Intake(
+            self.tokenizer,
+            prompt.template if prompt else None,
+            Limits(core.ready.context_length, core.ready.vocab_size, args.allow_auto_truncate),
+        )
+        self._outputs = OutputProcessor()
+        self._lock = threading.Lock()
+
+    # -- generation -------------------------------------------------------------------------------------------------
+
+    def generate(
+        self,
+        prompt: str | Sequence[str] | None = None,
+        sampling_params: Sampling | Sequence[Sampling] | None = None,
+        *,
+        input_ids: Sequence[int] | Sequence[Sequence[int]] | None = None,
+        stream: bool = False,
+        progress: bool = True,
+    ) -> Result | list[Result] | Iterator[Result]:
+        """Complete one prompt or a batch; the dictionaries are those of ``/generate``.
+
+        One prompt and ``n == 1`` give one dictionary, anything else a list in order of the prompts. ``stream`` gives an
+        iterator of the dictionaries as they grow, with ``index`` in a batch. A bar on stderr shows a batch that takes
+        long, unless ``progress`` is false. ``ValueError`` for what cannot be served.
+        """
+        prompts, single = _prompts(prompt, input_ids)
+        states = self._submit(prompts, _samplings(sampling_params, len(prompts)), streaming=stream)
+        single = single and len(states) == 1
+        if stream:
+            return self._stream(states, single)
+        self._finish(states, progress=progress and not single)
+        results = [generate_result(state) for state in states]
+        return results[0] if single else results
+
+    async def async_generate(self, *args: Any, **kwargs: Any) -> Result | list[Result]:
+        """:meth:`generate` without blocking the event loop. Not for ``stream``."""
+        if kwargs.get("stream"):
+            raise ValueError("async_generate does not stream; use generate(..., stream=True) in a thread")
+        result = await asyncio.to_thread(self.generate, *args, progress=False, **kwargs)
+        return cast("Result | list[Result]", result)
+
+    def _submit(
+        self, prompts: list[str | list[int]], samplings: list[SamplingParams], streaming: bool
+    ) -> list[RequestState]:
+        accepted: list[tuple[RequestState, NewRequest]] = []
+        now = time.perf_counter()
+        for prompt, sampling in zip(prompts, samplings, strict=True):
+            ids = self._intake.tokenize(prompt)
+            for option in fan_out(RequestOptions(sampling=sampling, streaming=streaming)):
+                accepted.append(self._intake.accept(ids, option, len(accepted), now))
+        states = [state for state, _ in accepted]
+        with self._lock:
+            for state in states:
+                self._outputs.add(state)
+            self._scheduler.receive(ToScheduler(new=[message for _, message in accepted]))
+        return states
+
+    def _finish(self, states: list[RequestState], progress: bool) -> None:
+        """Step until every one of ``states`` is finished; aborts them when interrupted."""
+        bar = tqdm(
+            total=len(states),
+            desc="generating",
+            unit="req",
+            delay=PROGRESS_AFTER_SECONDS,
+            disable=not progress,
+            leave=False,
+        )
+        try:
+            with bar:
+                while (done := sum(state.finish is not None for state in states)) < len(states):
+                    bar.update(done - bar.n)
+                    self._step()
+        finally:
+            self._abandon(states)
+        for state in states:
+            if state.finish is not None and state.finish.status_code is not None:
+                raise ValueError(state.finish.message)
+
+    def _stream(self, states: list[RequestState], single: bool) -> Iterator[Result]:
+        sent = [-1] * len(states)
+        try:
+            while any(count >= 0 or state.finish is None for count, state in zip(sent, states, strict=True)):
+                for i, state in enumerate(states):
+                    if state.completion_tokens == sent[i] or (state.finish is None and not state.completion_tokens):
+                        continue
+                    sent[i] = state.completion_tokens
+                    yield generate_result(state) | ({} if single else {"index": state.index})
+                if all(state.finish for state in states):
+                    return
+                self._step()
+        finally:
+            self._abandon(states)
+
+    def _step(self) -> None:
+        with self._lock:
+            if not self._scheduler.has_work:
+                return
+            result = self._outputs.process(self._scheduler.step(), time.perf_counter())
+            if result.abort:
+                self._scheduler.receive(ToScheduler(abort=result.abort))
+
+    def _abandon(self, states: list[RequestState]) -> None:
+        """Abort what is unfinished, after an interrupt or when a stream is closed early."""
+        with self._lock:
+            uids = [state.uid for state in states if state.finish is None and self._outputs.remove(state.uid)]
+            if uids:
+                self._scheduler.receive(ToScheduler(abort=uids))
+
+    # -- the rest ---------------------------------------------------------------------------------------------------
+
+    def flush_cache(self) -> bool:
+        """Empty the prefix cache; false when requests are running."""
+        with self._lock:
+            self._scheduler.receive(ToScheduler(flush_cache=1))
+            flushed = self._scheduler.step().flushed
+        return flushed is not None and flushed[1]
+
+    def get_server_info(self) -> dict[str, Any]:
+        """Resolved sizes and the scheduler's counters."""
+        return msgspec.structs.asdict(self._ready) | msgspec.structs.asdict(self._scheduler.stats)
+
+    def shutdown(self) -> None:
+        """Abort what runs. The memory goes with the object."""
+        self._abandon(self._outputs.running())
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.shutdown()
+
+
+def _prompts(
+    prompt: str | Sequence[str] | None, input_ids: Sequence[int] | Sequence[Sequence[int]] | None
+) -> tuple[list[str | list[int]], bool]:
+    """The prompts as a list, and whether the caller gave just one."""
+    if (prompt is None) == (input_ids is None):
+        raise ValueError("give either prompt or input_ids")
+    if isinstance(prompt, str):
+        return [prompt], True
+    if prompt is not None:
+        return list(prompt), False
+    if input_ids and isinstance(input_ids[0], int):
+        return [list(input_ids)], True  # type: ignore[arg-type]
+    return [list(ids) for ids in input_ids or ()], False  # type: ignore[arg-type]
+
+
+def _samplings(given: Sampling | Sequence[Sampling] | None, count: int) -> list[SamplingParams]:
+    if isinstance(given, Sequence):
+        if len(given) != count:
+            raise ValueError(f"{len(given)} sampling_params for {count} prompts")
+        return [_sampling(each) for each in given]
+    return [_sampling(given)] * count
+
+
+def _sampling(given: Sampling | None) -> SamplingParams:
+    if isinstance(given, SamplingParams):
+        return given
+    fields = dict(given or {})
+    for name in ("stop", "stop_token_ids"):
+        if isinstance(fields.get(name), str | int):
+            fields[name] = [fields[name]]
+    unknown = fields.keys() - set(SamplingParams.__struct_fields__)
+    if unknown:
+        raise ValueError(
+            f"unknown sampling parameter {min(unknown)!r}; known: {', '.join(SamplingParams.__struct_fields__)}"
+        )
+    return msgspec.convert({name: value for name, value in fields.items() if value is not None}, SamplingParams)

@@ -1,0 +1,81 @@
+"""Drives a scheduler with the fake model and keeps what it said."""
+
+import numpy as np
+
+from backend.messages import NewRequest, ToScheduler
+from backend.sampling_params import SamplingParams
+from backend.scheduler.loop import Scheduler, SchedulerLimits
+from tests.backend.scheduler.fake_runner import STOP, FakeRunner, reference
+
+DEFAULTS = {
+    "max_running_requests": 4,
+    "max_queued_requests": None,
+    "context_length": 64,
+    "num_pages": 32,
+    "page_size": 2,
+    "prefill_budget": 8,
+    "check_invariants": True,
+}
+
+
+class Harness:
+    def __init__(self, **limits):
+        self.limits = SchedulerLimits(**(DEFAULTS | limits))
+        self.runner = FakeRunner(self.limits.num_pages, self.limits.page_size)
+        self.scheduler = Scheduler(self.runner, self.limits)
+        self.outputs: dict[int, list[int]] = {}
+        self.finished = {}
+        self.cached = {}
+        self.asked = {}
+
+    def add(self, *prompts, max_new=6, namespace="", stop_ids=(STOP,), **sampling):
+        uids = []
+        for prompt in prompts:
+            uid = len(self.asked) + 1
+            self.asked[uid] = (list(prompt), max_new, stop_ids)
+            params = SamplingParams(max_new_tokens=max_new, temperature=0, **sampling)
+            ids = np.array(prompt, np.int32).tobytes()
+            self.scheduler.receive(ToScheduler(new=[NewRequest(uid, ids, params, list(stop_ids), namespace)]))
+            uids.append(uid)
+        return uids
+
+    def abort(self, uid):
+        self.scheduler.receive(ToScheduler(abort=[uid]))
+        if uid not in self.finished:
+            self.finished[uid] = None
+
+    def step(self):
+        out = self.scheduler.step()
+        for uid, cached in out.started:
+            assert uid not in self.cached
+            self.cached[uid] = cached
+        for uid, token in zip(out.uids, out.tokens, strict=True):
+            assert uid not in self.finished, "a token after the end"
+            self.outputs.setdefault(uid, []).append(token)
+        for finish in out.finished:
+            assert finish.uid not in self.finished
+            self.finished[finish.uid] = finish
+        return out
+
+    def run(self):
+        for _ in range(10_000):
+            if not self.scheduler.has_work:
+                return
+            self.step()
+        raise AssertionError("the scheduler does not come to an end")
+
+    def check_answers(self):
+        """Every request that was not aborted answered what the model says, and nothing is left."""
+        for uid, (prompt, max_new, stop_ids) in self.asked.items():
+            finish = self.finished[uid]
+            if finish is None or finish.kind == "abort":
+                continue
+            expected = reference(prompt, max_new, stop_ids, self.limits.context_length)
+            assert self.outputs.get(uid, []) == expected
+            stopped = bool(expected) and expected[-1] in stop_ids
+            assert (finish.kind, finish.matched) == (("stop", expected[-1]) if stopped else ("length", -1))
+        scheduler = self.scheduler
+        assert not scheduler.requests
+        assert not scheduler.leaving
+        assert scheduler.slots.free_slots == self.limits.max_running_requests
+        assert scheduler.pages.free_pages + scheduler.radix.evictable_pages == self.limits.num_pages

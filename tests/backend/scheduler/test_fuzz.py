@@ -1,0 +1,46 @@
+"""Random lives of a scheduler: whatever happens, answers are the model's and every page has one owner."""
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.backend.scheduler.fake_runner import STOP
+from tests.backend.scheduler.harness import Harness
+
+PROMPT = st.lists(st.integers(1, 2), min_size=1, max_size=20)
+EVENT = st.one_of(
+    st.tuples(st.just("add"), PROMPT, st.integers(0, 12), st.sampled_from(["", "salt"]), st.booleans()),
+    st.tuples(st.just("abort"), st.integers(0, 30)),
+    st.tuples(st.just("step"), st.integers(1, 4)),
+)
+LIMITS = st.fixed_dictionaries(
+    {
+        "max_running_requests": st.integers(1, 5),
+        "num_pages": st.integers(4, 40),
+        "page_size": st.sampled_from([1, 2, 4]),
+        "prefill_budget": st.integers(1, 24),
+        "radix_cache": st.booleans(),
+        "conservativeness": st.sampled_from([0.0, 0.3, 1.0]),
+    }
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(limits=LIMITS, events=st.lists(EVENT, max_size=30))
+def test_random_lives(limits, events):
+    context = min(40, limits["num_pages"] * limits["page_size"])
+    harness = Harness(**limits, context_length=context)
+    for event in events:
+        match event:
+            case ("add", prompt, max_new, namespace, stops):
+                if len(prompt) < context:
+                    fits = min(max_new, context - len(prompt))
+                    harness.add(prompt, max_new=fits, namespace=namespace, stop_ids=(STOP,) if stops else ())
+            case ("abort", uid):
+                if uid in harness.asked:
+                    harness.abort(uid)
+            case ("step", count):
+                for _ in range(count):
+                    harness.step()
+    harness.run()
+    assert not [finish for finish in harness.finished.values() if finish is not None and finish.kind == "abort"]
+    harness.check_answers()
