@@ -36,8 +36,12 @@ def usage(row: Flag) -> str:
 
 
 def shown_default(row: Flag) -> str:
-    """The default for a reader: empty when there is nothing to say."""
-    return "" if row.default is None or row.default is False or row.default == [] else str(row.default)
+    """The default for a reader, as it would be typed: empty when there is nothing to say."""
+    if row.default is None or row.default is False or row.default == []:
+        return ""
+    if isinstance(row.default, list):
+        return " ".join(map(str, row.default))
+    return f"{row.default:g}" if isinstance(row.default, float) else str(row.default)
 
 
 def _metavar(row: Flag) -> str:
