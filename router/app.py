@@ -1,0 +1,149 @@
+"""The application: its parts, its routes, and its life from start to stop."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from random import Random
+
+from aiohttp import web
+from aiohttp.typedefs import Handler, Middleware
+
+from policies import make_policy
+from policies.cost.leases import LeaseBook
+from policies.cost.rates import RateBook
+from router.admin import Admin
+from router.auth import Auth
+from router.config import RouterConfig
+from router.errors import Refusal
+from router.fleet.health import HealthMonitor
+from router.fleet.registry import Registry
+from router.fleet.worker import Worker, WorkerSpec
+from router.fleet_info import FleetInfo
+from router.gateway import Gateway
+from router.inflight import Inflight
+from router.metrics import Metrics
+from router.placement import Placement
+from router.probes import Probes
+from router.prompt_text import PromptText
+from router.upstream import MAX_HEADER_BYTES, Upstream
+
+log = logging.getLogger(__name__)
+
+KEEP_ALIVE_SECONDS = 75.0
+BACKLOG = 4096
+
+
+class Router:
+    """A running router. Use :meth:`start`, then :meth:`drain` and :meth:`stop`."""
+
+    def __init__(self, config: RouterConfig, prompt_text: PromptText | None = None) -> None:
+        self.config = config
+        self.registry = Registry()
+        self.leases = LeaseBook()
+        self.inflight = Inflight()
+        self.policy = make_policy(config.policy, prefix_bytes=config.prefix_index_bytes, seed=config.seed)
+        self.metrics = Metrics(self._model_names, config.prometheus_duration_buckets)
+        self._placement = Placement(self.policy, self.leases, RateBook(), prompt_text or PromptText(), self.metrics)
+        self._runners: list[web.AppRunner] = []
+        self.port = config.port
+        self.metrics_port = config.prometheus_port
+
+    async def start(self) -> None:
+        """Listen, and watch the workers of the configuration. Raises ``OSError`` when a port cannot be had."""
+        config = self.config
+        self._upstream = Upstream(config.timeouts)
+        self._monitor = HealthMonitor(self._upstream, config.health)
+        self.registry.listen(self._worker_came, self._worker_went)
+        probes = Probes(self.registry, self.policy, self.leases, self.inflight, self.metrics)
+        try:
+            self.port = await self._listen(self._application(probes), config.host, config.port)
+            if config.prometheus_port is not None:
+                app = web.Application()
+                probes.add_metrics(app)
+                self.metrics_port = await self._listen(app, config.prometheus_host, config.prometheus_port)
+        except OSError:
+            await self.stop()
+            raise
+        for host in config.router_hosts:
+            self.registry.add(WorkerSpec(url=host))
+
+    async def drain(self) -> None:
+        """Tell probes first, then take no new requests and let those under way finish, within the grace period."""
+        self.inflight.ready = False
+        if self.config.drain_settle_secs:
+            await asyncio.sleep(self.config.drain_settle_secs)
+        self.inflight.refusing = True
+        try:
+            async with asyncio.timeout(self.config.shutdown_grace_period_secs):
+                await self.inflight.drained()
+        except TimeoutError:
+            log.warning("%d requests were cut at the end of the grace period", self.inflight.count)
+
+    async def stop(self) -> None:
+        """Close everything; requests still under way are cut."""
+        for runner in reversed(self._runners):
+            await runner.cleanup()
+        self._runners.clear()
+        self._monitor.close()
+        await self._upstream.close()
+
+    def _application(self, probes: Probes) -> web.Application:
+        config = self.config
+        auth = Auth(config.api_key, config.admin_api_key)
+        gateway = Gateway(
+            config, self.registry, self._placement, self._upstream, self.metrics, self.inflight, self._monitor.suspect,
+            Random(config.seed),
+        )  # fmt: skip
+        app = web.Application(middlewares=[_front(auth)])
+        probes.add_routes(app)
+        Admin(self.registry, self.policy, self._upstream, auth, self._load).add_routes(app)
+        FleetInfo(self.registry, self._upstream).add_routes(app)
+        app.router.add_route("*", "/{path:.*}", gateway.handle)
+        return app
+
+    async def _listen(self, app: web.Application, host: str, port: int) -> int:
+        """The port listened on, which differs from ``port`` when that is 0."""
+        runner = web.AppRunner(
+            app,
+            access_log=None,
+            handler_cancellation=True,  # a client that leaves cancels the request, also before its first token
+            auto_decompress=False,
+            keepalive_timeout=KEEP_ALIVE_SECONDS,
+            shutdown_timeout=0,  # draining comes before
+            max_line_size=MAX_HEADER_BYTES,
+            max_field_size=MAX_HEADER_BYTES,
+        )
+        self._runners.append(runner)
+        await runner.setup()
+        await web.TCPSite(runner, host, port, backlog=BACKLOG).start()
+        return int(runner.addresses[0][1])
+
+    def _worker_came(self, worker: Worker) -> None:
+        self.metrics.worker_added(worker.url)
+        self._monitor.watch(worker)
+
+    def _worker_went(self, worker: Worker) -> None:
+        self._monitor.unwatch(worker)
+        self._placement.forget(worker.url)
+        self.metrics.worker_removed(worker.url)
+
+    def _model_names(self) -> set[str]:
+        return {model for worker in self.registry.all() for model in worker.models}
+
+    def _load(self, url: str) -> int:
+        return self.leases.load(url).requests
+
+
+def _front(auth: Auth) -> Middleware:
+    """The first thing every request meets: its key is checked, and refusals become answers."""
+
+    @web.middleware
+    async def front(request: web.Request, handler: Handler) -> web.StreamResponse:
+        try:
+            auth.check(request)
+            return await handler(request)
+        except Refusal as refusal:
+            return refusal.response()
+
+    return front

@@ -1,0 +1,165 @@
+"""What placement needs of a request, found in its body without rewriting it."""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+from aiohttp import web
+
+from policies.policy import RouteRequest
+from router.errors import Refusal
+from router.prompt_text import PromptText
+
+INFERENCE_ROUTES = frozenset(
+    {
+        "/generate",
+        "/v1/chat/completions",
+        "/v1/completions",
+        "/v1/responses",
+        "/v1/messages",
+        "/v1/embeddings",
+        "/v1/rerank",
+        "/rerank",
+        "/v1/score",
+        "/v1/classify",
+        "/classify",
+        "/encode",
+    }
+)
+ROUTING_KEY_HEADERS = ("x-smg-routing-key", "x-sgl-routing-key", "x-session-id")
+_IDS = b"\x06"  # starts a prompt given as token ids, four bytes each
+
+
+class Envelope(msgspec.Struct):
+    """The fields that placement reads; the rest of the body is only checked to be JSON."""
+
+    model: Any = None
+    stream: Any = None
+    messages: msgspec.Raw = msgspec.Raw()
+    tools: msgspec.Raw = msgspec.Raw()
+    system: msgspec.Raw = msgspec.Raw()
+    instructions: msgspec.Raw = msgspec.Raw()
+    prompt: msgspec.Raw = msgspec.Raw()
+    text: msgspec.Raw = msgspec.Raw()
+    input: msgspec.Raw = msgspec.Raw()
+    input_ids: msgspec.Raw = msgspec.Raw()
+    chat_template_kwargs: msgspec.Raw = msgspec.Raw()
+    continue_final_message: Any = None
+    lora_path: Any = None
+    cache_salt: Any = None
+    extra_key: Any = None
+    routing_key: Any = None
+    session_id: Any = None
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """``inference``: the body was understood as a prompt, so the request may be sent again elsewhere."""
+
+    model: str = ""
+    stream: bool = False
+    inference: bool = False
+    route: RouteRequest = field(default_factory=RouteRequest)
+
+
+_DECODER = msgspec.json.Decoder(Envelope)
+
+
+def read_facts(path: str, headers: Mapping[str, str], body: bytes, prompt_text: PromptText) -> Facts:
+    """Facts of a POST to ``path``. Raises :class:`Refusal` (400) when an inference body is no JSON object.
+
+    A field of a wrong type is not judged here: the backend sees the original bytes and says what it thinks of them.
+    """
+    if path not in INFERENCE_ROUTES:
+        return Facts(route=RouteRequest(routing_key=_header_key(headers)))
+    if headers.get("Content-Encoding", "identity") != "identity":
+        return Facts(inference=True, route=RouteRequest(routing_key=_header_key(headers)))
+    try:
+        envelope = _DECODER.decode(body)
+    except msgspec.DecodeError as error:
+        raise Refusal(400, f"The body is not a JSON object: {error}", code="invalid_json") from None
+    except UnicodeDecodeError as error:
+        raise Refusal(400, f"The body is not UTF-8: byte {error.start}", code="invalid_json") from None
+    model = envelope.model if isinstance(envelope.model, str) else ""
+    text, tokens = _prompt(envelope, prompt_text)
+    route = RouteRequest(
+        text=text,
+        prompt_tokens=tokens if tokens is not None else prompt_text.tokens(model, text or body),
+        model=model,
+        namespace=_namespace(envelope),
+        routing_key=_header_key(headers) or _word(envelope.routing_key) or _word(envelope.session_id),
+    )
+    return Facts(model=model, stream=envelope.stream is True, inference=True, route=route)
+
+
+async def read_body(request: web.Request, limit: int) -> bytes:
+    """The whole body. Raises :class:`Refusal` (413) as soon as it is known to be over ``limit`` bytes."""
+    too_large = Refusal(413, f"The body is larger than {limit} bytes.", code="body_too_large", close=True)
+    if (request.content_length or 0) > limit:
+        raise too_large
+    body = bytearray()
+    try:
+        async for chunk in request.content.iter_any():
+            body += chunk
+            if len(body) > limit:
+                raise too_large
+    except web.RequestPayloadError as error:
+        raise Refusal(400, f"The body cannot be read: {error}", code="invalid_body", close=True) from None
+    return bytes(body)
+
+
+def _prompt(envelope: Envelope, prompt_text: PromptText) -> tuple[bytes, int | None]:
+    """(text, exact number of tokens or None) of whichever prompt field the body has."""
+    if isinstance(messages := _value(envelope.messages), list):
+        system = _value(envelope.system)
+        whole = [{"role": "system", "content": system}, *messages] if system else messages
+        arguments = _value(envelope.chat_template_kwargs)
+        continues = envelope.continue_final_message is True
+        tools = _value(envelope.tools)
+        return prompt_text.chat(whole, tools, arguments if isinstance(arguments, dict) else {}, continues), None
+    if isinstance(ids := _value(envelope.input_ids), list):
+        return _of_ids(ids)
+    for raw in (envelope.text, envelope.prompt):
+        if (value := _value(raw)) is not None:
+            return _of_plain(value)
+    if (value := _value(envelope.input)) is not None:
+        items = value if isinstance(value, list) else [value]
+        return prompt_text.plain([_value(envelope.instructions), *items], _value(envelope.tools)), None
+    return b"", None
+
+
+def _of_plain(value: Any) -> tuple[bytes, int | None]:
+    if isinstance(value, str):
+        return value.encode("utf-8", "surrogatepass"), None
+    if isinstance(value, list) and value and all(isinstance(item, str) for item in value):
+        return b"\x00".join(item.encode("utf-8", "surrogatepass") for item in value), None
+    return _of_ids(value) if isinstance(value, list) else (b"", None)
+
+
+def _of_ids(ids: list[Any]) -> tuple[bytes, int | None]:
+    """One list of ids, or several: a batch is placed by all of its prompts in a row."""
+    flat = [one for item in ids for one in item] if ids and all(isinstance(item, list) for item in ids) else ids
+    if not flat or not all(type(one) is int and 0 <= one < 2**31 for one in flat):
+        return b"", None
+    return _IDS + array("i", flat).tobytes(), len(flat)
+
+
+def _value(raw: msgspec.Raw) -> Any:
+    return msgspec.json.decode(raw) if bytes(raw) else None
+
+
+def _namespace(envelope: Envelope) -> str:
+    parts = [_word(envelope.lora_path), _word(envelope.cache_salt), _word(envelope.extra_key)]
+    return "\x1f".join(parts) if any(parts) else ""
+
+
+def _header_key(headers: Mapping[str, str]) -> str:
+    return next((value for name in ROUTING_KEY_HEADERS if (value := headers.get(name))), "")
+
+
+def _word(value: Any) -> str:
+    return value if isinstance(value, str) else ""

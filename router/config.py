@@ -1,0 +1,162 @@
+"""Every setting of the router, with its default. ``router/flags.py`` gives each one its flag."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from router.fleet.worker import worker_url
+from router.headers import REQUEST_ID_HEADERS
+
+MIB = 1024 * 1024
+
+
+class ConfigError(ValueError):
+    """A configuration that cannot be used; one sentence for the user."""
+
+
+@dataclass(frozen=True, slots=True)
+class HealthSettings:
+    """When a worker counts as well. Times in seconds, thresholds in checks in a row."""
+
+    disabled: bool = False
+    endpoint: str = "/health"
+    interval: float = 5.0
+    timeout: float = 5.0
+    failures: int = 3
+    successes: int = 2
+
+
+@dataclass(frozen=True, slots=True)
+class RetrySettings:
+    """How often one request may be sent, and the pauses before a worker is tried again. Times in seconds."""
+
+    attempts: int = 5
+    initial_backoff: float = 0.05
+    max_backoff: float = 30.0
+    multiplier: float = 1.5
+    jitter: float = 0.2
+
+
+@dataclass(frozen=True, slots=True)
+class Timeouts:
+    """Limits of one exchange with a backend, in seconds; None: no limit."""
+
+    connect: float = 5.0
+    first_byte: float | None = None
+    idle: float | None = 300.0
+    total: float | None = 1800.0
+
+
+class RouterConfig(BaseModel):
+    """The router's settings, named as their flags."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+
+    host: str = "0.0.0.0"
+    port: int = Field(default=8080, ge=0, le=65535)
+    router_hosts: list[str] = []
+    max_payload_size: int = Field(default=64 * MIB, ge=1)
+    request_id_headers: list[str] = list(REQUEST_ID_HEADERS)
+
+    policy: str = "cache_aware"
+    prefix_index_bytes: int = Field(default=256 * MIB, ge=1)
+    seed: int | None = None
+
+    connect_timeout_secs: float = Field(default=5.0, gt=0)
+    first_byte_timeout_secs: float = Field(default=0.0, ge=0)
+    stream_idle_timeout_secs: float = Field(default=300.0, ge=0)
+    request_timeout_secs: float = Field(default=1800.0, ge=0)
+
+    retry_max_retries: int = Field(default=5, ge=1)
+    retry_initial_backoff_ms: float = Field(default=50, ge=0)
+    retry_max_backoff_ms: float = Field(default=30000, ge=0)
+    retry_backoff_multiplier: float = Field(default=1.5, ge=1)
+    retry_jitter_factor: float = Field(default=0.2, ge=0, le=1)
+    disable_retries: bool = False
+
+    health_check_endpoint: str = "/health"
+    health_check_interval_secs: float = Field(default=5.0, gt=0)
+    health_check_timeout_secs: float = Field(default=5.0, gt=0)
+    health_failure_threshold: int = Field(default=3, ge=1)
+    health_success_threshold: int = Field(default=2, ge=1)
+    disable_health_check: bool = False
+
+    api_key: str | None = Field(default=None, repr=False)
+    admin_api_key: str | None = Field(default=None, repr=False)
+
+    prometheus_host: str = "0.0.0.0"
+    prometheus_port: int | None = Field(default=None, ge=0, le=65535)
+    prometheus_duration_buckets: list[float] = []
+
+    local_backends: int = Field(default=2, ge=1)
+    worker_startup_timeout_secs: float = Field(default=1800.0, gt=0)
+    model_path: str | None = None
+    tokenizer_path: str | None = None
+    chat_template: str | None = None
+    revision: str | None = None
+    download_dir: str | None = None
+
+    shutdown_grace_period_secs: float = Field(default=180.0, ge=0)
+    drain_settle_secs: float = Field(default=0.0, ge=0)
+    log_level: str = "info"
+    log_dir: str | None = None
+
+    @field_validator("router_hosts")
+    @classmethod
+    def _normal_addresses(cls, hosts: list[str]) -> list[str]:
+        urls = [worker_url(host) for host in hosts]
+        for url in urls:
+            if urls.count(url) > 1:
+                raise ValueError(f"{url} is named twice")
+        return urls
+
+    @field_validator("health_check_endpoint")
+    @classmethod
+    def _a_path(cls, endpoint: str) -> str:
+        if not endpoint.startswith("/"):
+            raise ValueError(f"must be a path that starts with /, got {endpoint!r}")
+        return endpoint
+
+    @classmethod
+    def from_values(cls, values: Mapping[str, Any]) -> RouterConfig:
+        """From flag values by name. Raises :class:`ConfigError` with the first thing that is wrong."""
+        try:
+            return cls.model_validate({name: value for name, value in values.items() if name in cls.model_fields})
+        except ValidationError as error:
+            first = error.errors()[0]
+            flag = "--" + str(first["loc"][0]).replace("_", "-")
+            raise ConfigError(f"{flag}: {first['msg'].removeprefix('Value error, ')}") from None
+
+    @property
+    def retries(self) -> RetrySettings:
+        return RetrySettings(
+            attempts=1 if self.disable_retries else self.retry_max_retries,
+            initial_backoff=self.retry_initial_backoff_ms / 1000,
+            max_backoff=self.retry_max_backoff_ms / 1000,
+            multiplier=self.retry_backoff_multiplier,
+            jitter=self.retry_jitter_factor,
+        )
+
+    @property
+    def health(self) -> HealthSettings:
+        return HealthSettings(
+            disabled=self.disable_health_check,
+            endpoint=self.health_check_endpoint,
+            interval=self.health_check_interval_secs,
+            timeout=self.health_check_timeout_secs,
+            failures=self.health_failure_threshold,
+            successes=self.health_success_threshold,
+        )
+
+    @property
+    def timeouts(self) -> Timeouts:
+        return Timeouts(
+            connect=self.connect_timeout_secs,
+            first_byte=self.first_byte_timeout_secs or None,
+            idle=self.stream_idle_timeout_secs or None,
+            total=self.request_timeout_secs or None,
+        )

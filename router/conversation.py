@@ -1,0 +1,52 @@
+"""The conversation of a request as bytes that grow at the end only, so that equal beginnings mean equal prefixes.
+
+Used when the router has no chat template of its own. Texts are JSON-escaped, therefore the separators, which are
+control characters, cannot occur in them: different roles, tools or message borders never look equal.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import msgspec
+import xxhash
+
+_TOOLS, _ROLE, _CONTENT, _EXTRA, _PART = b"\x01", b"\x02", b"\x03", b"\x04", b"\x05"
+_LONG = 1024  # bytes of a part that is no text (an image as data URL): beyond this only its hash counts
+_SORTED = msgspec.json.Encoder(order="sorted")
+
+
+def conversation_bytes(messages: Sequence[Any], tools: Any = None) -> bytes:
+    """``messages`` in the OpenAI shape; ``tools`` as in the request, None or empty when there are none."""
+    parts = [_TOOLS + _SORTED.encode(tools)] if tools else []
+    parts += [_message(message) if isinstance(message, dict) else _opaque(message) for message in messages]
+    return b"".join(parts)
+
+
+def _message(message: Mapping[str, Any]) -> bytes:
+    extra = {key: value for key, value in message.items() if key not in ("role", "content") and value is not None}
+    tail = _EXTRA + _SORTED.encode(extra) if extra else b""
+    return _ROLE + _text(message.get("role")) + _CONTENT + _content(message.get("content")) + tail
+
+
+def _content(content: Any) -> bytes:
+    """One text part is the same as a plain string: templates render them alike."""
+    if not isinstance(content, list):
+        return _text(content)
+    return _PART.join(_text(part["text"]) if _is_text(part) else _opaque(part) for part in content)
+
+
+def _is_text(part: Any) -> bool:
+    return isinstance(part, dict) and part.get("type") in ("text", "input_text", "output_text") and "text" in part
+
+
+def _text(value: Any) -> bytes:
+    if value is None:
+        return b""
+    return _SORTED.encode(value)[1:-1] if isinstance(value, str) else _opaque(value)
+
+
+def _opaque(value: Any) -> bytes:
+    encoded = _SORTED.encode(value)
+    return _EXTRA + (encoded if len(encoded) <= _LONG else xxhash.xxh3_128_hexdigest(encoded).encode())

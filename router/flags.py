@@ -1,0 +1,132 @@
+"""The flags of ``launch_router`` that work, one for each field of :class:`RouterConfig`, and the table of all."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from backend.flags import Flag
+from backend.flags.checks import AT_LEAST_ONE, NOT_NEGATIVE, PORT, POSITIVE, Check
+from backend.flags.rows import integer, number, switch, text, words, works
+from policies import POLICY_NAMES
+from router.config import RouterConfig
+from router.known_flags import KNOWN
+
+OURS = ("warmlane",)
+BOTH = ("sglang-router", "warmlane")
+FACTOR = Check(lambda value: value >= 1, "at least 1")
+JITTER = Check(lambda value: 0 <= value <= 1, "between 0 and 1")
+LEVELS = ("debug", "info", "warning", "error")
+
+
+def _settings(group: str, *rows: Flag) -> tuple[Flag, ...]:
+    """Rows with the defaults of the configuration's fields; known from SGLang's router unless they say otherwise."""
+    sources = ("sglang-router",)
+    return works(group, *(replace(row, default=_default(row), sources=_sources(row, sources)) for row in rows))
+
+
+def _default(row: Flag) -> Any:
+    return RouterConfig.model_fields[row.dest].get_default(call_default_factory=True)
+
+
+def _sources(row: Flag, usual: tuple[str, ...]) -> tuple[str, ...]:
+    return row.sources if row.sources != ("sglang",) else usual
+
+
+LISTENING = _settings(
+    "listening",
+    text("--host", help="address to listen on", metavar="ADDRESS"),
+    integer("--router-port", "--port", dest="port", check=PORT, help="port to listen on", sources=BOTH),
+    integer("--max-payload-size", check=AT_LEAST_ONE, help="largest request body in bytes; a larger one gets 413"),
+    words("--request-id-headers", help="headers that may carry a request id; it is made when none does"),
+)
+
+WORKERS = _settings(
+    "workers",
+    words(
+        "--router-hosts",
+        "--worker-urls",
+        metavar="HOST:PORT",
+        help="the backends, as HOST:PORT or http(s)://HOST:PORT; without any, local ones are started",
+        sources=BOTH,
+    ),
+    integer("--local-backends", check=AT_LEAST_ONE, help="how many local ones, with no --router-hosts", sources=OURS),
+    number("--worker-startup-timeout-secs", check=POSITIVE, help="time for local backends to become ready"),
+    text(
+        "--model-path",
+        "--model",
+        metavar="PATH",
+        help="model of the local backends; with --router-hosts only its tokenizer and chat template are used",
+    ),
+    text("--tokenizer-path", metavar="PATH", help="tokenizer of the local backends, if not the model's"),
+    text("--chat-template", metavar="PATH", help="Jinja file or template in place of the model's own"),
+    text("--revision", help="branch, tag or commit of a hub model", sources=OURS),
+    text("--download-dir", metavar="DIR", help="where models from the hub are kept", sources=OURS),
+)
+
+PLACEMENT = _settings(
+    "placement",
+    text("--policy", choices=POLICY_NAMES, help="how a backend is chosen"),
+    integer("--prefix-index-bytes", check=AT_LEAST_ONE, help="budget of the prefix tree in bytes", sources=OURS),
+    integer("--seed", help="seed of random draws, for tests and replay", sources=OURS),
+)
+
+TIMEOUTS = _settings(
+    "timeouts",
+    number("--request-timeout-secs", check=NOT_NEGATIVE, help="for a whole request; 0: none"),
+    number("--connect-timeout-secs", check=POSITIVE, help="to connect to a backend", sources=OURS),
+    number("--first-byte-timeout-secs", check=NOT_NEGATIVE, help="to an answer's first byte; 0: none", sources=OURS),
+    number(
+        "--stream-idle-timeout-secs", check=NOT_NEGATIVE, help="between two chunks of an answer; 0: none", sources=OURS
+    ),
+)
+
+RETRIES = _settings(
+    "retries",
+    integer("--retry-max-retries", check=AT_LEAST_ONE, help="attempts in all before the first byte"),
+    number("--retry-initial-backoff-ms", check=NOT_NEGATIVE, help="pause before a backend is tried again"),
+    number("--retry-max-backoff-ms", check=NOT_NEGATIVE, help="longest pause"),
+    number("--retry-backoff-multiplier", check=FACTOR, help="growth of the pause"),
+    number("--retry-jitter-factor", check=JITTER, help="random part of the pause"),
+    switch("--disable-retries", help="one attempt only"),
+)
+
+HEALTH = _settings(
+    "health checks",
+    text("--health-check-endpoint", metavar="PATH", help="path that answers 2xx when a backend is well"),
+    number("--health-check-interval-secs", check=POSITIVE, help="between checks of a well backend"),
+    number("--health-check-timeout-secs", check=POSITIVE, help="for one check"),
+    integer("--health-failure-threshold", check=AT_LEAST_ONE, help="failures in a row that make it unhealthy"),
+    integer("--health-success-threshold", check=AT_LEAST_ONE, help="successes in a row that make it healthy again"),
+    switch("--disable-health-check", help="take every backend as healthy"),
+)
+
+SECURITY = _settings(
+    "security",
+    text("--api-key", metavar="KEY", help="key that clients must send as a bearer token, on all routes but the probes"),
+    text(
+        "--admin-api-key",
+        metavar="KEY",
+        help="key of the admin routes; without it they answer direct callers on this machine only",
+        sources=OURS,
+    ),
+)
+
+OPERATION = _settings(
+    "operation",
+    text("--prometheus-host", metavar="ADDRESS", help="address of the separate metrics port"),
+    integer("--prometheus-port", check=PORT, help="serve /metrics on this port too"),
+    words("--prometheus-duration-buckets", metavar="SECONDS", help="histogram buckets in place of the usual ones"),
+    number("--shutdown-grace-period-secs", check=NOT_NEGATIVE, help="time for requests under way after SIGTERM"),
+    number(
+        "--drain-settle-secs",
+        check=NOT_NEGATIVE,
+        help="after SIGTERM, time to serve on while readiness says no",
+        sources=OURS,
+    ),
+    text("--log-level", choices=LEVELS, rename={"warn": "warning"}, help="least level that is logged"),
+    text("--log-dir", metavar="DIR", help="folder of the local backends' logs, in place of a temporary one"),
+)
+
+SETTINGS = LISTENING + WORKERS + PLACEMENT + TIMEOUTS + RETRIES + HEALTH + SECURITY + OPERATION
+ROUTER_FLAGS: tuple[Flag, ...] = SETTINGS + KNOWN

@@ -1,0 +1,1 @@
+"""Which backends there are, what they serve and how they are."""

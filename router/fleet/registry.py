@@ -1,0 +1,76 @@
+"""The set of workers: the one place that knows who is in the fleet."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from typing import Any
+
+from router.fleet.worker import Health, Worker, WorkerSpec
+
+ANY_MODEL = frozenset({"", "default"})  # names by which clients mean "whatever you serve"
+
+Listener = Callable[[Worker], None]
+
+
+class Registry:
+    """Workers by address. Listeners are told of each one that comes and goes."""
+
+    def __init__(self) -> None:
+        self._workers: dict[str, Worker] = {}
+        self._on_add: list[Listener] = []
+        self._on_remove: list[Listener] = []
+
+    def listen(self, on_add: Listener, on_remove: Listener) -> None:
+        """Call ``on_add`` and ``on_remove`` at each change from now on."""
+        self._on_add.append(on_add)
+        self._on_remove.append(on_remove)
+
+    def add(self, spec: WorkerSpec) -> Worker:
+        """Take a worker in. Raises ``ValueError`` when its address is already known."""
+        if spec.url in self._workers:
+            raise ValueError(f"worker {spec.url} is already registered")
+        worker = self._workers[spec.url] = Worker(spec)
+        for listener in self._on_add:
+            listener(worker)
+        return worker
+
+    def remove(self, worker: Worker) -> None:
+        """Send no more requests to ``worker``; those under way finish."""
+        if self._workers.get(worker.url) is not worker:
+            return
+        del self._workers[worker.url]
+        for listener in self._on_remove:
+            listener(worker)
+
+    def find(self, id_or_url: str) -> Worker | None:
+        """The worker with this id or exact address."""
+        if id_or_url in self._workers:
+            return self._workers[id_or_url]
+        return next((worker for worker in self._workers.values() if worker.id == id_or_url), None)
+
+    def all(self) -> list[Worker]:
+        return list(self._workers.values())
+
+    def healthy(self) -> list[Worker]:
+        return [worker for worker in self._workers.values() if worker.health is Health.HEALTHY]
+
+    def eligible(self, model: str, excluded: Collection[str] = ()) -> list[Worker]:
+        """Healthy workers that may serve ``model``, without those whose address is ``excluded``."""
+        anything = model in ANY_MODEL
+        return [
+            worker
+            for worker in self._workers.values()
+            if worker.health is Health.HEALTHY and worker.url not in excluded and (anything or worker.may_serve(model))
+        ]
+
+    def serves(self, model: str) -> bool:
+        """False when every worker is known and none has ``model``."""
+        return model in ANY_MODEL or not self._workers or any(w.may_serve(model) for w in self._workers.values())
+
+    def model_cards(self) -> dict[str, dict[str, Any]]:
+        """The models of the healthy workers by id; of a model served by several, the first card."""
+        cards: dict[str, dict[str, Any]] = {}
+        for worker in self.healthy():
+            for model, card in worker.models.items():
+                cards.setdefault(model, card)
+        return cards

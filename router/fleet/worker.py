@@ -1,0 +1,81 @@
+"""One backend as the router knows it."""
+
+from __future__ import annotations
+
+import uuid
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+
+class Health(StrEnum):
+    STARTING = "starting"  # has not answered a health check yet
+    HEALTHY = "healthy"
+    UNHEALTHY = "unhealthy"
+
+
+def worker_url(text: str) -> str:
+    """``HOST:PORT`` or ``http(s)://HOST[:PORT]`` as a normal URL without a trailing slash. Raises ``ValueError``."""
+    whole = text if "://" in text else f"http://{text}"
+    parts = urlsplit(whole)
+    if parts.scheme not in ("http", "https"):
+        raise ValueError(f"worker {text!r} must be HOST:PORT, http://HOST:PORT or https://HOST:PORT")
+    try:
+        port = parts.port
+    except ValueError:
+        raise ValueError(f"worker {text!r} has a port that is no number between 0 and 65535") from None
+    if not parts.hostname or (port is None and "://" not in text):
+        raise ValueError(f"worker {text!r} must be HOST:PORT, http://HOST:PORT or https://HOST:PORT")
+    if "@" in parts.netloc or parts.path not in ("", "/") or parts.query or parts.fragment:
+        raise ValueError(f"worker {text!r} must be an address alone, without user, path or query")
+    host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
+    return f"{parts.scheme}://{host}:{port or (443 if parts.scheme == 'https' else 80)}"
+
+
+class WorkerSpec(BaseModel):
+    """How to reach and watch a worker: the body of ``POST /workers``."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+
+    url: Annotated[str, AfterValidator(worker_url)]
+    api_key: str | None = Field(default=None, repr=False)
+    model_id: str | None = None  # when set it is what the worker serves, whatever it reports
+    priority: int = 50
+    cost: float = 1.0
+    worker_type: Literal["regular"] = "regular"
+    runtime: str | None = None
+    labels: dict[str, str] = {}
+    health_check_timeout_secs: float | None = Field(default=None, gt=0)
+    health_check_interval_secs: float | None = Field(default=None, gt=0)
+    health_success_threshold: int | None = Field(default=None, ge=1)
+    health_failure_threshold: int | None = Field(default=None, ge=1)
+    disable_health_check: bool = False
+
+
+@dataclass(slots=True, eq=False)
+class Worker:
+    """A worker in the fleet. The registry owns the set, the health monitor owns ``health`` and the models."""
+
+    spec: WorkerSpec
+    id: str = field(default_factory=lambda: str(uuid.uuid4()))
+    health: Health = Health.STARTING
+    models: dict[str, dict[str, Any]] = field(default_factory=dict)  # model cards by id; empty: not known
+
+    @property
+    def url(self) -> str:
+        """Also the worker's name towards policies and leases: the same in every replica and after a restart."""
+        return self.spec.url
+
+    @property
+    def auth(self) -> dict[str, str]:
+        """The header that this worker's own key needs."""
+        return {"Authorization": f"Bearer {self.spec.api_key}"} if self.spec.api_key else {}
+
+    def may_serve(self, model: str) -> bool:
+        """False only when the worker is known to serve other models and not this one."""
+        if self.spec.model_id is not None:
+            return model == self.spec.model_id
+        return not self.models or model in self.models or model.partition(":")[0] in self.models

@@ -1,0 +1,34 @@
+"""Requests under way, and the end of taking new ones."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+
+class Inflight:
+    """Counts requests. ``ready`` turns false when shutdown begins, ``refusing`` when new requests are turned away."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.ready = True
+        self.refusing = False
+        self._idle = asyncio.Event()
+        self._idle.set()
+
+    @contextmanager
+    def one(self) -> Iterator[None]:
+        """A request is under way."""
+        self.count += 1
+        self._idle.clear()
+        try:
+            yield
+        finally:
+            self.count -= 1
+            if not self.count:
+                self._idle.set()
+
+    async def drained(self) -> None:
+        """Wait until no request is under way."""
+        await self._idle.wait()

@@ -1,0 +1,165 @@
+"""Flags of SGLang's router (0.3.2) that have no effect here, or ask for something that is missing."""
+
+from __future__ import annotations
+
+from backend.flags import Flag
+from backend.flags.rows import accepted, groups, integer, number, switch, text, words
+from backend.flags.rows import not_yet as _not_yet
+
+PEER = ("sglang-router",)
+
+
+def _accepted(group: str, reason: str, *rows: Flag) -> tuple[Flag, ...]:
+    return accepted(group, reason, *rows, sources=PEER)
+
+
+def _missing(group: str, reason: str, *rows: Flag) -> tuple[Flag, ...]:
+    return _not_yet(group, reason, *rows, sources=PEER)
+
+
+WITHOUT_EFFECT = (
+    *_accepted(
+        "placement",
+        "cache and load are weighed in one cost, time to first token, which needs no thresholds",
+        number("--cache-threshold", default=0.3),
+        integer("--balance-abs-threshold", default=64),
+        number("--balance-rel-threshold", default=1.5),
+    ),
+    *_accepted(
+        "placement",
+        "the prefix tree has a budget in bytes (--prefix-index-bytes) and evicts when it inserts",
+        integer("--eviction-interval-secs", "--eviction-interval", default=60),
+        integer("--max-tree-size", default=2**26),
+    ),
+    *_accepted(
+        "workers",
+        "the router listens at once and takes each worker in when its own health check passes",
+        integer("--worker-startup-check-interval", default=30),
+    ),
+    *_accepted("workers", "several models behind one router always work", switch("--enable-igw")),
+    *_accepted(
+        "tokenizer",
+        "the router compares texts, and the backends tokenise",
+        switch("--tokenizer-cache-enable-l0"),
+        integer("--tokenizer-cache-l0-max-entries", default=10000),
+        switch("--tokenizer-cache-enable-l1"),
+        integer("--tokenizer-cache-l1-max-memory", default=50 * 1024 * 1024),
+    ),
+    *_accepted(
+        "parsers",
+        "answers pass through as the backend made them: set the parser there",
+        text("--reasoning-parser"),
+        text("--tool-call-parser"),
+    ),
+    *_accepted("circuit breaker", "there is no circuit breaker to disable", switch("--disable-circuit-breaker")),
+    *_accepted("circuit breaker", "SGLang's router never reads it", integer("--cb-window-duration-secs", default=120)),
+)
+
+NOT_BUILT = (
+    *_missing(
+        "circuit breaker",
+        "no circuit breaker: a failed worker is excluded from the request and its health checked at once",
+        integer("--cb-failure-threshold", default=10),
+        integer("--cb-success-threshold", default=3),
+        integer("--cb-timeout-duration-secs", default=60),
+    ),
+    *_missing(
+        "admission",
+        "no limit on concurrent requests",
+        integer("--max-concurrent-requests", default=-1, harmless=(0,)),
+        integer("--queue-size", default=100),
+        integer("--queue-timeout-secs", default=60),
+        integer("--rate-limit-tokens-per-second"),
+    ),
+    *_missing(
+        "placement",
+        "its policy is not built",
+        integer("--bucket-adjust-interval-secs", default=5),
+        integer("--max-idle-secs", default=14400),
+        text("--assignment-mode", default="random"),
+        integer("--prefix-token-count", default=256),
+        number("--prefix-hash-load-factor", default=1.25),
+    ),
+    *_missing(
+        "disaggregation",
+        "prefill and decode run on the same backend",
+        switch("--pd-disaggregation"),
+        switch("--mini-lb"),
+        groups("--prefill"),
+        words("--decode"),
+        text("--prefill-policy"),
+        text("--decode-policy"),
+        words("--prefill-selector"),
+        words("--decode-selector"),
+    ),
+    *_missing("workers", "a data-parallel server counts as one worker", switch("--dp-aware")),
+    *_missing(
+        "discovery",
+        "workers are named with --router-hosts or added at /workers",
+        switch("--service-discovery"),
+        words("--selector"),
+        integer("--service-discovery-port", default=80),
+        text("--service-discovery-namespace"),
+    ),
+    *_missing(
+        "security",
+        "TLS is left to a proxy in front",
+        text("--tls-cert-path"),
+        text("--tls-key-path"),
+    ),
+    *_missing(
+        "security",
+        "backends are reached over http, or https with the system's certificates",
+        text("--client-cert-path"),
+        text("--client-key-path"),
+        words("--ca-cert-paths"),
+    ),
+    *_missing("security", "no cross-origin headers are sent", words("--cors-allowed-origins")),
+    *_missing(
+        "security",
+        "admin routes know one key, --admin-api-key",
+        words("--control-plane-api-keys"),
+        switch("--control-plane-audit-enabled"),
+        text("--jwt-issuer"),
+        text("--jwt-audience"),
+        text("--jwt-jwks-uri"),
+        words("--jwt-role-mapping"),
+    ),
+    *_missing(
+        "tracing",
+        "no traces are exported",
+        switch("--enable-trace"),
+        text("--otlp-traces-endpoint", default="localhost:4317"),
+    ),
+    *_missing(
+        "outside a router's job",
+        "requests are routed, not rewritten: no tools are called on the way",
+        text("--mcp-config-path"),
+        switch("--enable-wasm"),
+    ),
+    *_missing(
+        "outside a router's job",
+        "backends speak HTTP as SGLang and vLLM do",
+        text("--backend", default="sglang", harmless=("vllm",)),
+    ),
+    *_missing(
+        "outside a router's job",
+        "conversations are not stored",
+        text("--history-backend", default="memory", harmless=("none",)),
+        text("--oracle-wallet-path"),
+        text("--oracle-tns-alias"),
+        text("--oracle-connect-descriptor"),
+        text("--oracle-username"),
+        text("--oracle-password"),
+        integer("--oracle-pool-min", default=1),
+        integer("--oracle-pool-max", default=16),
+        integer("--oracle-pool-timeout-secs", default=30),
+        text("--postgres-db-url"),
+        integer("--postgres-pool-max", default=16),
+        text("--redis-url"),
+        integer("--redis-pool-max", default=16),
+        integer("--redis-retention-days", default=30),
+    ),
+)
+
+KNOWN: tuple[Flag, ...] = WITHOUT_EFFECT + NOT_BUILT

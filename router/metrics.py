@@ -1,0 +1,144 @@
+"""What the router counts. Names known from SGLang's router stay (``smg_``); the rest is ``warmlane_``.
+
+Label values are bounded: routes and methods from fixed sets, models from what the workers report, workers from the
+registry, whose series go when the worker goes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Sequence
+
+from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
+from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from policies.policy import Decision
+from router.body import INFERENCE_ROUTES
+
+BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 1, 2, 4, 6, 8, 10, 20, 40, 60, 120, 300, 600)
+OTHER = "other"
+_METHODS = frozenset({"GET", "POST", "PUT", "DELETE", "HEAD", "OPTIONS", "PATCH"})
+_MAX_REASONS = 64
+
+
+class WorkerSeries:
+    """The counters of one worker. They may be used after the worker has gone: then nobody reads them."""
+
+    def __init__(self, metrics: Metrics, url: str) -> None:
+        self._metrics = metrics
+        self._url = url
+        self._seen: set[str] = set()
+        self._gone = False
+        self.predicted = metrics.predicted.labels(url)
+        self.actual = metrics.actual.labels(url)
+        self.prompt = metrics.prompt.labels(url)
+
+    def outcome(self, outcome: str) -> None:
+        """Count an attempt: ``ok``, ``client_error``, ``cut``, ``client_gone`` or a failure's name."""
+        if not self._gone:
+            self._seen.add(outcome)
+            self._metrics.worker_outcomes.labels(self._url, outcome).inc()
+
+    def drop(self) -> None:
+        """Remove the series from the exposition."""
+        self._gone = True
+        for outcome in self._seen:
+            self._metrics.worker_outcomes.remove(self._url, outcome)
+        for counter in (self._metrics.predicted, self._metrics.actual, self._metrics.prompt):
+            counter.remove(self._url)
+
+
+class Metrics:
+    """All series of one router. ``models`` names the models that may be label values."""
+
+    def __init__(self, models: Callable[[], Collection[str]], buckets: Sequence[float] = ()) -> None:
+        self.registry = registry = CollectorRegistry()
+        self._models = models
+        self._reasons: set[str] = set()
+        self._workers: dict[str, WorkerSeries] = {}
+        times = tuple(buckets) or BUCKETS
+        self.requests = Counter("smg_http_requests_total", "Requests received", ["method", "path"], registry=registry)
+        self.responses = Counter(
+            "smg_http_responses_total", "Answers given; 499: the client left", ["status_code"], registry=registry
+        )
+        self.duration = Histogram(
+            "smg_http_request_duration_seconds", "Whole request", ["path"], buckets=times, registry=registry
+        )
+        self.model_requests = Counter(
+            "smg_router_requests_total", "Inference requests", ["model", "endpoint", "streaming"], registry=registry
+        )
+        self.ttft = Histogram(
+            "smg_router_ttft_seconds", "From arrival to the first token", ["model"], buckets=times, registry=registry
+        )
+        self.retries = Counter("smg_router_retries_total", "Attempts that were repeated", ["reason"], registry=registry)
+        self.worker_outcomes = Counter(
+            "warmlane_worker_attempts_total", "Attempts by outcome", ["worker", "outcome"], registry=registry
+        )
+        self.decisions = Counter(
+            "warmlane_policy_decisions_total", "Placements by reason", ["policy", "reason"], registry=registry
+        )
+        self.predicted = Counter(
+            "warmlane_predicted_cached_tokens_total",
+            "Cached tokens that placement expected, of answers that told theirs",
+            ["worker"],
+            registry=registry,
+        )
+        self.actual = Counter(
+            "warmlane_actual_cached_tokens_total", "Cached tokens that answers told", ["worker"], registry=registry
+        )
+        self.prompt = Counter(
+            "warmlane_prompt_tokens_total", "Prompt tokens of answers that told them", ["worker"], registry=registry
+        )
+
+    def worker_added(self, url: str) -> None:
+        self._workers[url] = WorkerSeries(self, url)
+
+    def worker_removed(self, url: str) -> None:
+        """Drop every series of this worker."""
+        if (series := self._workers.pop(url, None)) is not None:
+            series.drop()
+
+    def worker(self, url: str) -> WorkerSeries | None:
+        return self._workers.get(url)
+
+    def arrived(self, method: str, path: str) -> None:
+        self.requests.labels(method if method in _METHODS else OTHER, self.path_label(path)).inc()
+
+    def answered(self, path: str, status: int, seconds: float) -> None:
+        self.responses.labels(str(status)).inc()
+        self.duration.labels(self.path_label(path)).observe(seconds)
+
+    def decided(self, policy: str, decision: Decision) -> None:
+        reason = decision.reason or "none"
+        if reason not in self._reasons and len(self._reasons) >= _MAX_REASONS:
+            reason = OTHER
+        self._reasons.add(reason)
+        self.decisions.labels(policy, reason).inc()
+
+    def model_label(self, model: str) -> str:
+        return model if model in self._models() else OTHER
+
+    def path_label(self, path: str) -> str:
+        return path if path in INFERENCE_ROUTES else OTHER
+
+    def text(self) -> bytes:
+        """The exposition of everything."""
+        return generate_latest(self.registry)
+
+
+class Gauges(Collector):
+    """Gauges read from live state at each scrape."""
+
+    def __init__(self, read: Callable[[], Iterable[tuple[str, str, dict[str, str], float]]]) -> None:
+        self._read = read
+
+    def collect(self) -> Iterable[Metric]:
+        """``read`` gives (name, help, labels, value) rows; those of one name form a family."""
+        families: dict[str, GaugeMetricFamily] = {}
+        for name, text, labels, value in self._read():
+            family = families.get(name) or families.setdefault(name, GaugeMetricFamily(name, text, labels=list(labels)))
+            family.add_metric(list(labels.values()), value)
+        return families.values()
+
+    def describe(self) -> Iterable[Metric]:
+        return ()

@@ -1,0 +1,105 @@
+"""Placement of requests: ask the policy, book the lease, and tell back what became of it (the closed loop)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Self
+
+from policies.cost.leases import LeaseBook
+from policies.cost.rates import RateBook
+from policies.policy import Candidate, Decision, Policy, RouteRequest
+from router.answer_tail import Tail
+from router.fleet.worker import Worker
+from router.metrics import Metrics, WorkerSeries
+from router.prompt_text import PromptText
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """What decides where a request goes, and learns from how it went."""
+
+    policy: Policy
+    leases: LeaseBook
+    speeds: RateBook
+    prompt_text: PromptText
+    metrics: Metrics
+
+    def choose(self, route: RouteRequest, workers: Sequence[Worker], now: float) -> tuple[Worker, Decision]:
+        """One of ``workers`` (never empty). Nothing is booked; the decision is counted."""
+        by_url = {worker.url: worker for worker in workers}
+        candidates = [Candidate(url, self.leases.load(url, now), self.speeds.speed(url)) for url in by_url]
+        decision = self.policy.choose(route, candidates, now)
+        self.metrics.decided(self.policy.name, decision)
+        return by_url[decision.worker], decision
+
+    def book(self, route: RouteRequest, decision: Decision, now: float) -> Booking:
+        """The request is sent to the chosen worker now."""
+        return Booking(self, route, decision, now)
+
+    def forget(self, url: str) -> None:
+        """The worker is gone."""
+        self.policy.forget(url)
+        self.leases.forget(url)
+        self.speeds.forget(url)
+
+
+class Booking:
+    """One attempt on one worker. A context manager: leaving it releases the lease, whatever happened."""
+
+    def __init__(self, placement: Placement, route: RouteRequest, decision: Decision, now: float) -> None:
+        self._placement = placement
+        self._route = route
+        self._decision = decision
+        uncached = max(0, route.prompt_tokens - decision.cached_tokens)
+        self._load_before = placement.leases.load(decision.worker)
+        self._lease = placement.leases.open(decision.worker, uncached, now)
+        self._cached_known = False
+        self.outcome = "client_gone"  # unless somebody says otherwise before the end
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._lease.release()
+        if series := self._series:
+            series.outcome(self.outcome)
+
+    def record(self, now: float) -> None:
+        """Tell the policy that the worker will hold the prompt's prefix."""
+        self._placement.policy.record(self._route, self._decision.worker, now)
+
+    def first_token(self, now: float, cached: int | None, teach: bool) -> None:
+        """The prompt is done. ``cached``: what the answer's head says; ``teach``: the time taken tells the speed."""
+        ttft_ms = self._lease.first_token(now)
+        if cached is not None:
+            self._told(cached, now)
+        if ttft_ms is not None and teach:
+            known = self._decision.cached_tokens if cached is None else cached
+            uncached = max(0, self._route.prompt_tokens - known)
+            self._placement.speeds.observe(self._lease.worker, uncached, self._load_before, ttft_ms)
+
+    def finished(self, tail: Tail, now: float) -> None:
+        """The whole answer was relayed: read from its end what its head did not tell."""
+        prompt = tail.prompt_tokens()
+        if prompt is not None:
+            self._placement.prompt_text.learn(self._route.model, len(self._route.text), prompt)
+            if series := self._series:
+                series.prompt.inc(prompt)
+        if not self._cached_known and (cached := tail.cached_tokens()) is not None:
+            self._told(cached, now)
+
+    @property
+    def _series(self) -> WorkerSeries | None:
+        return self._placement.metrics.worker(self._decision.worker)
+
+    def _told(self, cached: int, now: float) -> None:
+        """The worker said how much it had cached: compare with the prediction."""
+        self._cached_known = True
+        self._placement.policy.observe(self._route, self._decision.worker, cached, now)
+        if series := self._series:
+            series.predicted.inc(self._decision.cached_tokens)
+            series.actual.inc(cached)

@@ -1,0 +1,62 @@
+"""What a person at a terminal sees while local backends start, and when the router is ready."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TextIO
+
+from router.app import Router
+
+log = logging.getLogger("router")
+
+LINE_SECONDS = 10.0  # between lines when stderr is no terminal
+
+
+class Progress:
+    """One line that is rewritten in place on a terminal, else a line now and then."""
+
+    def __init__(self, total: int, log_paths: Sequence[Path], stream: TextIO | None = None) -> None:
+        self._total = total
+        self._stream = stream or sys.stderr
+        self._terminal = self._stream.isatty()
+        self._started = time.monotonic()
+        self._next_line = self._started
+        self._write(f"Starting {total} local backends; logs: {log_paths[0].parent}\n")
+
+    def show(self, ready: int) -> None:
+        seconds = time.monotonic() - self._started
+        line = f"Waiting for local backends: {ready} of {self._total} ready, {seconds:.0f} s"
+        if self._terminal:
+            self._write(f"\r{line} ")
+        elif time.monotonic() >= self._next_line:
+            self._next_line = time.monotonic() + LINE_SECONDS
+            self._write(f"{line}\n")
+
+    def done(self) -> None:
+        if self._terminal:
+            self._write("\r" + " " * 70 + "\r")
+
+    def _write(self, text: str) -> None:
+        self._stream.write(text)
+        self._stream.flush()
+
+
+def announce(router: Router) -> None:
+    """Say where the router listens and how to try it."""
+    config = router.config
+    host = "127.0.0.1" if config.host in ("0.0.0.0", "::", "") else config.host
+    address = f"http://[{host}]:{router.port}" if ":" in host else f"http://{host}:{router.port}"
+    if config.router_hosts:
+        log.info("listening on %s, policy %s, %d workers", address, config.policy, len(config.router_hosts))
+        return
+    sys.stdout.write(
+        f"\nReady: {address}  ({config.local_backends} local backends, policy {config.policy}). Try:\n\n"
+        f"  curl {address}/v1/chat/completions -H 'Content-Type: application/json' \\\n"
+        '    -d \'{"messages": [{"role": "user", "content": "What is the capital of France?"}], "max_tokens": 32}\'\n\n'
+        f"  curl {address}/metrics\n\nCtrl-C stops everything.\n"
+    )
+    sys.stdout.flush()
