@@ -14,30 +14,22 @@ from backend.prompt.errors import TemplateError
 _MARK = "<<CONTINUE-FROM-HERE>> "
 
 
-def mark_final_message(chat: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """A copy of ``chat`` with the mark after the last text of the last message."""
+def mark_final_message(chat: list[dict[str, Any]]) -> tuple[list[dict[str, Any]], str]:
+    """A copy of ``chat`` with the mark after the last text of the last message, and that text."""
     last = chat[-1]
     content = last.get("content")
     if isinstance(content, str):
-        marked: Any = content + _MARK
-    elif isinstance(content, list):
-        marked = _mark_last_text(content)
-    else:
-        raise TemplateError("continue_final_message needs a last message with text content to continue")
-    return [*chat[:-1], {**last, "content": marked}]
-
-
-def _mark_last_text(parts: list[Any]) -> list[Any]:
-    for index in range(len(parts) - 1, -1, -1):
-        part = parts[index]
+        return [*chat[:-1], {**last, "content": content + _MARK}], content
+    for index, part in reversed(list(enumerate(content if isinstance(content, list) else []))):
         if isinstance(part, dict) and isinstance(part.get("text"), str):
-            return [*parts[:index], {**part, "text": part["text"] + _MARK}, *parts[index + 1 :]]
+            parts = [*content[:index], {**part, "text": part["text"] + _MARK}, *content[index + 1 :]]
+            return [*chat[:-1], {**last, "content": parts}], part["text"]
     raise TemplateError("continue_final_message needs a last message with text content to continue")
 
 
-def cut_after_mark(text: str) -> str:
-    """``text`` up to the mark; without trailing space where the template trimmed the message."""
-    head, found, tail = text.rpartition(_MARK.strip())
-    if not found:
-        raise TemplateError("the chat template leaves out the last message, so it cannot be continued")
+def cut_after_mark(prompt: str, final_text: str) -> str:
+    """``prompt`` up to the mark; without trailing space where the template trimmed the message."""
+    head, found, tail = prompt.rpartition(_MARK.strip())
+    if not found or final_text.strip() not in head:
+        raise TemplateError("the chat template changes or leaves out the last message, so it cannot be continued")
     return head if tail.startswith(" ") else head.rstrip()

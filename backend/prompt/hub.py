@@ -59,7 +59,7 @@ def fetch_snapshot(
             allow_patterns=patterns,
             ignore_patterns=DUPLICATE_WEIGHTS,
         )
-    except (OSError, HFValidationError) as error:
+    except Exception as error:  # besides its own errors, the client lets those of its HTTP library through
         raise _explain(error, name, revision) from error
     return Path(folder)
 

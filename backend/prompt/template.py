@@ -48,8 +48,9 @@ class ChatTemplate:
             raise TemplateError("the conversation is empty; give at least one message")
         variant = self._variant_for(tools)
         chat = variant.dialect.apply(share_reasoning(drop_nulls(messages)))
+        final_text = ""
         if continue_final_message:
-            chat = mark_final_message(chat)
+            chat, final_text = mark_final_message(chat)
         text = variant.render(
             messages=chat,
             tools=None if tools is None else list(tools),
@@ -57,7 +58,7 @@ class ChatTemplate:
             add_generation_prompt=add_generation_prompt and not continue_final_message,
             **kwargs,
         )
-        return cut_after_mark(text) if continue_final_message else text
+        return cut_after_mark(text, final_text) if continue_final_message else text
 
     def _variant_for(self, tools: Sequence[Mapping[str, Any]] | None) -> _Variant:
         name = "tool_use" if tools is not None and "tool_use" in self._variants else "default"
