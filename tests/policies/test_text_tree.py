@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import tracemalloc
+from random import Random
+
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from policies.prefix.node import Node
 from policies.prefix.reference import ReferenceTree
 from policies.prefix.text_tree import END_BYTES, NODE_BYTES, TextTree
 
@@ -40,11 +42,19 @@ class TreeAgainstReference(RuleBasedStateMachine):
     def touched(self, text, worker, space):
         assert self.tree.touched(text, worker, space) == self.oracle.touched(text, worker, space)
 
-    @rule(text=texts, worker=workers, space=spaces, length=st.integers(0, 10), age=st.integers(0, 8))
-    def trim(self, text, worker, space, length, age):
+    @precondition(lambda self: any(self.oracle.prompts.values()))
+    @rule(data=st.data(), length=st.integers(0, 10), age=st.integers(0, 8))
+    def trim(self, data, length, age):
+        known = [(worker, *prompt) for worker, prompts in self.oracle.prompts.items() for prompt in prompts]
+        worker, space, text = data.draw(st.sampled_from(known))
         before = self.now - age
         trimmed = self.tree.trim(text, worker, length, space, before=before)
         assert trimmed == self.oracle.trim(text, worker, length, space, before=before)
+
+    @rule(text=texts, worker=workers)
+    def trim_unknown(self, text, worker):
+        if ("", text) not in self.oracle.prompts.get(worker, {}):
+            assert self.tree.trim(text, worker, 0, before=self.now + 1) == 0
 
     @rule(worker=workers)
     def forget(self, worker):
@@ -160,7 +170,16 @@ def test_trim_drops_the_old_siblings_and_keeps_the_prompt_itself():
     assert tree.match(b"system: a; user: new") == {"w": 20}
 
 
-def test_a_million_bytes_in_one_edge_do_not_recurse():
+def test_trim_spares_what_shares_no_more_than_was_reported_and_what_is_not_older():
+    tree = TextTree(100_000)
+    tree.insert(b"abcd-old", "w", now=1.0)
+    tree.insert(b"abcd-new", "w", now=5.0)
+    assert tree.trim(b"abcd-new", "w", 5, before=4.0) == 0
+    assert tree.trim(b"abcd-new", "w", 4, before=1.0) == 0
+    assert tree.trim(b"abcd-new", "w", 4, before=4.0) == 1
+
+
+def test_a_tree_thousands_of_nodes_deep_does_not_recurse():
     tree = TextTree(50_000_000)
     for length in range(1, 3000):
         tree.insert(b"x" * length, f"w{length % 2}")
@@ -175,7 +194,15 @@ def test_a_budget_of_nothing_is_refused():
         TextTree(0)
 
 
-def test_the_constants_are_what_the_structure_costs():
-    """A node has no dict and keeps to six fields: a new field must be added to NODE_BYTES."""
-    assert not hasattr(Node(b"", None), "__dict__")
-    assert len(Node.__slots__) == 6
+def test_the_byte_count_is_close_to_what_python_allocates():
+    rng = Random(0)
+    prompts = [bytes(rng.choices(b"etaoin ", k=600)) for _ in range(4000)]
+    tree = TextTree(1 << 30)
+    tracemalloc.start()
+    try:
+        for index, prompt in enumerate(prompts):
+            tree.insert(prompt, f"w{index % 4}", now=float(index))
+        allocated, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert tree.used_bytes == pytest.approx(allocated, rel=0.15)
