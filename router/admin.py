@@ -127,8 +127,8 @@ class Admin:
         return {
             "id": worker.id,
             "url": worker.url,
-            "model_id": spec.model_id or next(iter(worker.models), "unknown"),
-            "models": list(worker.models),
+            "model_id": next(iter(worker.names), "unknown"),
+            "models": worker.names,
             "priority": spec.priority,
             "cost": spec.cost,
             "worker_type": spec.worker_type,

@@ -26,6 +26,7 @@ from router.metrics import Metrics
 from router.placement import Placement
 from router.probes import Probes
 from router.prompt_text import PromptText
+from router.relay import SERVER, break_off_if_begun
 from router.upstream import MAX_HEADER_BYTES, Upstream
 
 log = logging.getLogger(__name__)
@@ -44,7 +45,7 @@ class Router:
         self.inflight = Inflight()
         self.policy = make_policy(config.policy, prefix_bytes=config.prefix_index_bytes, seed=config.seed)
         self.metrics = Metrics(self._model_names, config.prometheus_duration_buckets)
-        self._placement = Placement(self.policy, self.leases, RateBook(), prompt_text or PromptText(), self.metrics)
+        self.placement = Placement(self.policy, self.leases, RateBook(), prompt_text or PromptText(), self.metrics)
         self._runners: list[web.AppRunner] = []
         self.port = config.port
         self.metrics_port = config.prometheus_port
@@ -92,7 +93,7 @@ class Router:
         config = self.config
         auth = Auth(config.api_key, config.admin_api_key)
         gateway = Gateway(
-            config, self.registry, self._placement, self._upstream, self.metrics, self.inflight, self._monitor.suspect,
+            config, self.registry, self.placement, self._upstream, self.metrics, self.inflight, self._monitor.suspect,
             Random(config.seed),
         )  # fmt: skip
         app = web.Application(middlewares=[_front(auth)])
@@ -125,11 +126,11 @@ class Router:
 
     def _worker_went(self, worker: Worker) -> None:
         self._monitor.unwatch(worker)
-        self._placement.forget(worker.url)
+        self.placement.forget(worker.url)
         self.metrics.worker_removed(worker.url)
 
     def _model_names(self) -> set[str]:
-        return {model for worker in self.registry.all() for model in worker.models}
+        return {model for worker in self.registry.all() for model in worker.names}
 
     def _load(self, url: str) -> int:
         return self.leases.load(url).requests
@@ -142,8 +143,15 @@ def _front(auth: Auth) -> Middleware:
     async def front(request: web.Request, handler: Handler) -> web.StreamResponse:
         try:
             auth.check(request)
-            return await handler(request)
+            response = await handler(request)
         except Refusal as refusal:
-            return refusal.response()
+            response = refusal.response()
+        except Exception:
+            log.exception("a defect of the router ended a request to %s", request.path)
+            break_off_if_begun(request)
+            response = Refusal(500, "The router failed.", kind="internal_error", code="internal_error").response()
+        if not response.prepared:
+            response.headers.setdefault("Server", SERVER)
+        return response
 
     return front

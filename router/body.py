@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -69,9 +69,12 @@ class Facts:
 _DECODER = msgspec.json.Decoder(Envelope)
 
 
-def read_facts(path: str, headers: Mapping[str, str], body: bytes, prompt_text: PromptText) -> Facts:
+def read_facts(
+    path: str, headers: Mapping[str, str], body: bytes, prompt_text: PromptText, canonical: Callable[[str], str] = str
+) -> Facts:
     """Facts of a POST to ``path``. Raises :class:`Refusal` (400) when an inference body is no JSON object.
 
+    ``canonical`` gives the one name of a model that clients may leave out.
     A field of a wrong type is not judged here: the backend sees the original bytes and says what it thinks of them.
     """
     if path not in INFERENCE_ROUTES:
@@ -84,7 +87,7 @@ def read_facts(path: str, headers: Mapping[str, str], body: bytes, prompt_text: 
         raise Refusal(400, f"The body is not a JSON object: {error}", code="invalid_json") from None
     except UnicodeDecodeError as error:
         raise Refusal(400, f"The body is not UTF-8: byte {error.start}", code="invalid_json") from None
-    model = envelope.model if isinstance(envelope.model, str) else ""
+    model = canonical(_word(envelope.model))
     text, tokens = _prompt(envelope, prompt_text)
     route = RouteRequest(
         text=text,

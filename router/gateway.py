@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -35,15 +36,19 @@ KEPT_ANSWER_BYTES = 256 * 1024  # of a 5xx that may yet be the last word
 
 @dataclass(slots=True)
 class Visit:
-    """What is known of one client request while it is served. Times in seconds of the event loop's clock."""
+    """What is known of one client request while it is served."""
 
     request: web.Request
-    started: float
-    deadline: float | None
+    started: float  # in seconds of _now()
+    deadline: float | None  # in seconds of the event loop's clock
     id_name: str
     id_value: str
     facts: Facts = field(default_factory=Facts)
     kept: web.Response | None = None  # the last 5xx of a worker, relayed when no other attempt does better
+
+    @property
+    def expired(self) -> bool:
+        return self.deadline is not None and asyncio.get_running_loop().time() >= self.deadline
 
     @property
     def replayable(self) -> bool:
@@ -100,7 +105,7 @@ class Gateway:
     def _admit(self, request: web.Request) -> Visit:
         self._metrics.arrived(request.method, request.path)
         now = _now()
-        deadline = None if self._total is None else now + self._total
+        deadline = None if self._total is None else asyncio.get_running_loop().time() + self._total
         return Visit(request, now, deadline, *request_id(request.headers, self._config.request_id_headers))
 
     async def _serve(self, visit: Visit) -> web.StreamResponse:
@@ -109,7 +114,9 @@ class Gateway:
         request = visit.request
         body = await read_body(request, self._config.max_payload_size)
         if request.method == "POST":
-            visit.facts = read_facts(request.path, request.headers, body, self._placement.prompt_text)
+            visit.facts = read_facts(
+                request.path, request.headers, body, self._placement.prompt_text, self._registry.canonical
+            )
         self._count(visit)
         if not self._registry.serves(visit.facts.model):
             raise unknown_model(visit.facts.model)
@@ -207,7 +214,7 @@ class Gateway:
             log.warning("request %s failed on worker %s: %s", visit.id_value, worker.url, error)
             self._suspect(worker)
         again = attempts.note(worker.url, error.failure, error.status)
-        again = again and (visit.deadline is None or _now() < visit.deadline)
+        again = again and not visit.expired
         if again:
             self._metrics.retries.labels(error.failure.value).inc()
         return again
@@ -230,4 +237,5 @@ def _target(request: web.Request) -> str:
 
 
 def _now() -> float:
-    return asyncio.get_running_loop().time()
+    """Finer than the event loop's clock, which stands still within a turn."""
+    return time.monotonic()

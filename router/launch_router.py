@@ -8,6 +8,8 @@ import signal
 import sys
 from collections.abc import Sequence
 
+from prometheus_client import disable_created_metrics
+
 from backend.flags import parse
 from router.app import Router
 from router.config import ConfigError, RouterConfig
@@ -32,6 +34,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     except ConfigError as error:
         _fail(2, str(error))
     logging.basicConfig(level=config.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    logging.getLogger("aiohttp.server").setLevel(logging.CRITICAL)  # it shows a traceback for each malformed request
+    # The times at which series began would double the exposition.
+    disable_created_metrics()  # type: ignore[no-untyped-call]
     for line in flags.accepted:
         log.warning(line)
     try:

@@ -116,7 +116,8 @@ class Metrics:
         self.decisions.labels(policy, reason).inc()
 
     def model_label(self, model: str) -> str:
-        return model if model in self._models() else OTHER
+        """Any of the known models, or "default" for none named where there are several."""
+        return model if model in self._models() else OTHER if model else "default"
 
     def path_label(self, path: str) -> str:
         return path if path in INFERENCE_ROUTES else OTHER

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from aiohttp import web
+from prometheus_client import CONTENT_TYPE_LATEST
 
 from policies.cost.leases import LeaseBook
 from policies.policy import Policy
@@ -13,7 +14,6 @@ from router.fleet.worker import Health
 from router.inflight import Inflight
 from router.metrics import Gauges, Metrics
 
-EXPOSITION = "text/plain; version=1.0.0; charset=utf-8"
 Row = tuple[str, str, dict[str, str], float]
 
 
@@ -50,7 +50,7 @@ class Probes:
         return web.json_response(counts, status=200 if status == "ready" else 503)
 
     async def _exposition(self, _request: web.Request) -> web.Response:
-        return web.Response(body=self._metrics.text(), headers={"Content-Type": EXPOSITION})
+        return web.Response(body=self._metrics.text(), headers={"Content-Type": CONTENT_TYPE_LATEST})
 
     def _gauges(self) -> Iterable[Row]:
         yield "smg_http_connections_active", "Requests under way", {}, self._inflight.count

@@ -21,10 +21,10 @@ class Cut(Exception):
 
 async def relay(request: web.Request, answer: Answer, headers: CIMultiDict[str], tail: Tail) -> web.StreamResponse:
     """Send ``answer`` with ``headers``; ``tail`` gets what goes by. Raises :class:`ClientGone` and :class:`Cut`."""
-    headers.setdefault("Server", SERVER)
     tail.add(answer.first)
     if answer.complete:
         return web.Response(status=answer.status, reason=answer.reason, headers=headers, body=answer.first or None)
+    headers.setdefault("Server", SERVER)
     response = web.StreamResponse(status=answer.status, reason=answer.reason, headers=headers)
     try:
         await response.prepare(request)
@@ -35,14 +35,20 @@ async def relay(request: web.Request, answer: Answer, headers: CIMultiDict[str],
             tail.add(chunk)
         await response.write_eof()
     except UpstreamError as error:
-        _break_off(request)
+        break_off(request)
         raise Cut(str(error)) from error
     except ConnectionError as error:
         raise ClientGone from error
     return response
 
 
-def _break_off(request: web.Request) -> None:
+def break_off(request: web.BaseRequest) -> None:
     """Close without the end mark, so that the client sees that the answer is not whole."""
     if request.transport is not None:
         request.transport.close()
+
+
+def break_off_if_begun(request: web.BaseRequest) -> None:
+    """For a failure that may have come before or after the answer's head."""
+    if request.writer.output_size:
+        break_off(request)

@@ -67,6 +67,13 @@ class Registry:
         """False when every worker is known and none has ``model``."""
         return model in ANY_MODEL or not self._workers or any(w.may_serve(model) for w in self._workers.values())
 
+    def canonical(self, model: str) -> str:
+        """``model``, or what a client that names none means when there is only one."""
+        if model not in ANY_MODEL:
+            return model
+        known = {name for worker in self._workers.values() for name in worker.names}
+        return known.pop() if len(known) == 1 else ""
+
     def model_cards(self) -> dict[str, dict[str, Any]]:
         """The models of the healthy workers by id; of a model served by several, the first card."""
         cards: dict[str, dict[str, Any]] = {}

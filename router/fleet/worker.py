@@ -74,6 +74,11 @@ class Worker:
         """The header that this worker's own key needs."""
         return {"Authorization": f"Bearer {self.spec.api_key}"} if self.spec.api_key else {}
 
+    @property
+    def names(self) -> list[str]:
+        """The models it serves, as far as known."""
+        return [self.spec.model_id] if self.spec.model_id is not None else list(self.models)
+
     def may_serve(self, model: str) -> bool:
         """False only when the worker is known to serve other models and not this one."""
         if self.spec.model_id is not None:

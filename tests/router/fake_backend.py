@@ -54,11 +54,15 @@ class FakeBackend:
     running: int = 0
     abandoned: int = 0  # requests whose client left before the end
     flushed: int = 0
+    written: int = 0  # bytes of streams
+    reset_next: bool = False  # the next inference request meets a closing connection
     port: int = 0
 
     def __post_init__(self) -> None:
         self.may_answer = asyncio.Event()  # cleared: requests wait before their first token
         self.may_answer.set()
+        self.health_gate = asyncio.Event()  # cleared: health checks wait
+        self.health_gate.set()
         self.may_go_on = asyncio.Event()  # cleared: streams wait after their first token
         self.may_go_on.set()
         self.changed = asyncio.Event()  # set whenever ``running`` or ``abandoned`` changed
@@ -101,6 +105,7 @@ class FakeBackend:
                 await self.changed.wait()
 
     async def _health(self, _request: web.Request) -> web.Response:
+        await self.health_gate.wait()
         return web.Response(status=200 if self.healthy else 503)
 
     async def _models(self, _request: web.Request) -> web.Response:
@@ -145,6 +150,9 @@ class FakeBackend:
             self.changed.set()
 
     async def _answer(self, request: web.Request, fields: dict) -> web.StreamResponse:
+        if self.reset_next:
+            self.reset_next = False
+            request.transport.abort()
         await self.may_answer.wait()
         if self.fault is not None and self.fault is not Fault.CUT:
             return await self._fail(request)
@@ -164,7 +172,9 @@ class FakeBackend:
         await response.prepare(request)
         for index in range(count):
             delta = {"choices": [{"index": 0, "delta": {"content": f"{self.chunk}{index}"}}]}
-            await response.write(f"data: {json.dumps(delta)}\n\n".encode())
+            event = f"data: {json.dumps(delta)}\n\n".encode()
+            await response.write(event)
+            self.written += len(event)
             if self.fault is Fault.CUT:
                 request.transport.close()
                 return response

@@ -1,0 +1,94 @@
+"""Where requests go, and what is learned from their answers."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.router.conftest import chat, running
+from tests.router.fake_backend import FakeBackend
+
+LONG = "You are a helpful assistant who knows the whole manual. " * 40
+
+
+async def converse(fleet, conversations: int, turns: int, **fields) -> None:
+    """Turn by turn, all conversations side by side, each with its own beginning."""
+    histories = [[f"conversation {index}: {LONG}"] for index in range(conversations)]
+    for turn in range(turns):
+        for history in histories:
+            async with fleet.client.post("/v1/chat/completions", json=chat(*history, **fields)) as answer:
+                assert answer.status == 200
+                await answer.read()
+            history += [f"answer {turn}", f"question {turn}"]
+
+
+async def test_each_conversation_stays_where_its_prefix_is():
+    async with running(FakeBackend(), FakeBackend(), policy="cache_aware") as fleet:
+        await converse(fleet, conversations=6, turns=4)
+        homes: dict[bytes, set[int]] = {}
+        for index, backend in enumerate(fleet.backends):
+            for received in backend.received:
+                head = received.body[: received.body.index(b": You")]
+                homes.setdefault(head, set()).add(index)
+        assert len(homes) == 6
+        assert all(len(where) == 1 for where in homes.values())
+        assert all(backend.received for backend in fleet.backends)
+
+
+@pytest.mark.parametrize("tells", ["head", "usage"])
+@pytest.mark.parametrize("stream", [False, True])
+async def test_predicted_and_actual_cached_tokens_are_compared(tells, stream):
+    async with running(FakeBackend(tells=tells)) as fleet:
+        await converse(fleet, conversations=1, turns=4, stream=stream)
+        url = fleet.backends[0].url
+        predicted = fleet.metric("warmlane_predicted_cached_tokens_total", worker=url)
+        actual = fleet.metric("warmlane_actual_cached_tokens_total", worker=url)
+        assert actual > 1000
+        assert predicted == pytest.approx(actual, rel=0.15)
+
+
+async def test_a_backend_that_lost_its_cache_is_believed():
+    """The index is trimmed by what the answer says, without any event from the backend."""
+    async with running(FakeBackend()) as fleet:
+        (backend,) = fleet.backends
+        await converse(fleet, conversations=1, turns=3)
+        before = fleet.router.policy.stats()["prefix_tree_trims"]
+        backend.prompts.clear()
+        await converse(fleet, conversations=1, turns=1)
+        assert fleet.router.policy.stats()["prefix_tree_trims"] == before + 1
+
+
+async def test_the_time_to_first_token_is_measured_and_teaches_the_speed():
+    async with running(FakeBackend()) as fleet:
+        for index in range(4):
+            body = chat(f"{index} {LONG * 4}", stream=True)
+            async with fleet.client.post("/v1/chat/completions", json=body) as answer:
+                await answer.read()
+        assert fleet.metric("smg_router_ttft_seconds_count", model="fake-model") == 4
+        speed = fleet.router.placement.speeds.speed(fleet.backends[0].url)
+        assert 0 < speed.prefill_ms_per_token != 0.1
+
+
+async def test_requests_in_flight_count_as_load_until_they_end():
+    async with running(FakeBackend(), FakeBackend()) as fleet:
+        for backend in fleet.backends:
+            backend.may_go_on.clear()
+        answers = []
+        for index in range(6):
+            body = chat(f"{index} {LONG}", stream=True)
+            answers.append(await fleet.client.post("/v1/chat/completions", json=body))
+            await answers[-1].content.readany()
+        assert [backend.running for backend in fleet.backends] == [3, 3]
+        loads = [fleet.router.leases.load(backend.url) for backend in fleet.backends]
+        assert [(load.requests, load.prefill_tokens, load.decodes) for load in loads] == [(3, 0, 3)] * 2
+        for backend in fleet.backends:
+            backend.may_go_on.set()
+        for answer in answers:
+            await answer.read()
+        assert fleet.leases() == 0
+
+
+async def test_bytes_per_token_are_learned_from_answers():
+    async with running(FakeBackend()) as fleet:
+        await converse(fleet, conversations=2, turns=2)
+        learned = fleet.router.placement.prompt_text.tokens("fake-model", b"x" * 4000)
+        assert learned == pytest.approx(1000, rel=0.1)
