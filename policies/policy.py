@@ -9,7 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,9 +52,8 @@ class Candidate:
     speed: WorkerSpeed = field(default_factory=WorkerSpeed)
 
 
-@dataclass(frozen=True, slots=True)
-class Score:
-    """The cost of one candidate, all terms in milliseconds to first token."""
+class Score(NamedTuple):
+    """The cost of one candidate, all terms in milliseconds to first token. A tuple: one is made per candidate."""
 
     worker: str
     cached_tokens: int = 0

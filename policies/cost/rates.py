@@ -1,8 +1,10 @@
 """Prefill speed of each worker, learned from the times to first token that it showed.
 
-One number a worker: milliseconds per prompt token, the least-squares line through the origin of (tokens ahead + own
-uncached tokens) against time to first token, with exponential forgetting. Through the origin, long prompts weigh most,
-which are the ones that placement is about; the fixed part of a request is the same wherever it goes.
+One number a worker: milliseconds per prompt token, the least-squares line through the origin of work against time to
+first token, with exponential forgetting. Work is own uncached tokens, tokens ahead, and running decodes at the price of
+so many prompt tokens as the default speed says: that ratio holds far better from machine to machine than any time does.
+Through the origin, long prompts weigh most, which are the ones that placement is about; the fixed part of a request is
+the same wherever it goes.
 """
 
 from __future__ import annotations
@@ -46,14 +48,14 @@ class RateBook:
 
     def __init__(self, default: WorkerSpeed | None = None) -> None:
         self._default = default or WorkerSpeed()
+        self._decode_tokens = self._default.decode_ms_per_step / self._default.prefill_ms_per_token
         self._lines: dict[str, _Line] = {}
 
     def observe(self, worker: str, uncached_tokens: int, load: WorkerLoad, ttft_ms: float) -> None:
         """``worker`` answered after ``ttft_ms``; ``load`` is what it had in flight when this prompt was sent."""
         tokens = uncached_tokens + load.prefill_tokens
         if tokens >= MIN_TOKENS and ttft_ms > 0:
-            decode_ms = min(load.decodes * self._default.decode_ms_per_step, ttft_ms / 2)
-            self._lines.setdefault(worker, _Line()).add(tokens, ttft_ms - decode_ms)
+            self._lines.setdefault(worker, _Line()).add(tokens + load.decodes * self._decode_tokens, ttft_ms)
 
     def speed(self, worker: str) -> WorkerSpeed:
         """What ``worker`` showed; before it has shown enough the fleet's median, and before that the default."""
@@ -67,4 +69,4 @@ class RateBook:
         self._lines.pop(worker, None)
 
     def _with(self, prefill_ms_per_token: float) -> WorkerSpeed:
-        return WorkerSpeed(prefill_ms_per_token, self._default.decode_ms_per_step)
+        return WorkerSpeed(prefill_ms_per_token, prefill_ms_per_token * self._decode_tokens)

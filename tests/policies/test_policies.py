@@ -172,6 +172,22 @@ class TestCacheAware:
             chosen[decision.worker] += 1
         assert chosen["w0"] == pytest.approx(50, abs=1)
 
+    def test_conversations_that_overlap_share_the_fleet_and_keep_their_worker(self, cache_aware):
+        """20 conversations under one system prompt, all in the air at once, on two workers."""
+        book, home = LeaseBook(), {}
+        for turn in range(4):
+            leases = []
+            for talk in range(20):
+                request = chat(SYSTEM + b"%d says something long; " % talk * 60 * (turn + 1))
+                candidates = [Candidate(worker, book.load(worker)) for worker in ("w0", "w1")]
+                decision = serve(cache_aware, request, candidates, float(turn))
+                home.setdefault(talk, []).append(decision.worker)
+                leases.append(book.open(decision.worker, request.prompt_tokens - decision.cached_tokens, float(turn)))
+            for lease in leases:
+                lease.release()
+        assert min(Counter(workers[0] for workers in home.values()).values()) >= 8
+        assert sum(len(set(workers)) == 1 for workers in home.values()) >= 16
+
     @pytest.mark.parametrize("field", ["model", "namespace"])
     def test_models_and_namespaces_do_not_share_prefixes(self, cache_aware, field):
         cache_aware.record(chat(SYSTEM, **{field: "one"}), "w0", 0.0)

@@ -59,10 +59,17 @@ def test_short_prompts_teach_nothing():
 
 
 def test_running_decodes_are_not_taken_for_prefill():
-    rates = RateBook(WorkerSpeed(decode_ms_per_step=2.0))
+    rates = RateBook(WorkerSpeed(prefill_ms_per_token=0.1, decode_ms_per_step=2.0))
     for _ in range(10):
         rates.observe("a", 1000, WorkerLoad(decodes=25), 150.0)
-    assert rates.speed("a").prefill_ms_per_token == pytest.approx(0.1)
+    assert rates.speed("a") == WorkerSpeed(pytest.approx(0.1), pytest.approx(2.0))
+
+
+def test_decodes_weigh_more_on_a_slower_worker():
+    rates = RateBook(WorkerSpeed(prefill_ms_per_token=0.1, decode_ms_per_step=1.0))
+    for _ in range(10):
+        rates.observe("cpu", 200, IDLE, 400.0)
+    assert rates.speed("cpu") == WorkerSpeed(pytest.approx(2.0), pytest.approx(20.0))
 
 
 def test_speeds_stay_within_bounds_and_can_be_forgotten():
