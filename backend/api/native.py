@@ -12,7 +12,7 @@ from backend.api.answers import answer_stream, answer_whole
 from backend.api.context import CONTEXT
 from backend.api.errors import SchemaError
 from backend.api.sampling_fields import NativeSampling
-from backend.api.schema import NOT_YET, SAMPLING_NOT_YET, Body, Harmless, parse_json, refuse_not_yet
+from backend.api.schema import NOT_YET, SAMPLING_NOT_YET, Harmless, RequestFields, parse_json, refuse_not_yet
 from backend.frontend.frontend import Frontend
 from backend.frontend.intake import Prompt, RequestOptions
 from backend.frontend.request import RequestState
@@ -33,15 +33,11 @@ GENERATE_NOT_YET: Harmless = {
 }
 
 
-class GenerateRequest(Body):
+class GenerateRequest(RequestFields):
     text: str | list[str] | None = None
     input_ids: list[StrictInt] | list[list[StrictInt]] | None = None
     sampling_params: dict[str, Any] | list[dict[str, Any]] = {}
     rid: str | list[str] | None = None
-    stream: bool = False
-    priority: int = 0
-    extra_key: str | None = None
-    cache_salt: str | None = None
 
 
 async def generate(request: web.Request) -> web.StreamResponse:
@@ -83,7 +79,6 @@ def _options(body: GenerateRequest, count: int) -> list[RequestOptions]:
         raise SchemaError("text: the batch is empty, got []", param="text")
     params = _spread("sampling_params", body.sampling_params, count)
     rids = _rids(body.rid, count)
-    namespace = "".join(part for part in (body.cache_salt, body.extra_key) if part)
     options = []
     for given, rid in zip(params, rids, strict=True):
         refuse_not_yet(given, SAMPLING_NOT_YET)
@@ -94,7 +89,7 @@ def _options(body: GenerateRequest, count: int) -> list[RequestOptions]:
                 rid=rid,
                 streaming=body.stream,
                 fit_output=fields.max_new_tokens is None,
-                namespace=namespace,
+                namespace=body.namespace,
                 priority=body.priority,
             )
         )

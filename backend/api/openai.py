@@ -11,7 +11,7 @@ from aiohttp import web
 from backend.api.context import CONTEXT, ServedModel, Serving
 from backend.api.errors import json_response, model_not_found
 from backend.api.sampling_fields import OpenAISampling
-from backend.api.schema import NOT_YET, SAMPLING_NOT_YET, Body, Harmless
+from backend.api.schema import NOT_YET, SAMPLING_NOT_YET, Body, Harmless, RequestFields
 from backend.frontend.request import RequestState
 
 DEFAULT_MODEL = "default"  # what SGLang's clients send when they do not care
@@ -34,20 +34,12 @@ class StreamOptions(Body):
     continuous_usage_stats: bool = False
 
 
-class OpenAIRequest(OpenAISampling):
+class OpenAIRequest(OpenAISampling, RequestFields):
     """Fields of both generating routes."""
 
     model: str = DEFAULT_MODEL
-    stream: bool = False
     stream_options: StreamOptions = StreamOptions()
     rid: str | None = None
-    priority: int = 0
-    extra_key: str | None = None
-    cache_salt: str | None = None
-
-    @property
-    def namespace(self) -> str:
-        return "".join(part for part in (self.cache_salt, self.extra_key) if part)
 
     def answer_id(self, prefix: str) -> str:
         """The answer's id, by which it can also be aborted."""

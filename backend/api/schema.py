@@ -59,6 +59,22 @@ class Body(BaseModel):
             raise _explain(error, where) from None
 
 
+class RequestFields(Body):
+    """Fields of every generating route that say nothing about tokens."""
+
+    stream: bool = False
+    priority: int = 0
+    extra_key: str = ""
+    cache_salt: str = ""
+
+    @property
+    def namespace(self) -> str:
+        """Requests of different salts or keys share no cached prefix; the length keeps ("ab", "c") from ("a", "bc")."""
+        if not (self.cache_salt or self.extra_key):
+            return ""
+        return f"{len(self.cache_salt)}:{self.cache_salt}{self.extra_key}"
+
+
 def parse_json(raw: bytes) -> dict[str, Any]:
     """The JSON object in a body. Raises :class:`SchemaError`."""
     try:

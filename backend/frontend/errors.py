@@ -5,7 +5,7 @@ from __future__ import annotations
 from http import HTTPStatus
 
 
-class RequestError(Exception):
+class RequestError(ValueError):
     """A request that cannot be answered: what was wrong, with which value, and the HTTP status that says so."""
 
     def __init__(

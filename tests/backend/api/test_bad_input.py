@@ -1,0 +1,156 @@
+"""Bad requests: a 4xx that names the field and the value, in the shape of the route, and nothing left running."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.backend.api.conftest import MODEL, Backend, StartBackend
+
+CHAT, COMPLETIONS, GENERATE = "/v1/chat/completions", "/v1/completions", "/generate"
+HI = [{"role": "user", "content": "hi"}]
+
+
+def chat(**fields: object) -> dict:
+    return {"model": MODEL, "messages": HI, **fields}
+
+
+def completion(**fields: object) -> dict:
+    return {"model": MODEL, "prompt": "hi", **fields}
+
+
+def native(**sampling: object) -> dict:
+    return {"text": "hi", "sampling_params": sampling}
+
+
+def message_of(body: dict) -> str:
+    error = body.get("error", body)
+    return error if isinstance(error, str) else error["message"]
+
+
+LONG = "x" * 600
+BAD = [
+    (CHAT, b"{not json", ["not valid JSON"]),
+    (GENERATE, b'"text"', ["must be a JSON object", '"text"']),
+    (COMPLETIONS, b"\xff\xfe", ["not valid JSON"]),
+    (CHAT, {"model": MODEL}, ["messages is missing"]),
+    (CHAT, chat(messages=[]), ["messages", "[]"]),
+    (CHAT, chat(messages="hi"), ["messages", '"hi"']),
+    (CHAT, chat(messages=[{"content": "hi"}]), ["messages.0.role is missing"]),
+    (CHAT, chat(messages=[{"role": "user", "content": 5}]), ["messages.0.content", "5"]),
+    (CHAT, chat(messages=[{"role": "user", "content": [{"type": "image_url"}]}]), ["content.0.type", "image_url"]),
+    (CHAT, chat(max_tokens=-1), ["max_tokens", "-1"]),
+    (CHAT, chat(max_completion_tokens=0), ["max_completion_tokens", "0"]),
+    (CHAT, chat(max_tokens="many"), ["max_tokens", '"many"']),
+    (CHAT, chat(temperature=-1), ["temperature", "-1"]),
+    (CHAT, chat(top_p=0), ["top_p", "0"]),
+    (CHAT, chat(n=0), ["n", "0"]),
+    (CHAT, chat(n=10**9), ["n:", "1000000000"]),
+    (CHAT, chat(stop=5), ["stop", "5"]),
+    (CHAT, chat(stop=["a"] * 33), ["stop", "32"]),
+    (CHAT, chat(stream="perhaps"), ["stream", '"perhaps"']),
+    (CHAT, chat(messages=[{"role": "user", "content": LONG}]), ["The input (618 tokens)", "(512 tokens)"]),
+    (CHAT, chat(max_tokens=510), ["maximum context length of 512 tokens", "510"]),
+    (CHAT, chat(continue_final_message=True), ["continue_final_message", "'user'"]),
+    (CHAT, chat(chat_template_kwargs={"refuse": True}), ["this template refuses"]),
+    (COMPLETIONS, {"model": MODEL}, ["prompt is missing"]),
+    (COMPLETIONS, completion(prompt=""), ["prompt is empty"]),
+    (COMPLETIONS, completion(prompt=[]), ["prompt", "[]"]),
+    (COMPLETIONS, completion(prompt=["ok", ""]), ["prompt is empty"]),
+    (COMPLETIONS, completion(prompt=[[], [1]]), ["prompt is empty"]),
+    (COMPLETIONS, completion(prompt=[1, -3]), ["token id -3"]),
+    (COMPLETIONS, completion(prompt=[99_999]), ["token id 99999", "50000"]),
+    (COMPLETIONS, completion(prompt=7), ["prompt", "7"]),
+    (COMPLETIONS, completion(max_tokens=-2), ["max_tokens", "-2"]),
+    (COMPLETIONS, completion(prompt=LONG), ["The input (600 tokens)"]),
+    (GENERATE, {}, ["text or input_ids"]),
+    (GENERATE, {"text": "a", "input_ids": [1]}, ["text or input_ids"]),
+    (GENERATE, {"text": ""}, ["empty"]),
+    (GENERATE, {"text": []}, ["[]"]),
+    (GENERATE, {"input_ids": []}, ["empty"]),
+    (GENERATE, {"input_ids": [1.5]}, ["input_ids", "1.5"]),
+    (GENERATE, {"text": 3}, ["text", "3"]),
+    (GENERATE, {"text": ["a", "b"], "rid": ["x"]}, ["rid", "1", "2"]),
+    (GENERATE, {"text": ["a", "b"], "sampling_params": [{}]}, ["sampling_params", "1", "2"]),
+    (GENERATE, native(max_new_tokens=-1), ["max_new_tokens", "-1"]),
+    (GENERATE, native(max_new_tokens=600), ["maximum context length"]),
+    (GENERATE, native(min_new_tokens=9, max_new_tokens=3), ["min_new_tokens", "9"]),
+    (GENERATE, native(top_k=0), ["top_k", "0"]),
+    (GENERATE, native(temperature="hot"), ["sampling_params.temperature", '"hot"']),
+    (GENERATE, native(repetition_penalty=3), ["repetition_penalty", "3"]),
+    (GENERATE, {"text": "a", "sampling_params": 4}, ["sampling_params", "4"]),
+    ("/abort_request", {"rid": 5}, ["rid", "5"]),
+    ("/flush_cache?timeout=soon", {}, ["timeout", "'soon'"]),
+]
+NOT_YET = [
+    (CHAT, chat(logprobs=True), "logprobs"),
+    (CHAT, chat(top_logprobs=2), "top_logprobs"),
+    (CHAT, chat(tools=[{"type": "function"}]), "tools"),
+    (CHAT, chat(response_format={"type": "json_object"}), "response_format"),
+    (CHAT, chat(regex="a+"), "regex"),
+    (CHAT, chat(ebnf="root ::= 'a'"), "ebnf"),
+    (CHAT, chat(logit_bias={"5": 1}), "logit_bias"),
+    (CHAT, chat(lora_path="x"), "lora_path"),
+    (COMPLETIONS, completion(logprobs=1), "logprobs"),
+    (COMPLETIONS, completion(echo=True), "echo"),
+    (COMPLETIONS, completion(suffix="x"), "suffix"),
+    (COMPLETIONS, completion(best_of=2), "best_of"),
+    (GENERATE, {"text": "a", "return_logprob": True}, "return_logprob"),
+    (GENERATE, {"text": "a", "image_data": ["x"]}, "image_data"),
+    (GENERATE, native(json_schema="{}"), "json_schema"),
+    (GENERATE, native(stop_regex="a"), "stop_regex"),
+]
+HARMLESS = [
+    (CHAT, chat(logprobs=False, top_logprobs=None, response_format={"type": "text"}, logit_bias={}, max_tokens=1)),
+    (CHAT, chat(tools=[{"type": "function"}], tool_choice="none", max_tokens=1)),
+    (CHAT, chat(tools=[], stop=None, n=None, temperature=None, stream_options=None, max_tokens=1)),
+    (COMPLETIONS, completion(echo=False, suffix="", best_of=1, logprobs=None)),
+    (GENERATE, {"text": "a", "return_logprob": False, "lora_path": None, "image_data": []}),
+]
+
+
+@pytest.mark.parametrize(("path", "body", "told"), BAD)
+async def test_bad_input(backend: Backend, path: str, body: dict | bytes, told: list[str]) -> None:
+    content = {"content": body} if isinstance(body, bytes) else {"json": body}
+    response = await backend.http.post(path, **content)
+    assert response.status_code == 400, response.text
+    answer = response.json()
+    assert all(part in message_of(answer) for part in told), answer
+    if path.startswith("/v1/"):
+        assert answer["object"] == "error"
+        assert answer["code"] == 400
+    assert backend.engine.received == []
+
+
+@pytest.mark.parametrize(("path", "body", "field"), NOT_YET)
+async def test_not_supported_yet(backend: Backend, path: str, body: dict, field: str) -> None:
+    response = await backend.http.post(path, json=body)
+    assert response.status_code == 400
+    assert message_of(response.json()).startswith(f"{field} is not supported yet")
+
+
+@pytest.mark.parametrize(("path", "body"), HARMLESS)
+async def test_values_that_ask_for_what_happens_anyway(backend: Backend, path: str, body: dict) -> None:
+    response = await backend.http.post(path, json=body)
+    assert response.status_code == 200, response.text
+
+
+@pytest.mark.parametrize("path", ["/nope", "/v1/nope"])
+async def test_an_unknown_route_is_a_404_in_json(backend: Backend, path: str) -> None:
+    response = await backend.http.get(path)
+    assert response.status_code == 404
+    assert path in message_of(response.json())
+
+
+@pytest.mark.parametrize("path", [GENERATE, CHAT])
+async def test_a_wrong_method_is_a_405_in_json(backend: Backend, path: str) -> None:
+    response = await backend.http.delete(path)
+    assert response.status_code == 405
+    assert "POST" in response.headers["allow"]
+    assert "POST" in message_of(response.json())
+
+
+async def test_a_body_over_the_limit(start_backend: StartBackend) -> None:
+    async with start_backend(max_body_bytes=1000) as backend:
+        response = await backend.http.post(GENERATE, json={"text": "x" * 2000})
+        assert response.status_code == 413
+        assert "1000 bytes" in message_of(response.json())
