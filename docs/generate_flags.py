@@ -6,11 +6,10 @@ import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from router.flags import ROUTER_FLAGS
-
 from backend.flags import Flag, State
 from backend.flags.helptext import shown_default, usage
 from backend.flags.server import SERVER_FLAGS
+from router.flags import ROUTER_FLAGS
 
 PAGE = Path(__file__).with_name("flags.md")
 INTRODUCTION = """\
@@ -55,12 +54,12 @@ def _works(rows: Sequence[Flag]) -> Iterator[str]:
 
 
 def _known(state: State, rows: Sequence[Flag]) -> Iterator[str]:
-    yield f"### {name_of(state.value)}\n\n| flags | reason | known from |\n|---|---|---|"
-    for reason, sources in dict.fromkeys((row.reason, row.sources) for row in rows):
-        names = ", ".join(
-            f"`{name}`" for row in rows if (row.reason, row.sources) == (reason, sources) for name in row.spellings
-        )
-        yield f"| {names} | {cell(reason)} | {', '.join(sources)} |"
+    yield f"### {name_of(state.value)}\n\n| about | flags | reason | known from |\n|---|---|---|---|"
+    alike: dict[tuple[str, str, tuple[str, ...]], list[str]] = {}
+    for row in rows:
+        alike.setdefault((row.group, row.reason, row.sources), []).extend(f"`{name}`" for name in row.spellings)
+    for (group, reason, sources), names in alike.items():
+        yield f"| {group} | {', '.join(names)} | {cell(reason)} | {', '.join(sources)} |"
     yield ""
 
 

@@ -22,6 +22,7 @@ SIZES = not_yet(
     integer("--node-rank", default=0),
     integer("--shared-experts-tp-size"),
     integer("--moe-dense-tp-size"),
+    sources=("sglang", "vllm"),
 )
 
 ONE_GPU = accepted(
