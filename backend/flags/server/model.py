@@ -24,7 +24,6 @@ KINDS = not_yet(
     text(
         "--json-model-override-args",
         default="{}",
-        harmless=("{}",),
         reason="the model folder says how the model is built",
     ),
     text("--model-config-parser", default="auto"),
