@@ -20,9 +20,10 @@ def mark_final_message(chat: list[dict[str, Any]]) -> tuple[list[dict[str, Any]]
     content = last.get("content")
     if isinstance(content, str):
         return [*chat[:-1], {**last, "content": content + _MARK}], content
-    for index, part in reversed(list(enumerate(content if isinstance(content, list) else []))):
+    parts: list[Any] = content if isinstance(content, list) else []
+    for index, part in reversed(list(enumerate(parts))):
         if isinstance(part, dict) and isinstance(part.get("text"), str):
-            parts = [*content[:index], {**part, "text": part["text"] + _MARK}, *content[index + 1 :]]
+            parts = [*parts[:index], {**part, "text": part["text"] + _MARK}, *parts[index + 1 :]]
             return [*chat[:-1], {**last, "content": parts}], part["text"]
     raise TemplateError("continue_final_message needs a last message with text content to continue")
 
