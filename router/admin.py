@@ -46,6 +46,8 @@ class Admin:
         ]
         for method, path, handler in routes:
             app.router.add_route(method, path, self._guarded(handler))
+        for path in dict.fromkeys(path for _, path, _ in routes):
+            app.router.add_route("*", path, self._guarded(self._wrong_method))
 
     def _guarded(self, handler: Handler) -> Handler:
         async def guarded(request: web.Request) -> web.StreamResponse:
@@ -53,6 +55,9 @@ class Admin:
             return await handler(request)
 
         return guarded
+
+    async def _wrong_method(self, request: web.Request) -> web.Response:
+        raise Refusal(405, f"{request.path} does not know the method {request.method}.", code="method_not_allowed")
 
     async def _list(self, _request: web.Request) -> web.Response:
         workers = [self._shown(worker) for worker in self._registry.all()]

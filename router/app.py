@@ -146,6 +146,8 @@ def _front(auth: Auth) -> Middleware:
             response = await handler(request)
         except Refusal as refusal:
             response = refusal.response()
+        except web.HTTPException:
+            raise
         except Exception:
             log.exception("a defect of the router ended a request to %s", request.path)
             break_off_if_begun(request)
