@@ -15,7 +15,7 @@ ARCHITECTURES = {"llama": "LlamaForCausalLM", "qwen3": "Qwen3ForCausalLM"}
 ROPE_FREQS = "rope_freqs.weight"
 # llama.cpp folds Llama 3's RoPE scaling into a tensor of divisors; these are the constants of every published Llama 3.
 _LLAMA3 = {"low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 8192}
-_STORED_DTYPES = {GGMLQuantizationType.F32: "float32", GGMLQuantizationType.F16: "float16"}
+_STORED_DTYPES: dict[int, str] = {GGMLQuantizationType.F32: "float32", GGMLQuantizationType.F16: "float16"}
 
 
 def gguf_to_config(file: GGUFFile) -> dict[str, Any]:
@@ -44,7 +44,7 @@ def gguf_to_config(file: GGUFFile) -> dict[str, Any]:
         "attention_bias": "blk.0.attn_q.bias" in file.tensors,
         "mlp_bias": "blk.0.ffn_up.bias" in file.tensors,
         "hidden_act": "silu",
-        "dtype": _STORED_DTYPES.get(GGMLQuantizationType(_embedding(file).type), "bfloat16"),
+        "dtype": _STORED_DTYPES.get(_embedding(file).type, "bfloat16"),
         "eos_token_id": end_token_ids(metadata),
         "bos_token_id": metadata.get("tokenizer.ggml.bos_token_id"),
     }

@@ -41,6 +41,8 @@ def read_gguf_tokenizer(file: GGUFFile) -> Tokenizer:
         )
     tokens: list[str] = _required(file, "tokens")
     types: list[int] = metadata.get(f"{_KEY}token_type", [TokenType.NORMAL] * len(tokens))
+    if len(types) != len(tokens):
+        raise ModelError(f"{file.path} has {len(tokens)} tokens, but {len(types)} token types")
     rule = pre_tokenizer(metadata.get(f"{_KEY}pre", "default"))
     backend = _bpe(tokens, _required(file, "merges"), rule, bool(metadata.get(f"{_KEY}add_space_prefix", False)))
     backend.add_tokens([_added(token, type) for token, type in zip(tokens, types, strict=True) if _is_added(type)])
@@ -63,7 +65,11 @@ def read_gguf_tokenizer(file: GGUFFile) -> Tokenizer:
 def _bpe(tokens: list[str], merges: list[str], rule: PreTokenizer, add_prefix_space: bool) -> tokenizers.Tokenizer:
     pairs = [_merge_pair(merge) for merge in merges]
     vocab = {token: id for id, token in enumerate(tokens)}
-    backend = tokenizers.Tokenizer(models.BPE(vocab, pairs, ignore_merges=rule.ignore_merges))
+    try:
+        model = models.BPE(vocab, pairs, ignore_merges=rule.ignore_merges)
+    except Exception as error:  # the library raises bare Exception, for merges of unknown tokens for one
+        raise ModelError(f"the GGUF file's tokens and merges do not fit together: {error}") from error
+    backend = tokenizers.Tokenizer(model)
     backend.pre_tokenizer = rule.build(add_prefix_space)
     backend.decoder = decoders.ByteLevel()
     return backend

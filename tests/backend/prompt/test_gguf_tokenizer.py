@@ -99,6 +99,21 @@ def test_unknown_tokenizer_model_is_refused_by_name(tmp_path):
         load_tokenizer(tmp_path / "spm.gguf")
 
 
+def test_metadata_that_does_not_fit_together_is_refused(tmp_path):
+    for name, types, merges, message in (
+        ("types", [1], [], "2 tokens, but 1 token types"),
+        ("merges", [1, 1], ["x y"], "do not fit together"),
+    ):
+        writer = GGUFWriter(tmp_path / f"{name}.gguf", "llama")
+        writer.add_tokenizer_model("gpt2")
+        writer.add_token_list(["a", "b"])
+        writer.add_token_types(types)
+        writer.add_token_merges(merges or ["a b"])
+        save_gguf(writer)
+        with pytest.raises(ModelError, match=message):
+            load_tokenizer(tmp_path / f"{name}.gguf")
+
+
 def test_missing_tokens_are_named(tmp_path):
     writer = GGUFWriter(tmp_path / "none.gguf", "llama")
     writer.add_tokenizer_model("gpt2")
