@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import torch
 
-from backend.attention import AttentionShape, make_attention
+from backend.attention import AttentionShape, attention_class
 from backend.cache import KVPool
 from backend.config import ServerArgs
 from backend.loader.model_config import ModelConfig, load_model_config
@@ -41,11 +41,11 @@ def build_core(args: ServerArgs, source: ModelSource) -> Core:
         set_threads(args.cpu_threads)
     config = load_model_config(source)
     dtype = choose_dtype(args.dtype, config.dtype, device)
+    attention_kind = attention_class(args.attention_backend)
     model = build_model(args, source, config, dtype, device)
     limits, pool = _size(args, config, dtype, device)
     shape = AttentionShape(config.num_heads, config.num_kv_heads, config.head_dim, config.head_dim**-0.5)
-    attention = make_attention(args.attention_backend, pool, shape)
-    runner = ModelRunner(model, attention, limits.page_size, device)
+    runner = ModelRunner(model, attention_kind(pool, shape), limits.page_size, device)
     per_token = KVPool.bytes_per_token(config.num_layers, config.num_kv_heads, config.head_dim, dtype)
     ready = SchedulerReady(
         max_total_tokens=limits.num_pages * limits.page_size,

@@ -16,6 +16,7 @@ from backend.config import ServerArgs
 from backend.core import build_core
 from backend.frontend import Intake, Limits, OutputProcessor, RequestOptions, RequestState, generate_result
 from backend.frontend.intake import fan_out
+from backend.loader.model_config import load_model_config
 from backend.messages import NewRequest, ToScheduler
 from backend.prompt import load_prompt, resolve_model
 from backend.sampling_params import SamplingParams
@@ -45,6 +46,7 @@ class Engine:
             self.tokenizer,
             prompt.template if prompt else None,
             Limits(core.ready.context_length, core.ready.vocab_size, args.allow_auto_truncate),
+            () if prompt else load_model_config(source).eos_token_ids,
         )
         self._outputs = OutputProcessor()
         self._lock = threading.Lock()

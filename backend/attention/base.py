@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 import torch
 
+from backend.cache.kv_pool import KVPool
+
 
 @dataclass(frozen=True, slots=True)
 class AttentionShape:
@@ -31,6 +33,9 @@ class StepLayout:
 
 class AttentionBackend(ABC):
     """Writes new keys and values to the pool and attends to everything before them (causal)."""
+
+    @abstractmethod
+    def __init__(self, pool: KVPool, shape: AttentionShape) -> None: ...
 
     @abstractmethod
     def plan(self, layout: StepLayout) -> None:

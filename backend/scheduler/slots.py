@@ -30,7 +30,7 @@ class Slots:
         self.page_table = np.full((num_slots, max_pages), PADDING_PAGE, np.int32)
 
         self.uid = np.full(num_slots, -1, np.int64)  # -1: not running
-        self.generation = np.zeros(num_slots, np.int64)  # grows when the slot changes hands
+        self.generation = np.zeros(num_slots, np.int64)  # grows when a request leaves the slot
         self.in_flight = np.zeros(num_slots, np.int32)  # launched steps that still refer to the slot
 
         self.prompt_len = np.zeros(num_slots, np.int32)
@@ -70,7 +70,6 @@ class Slots:
         """Give a free slot to request ``uid``, whose known tokens are ``tokens``; nothing is computed yet."""
         slot = self._free.pop()
         self.uid[slot] = uid
-        self.generation[slot] += 1
         self.prompt_len[slot] = prompt_len
         self.known[slot] = len(tokens)
         self.tokens[slot, : len(tokens)] = tokens

@@ -1,7 +1,7 @@
 """A model small enough to check every page by: its keys and values are the tokens themselves.
 
-The next token is a function of everything the row can read through its page table, so a page that is lost, shared wrongly or
-overwritten changes the output.
+The next token is a function of everything the row can read through its page table, so a page that is lost, shared
+wrongly or overwritten changes the output.
 """
 
 import numpy as np
