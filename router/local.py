@@ -42,9 +42,15 @@ class _Backend:
 
 
 class LocalBackends:
-    """Starts ``count`` backends and restarts one that dies. ``command`` is what starts one, without its flags."""
+    """Starts ``count`` backends and restarts one that dies. ``command`` is what starts one, without its flags.
 
-    def __init__(self, command: Sequence[str], flags: Sequence[str], count: int, log_dir: Path) -> None:
+    Their output goes to files in ``log_dir``, else in a folder that is removed at the end.
+    """
+
+    def __init__(self, command: Sequence[str], flags: Sequence[str], count: int, log_dir: Path | None = None) -> None:
+        self._temporary = tempfile.TemporaryDirectory(prefix="warmlane-") if log_dir is None else None
+        log_dir = log_dir or Path(self._temporary.name if self._temporary else "")
+        log_dir.mkdir(parents=True, exist_ok=True)
         self._command = [*command]
         self._flags = [*flags]
         threads = max(1, len(os.sched_getaffinity(0)) // count) if hasattr(os, "sched_getaffinity") else 1
@@ -62,14 +68,18 @@ class LocalBackends:
         for name in ("model_path", "tokenizer_path", "chat_template", "revision", "download_dir", "log_level"):
             if (value := getattr(config, name)) is not None:
                 flags += [f"--{name.replace('_', '-')}", str(value)]
-        log_dir = Path(config.log_dir) if config.log_dir else Path(tempfile.mkdtemp(prefix="warmlane-"))
-        log_dir.mkdir(parents=True, exist_ok=True)
         command = [sys.executable, "-m", "backend.launch_server"]
-        return cls(command, flags, config.local_backends, log_dir)
+        return cls(command, flags, config.local_backends, Path(config.log_dir) if config.log_dir else None)
 
     @property
     def urls(self) -> list[str]:
         return [backend.url for backend in self._backends]
+
+    @property
+    def processes(self) -> list[int]:
+        """The process ids of those that run."""
+        running = [backend.process for backend in self._backends if backend.process is not None]
+        return [process.pid for process in running if process.returncode is None]
 
     @property
     def log_paths(self) -> list[Path]:
@@ -95,6 +105,8 @@ class LocalBackends:
             keeper.cancel()
         await asyncio.gather(*self._keepers, return_exceptions=True)
         await asyncio.gather(*(_end(backend.process) for backend in self._backends if backend.process))
+        if self._temporary is not None:
+            self._temporary.cleanup()
 
     async def _spawn(self, backend: _Backend) -> None:
         flags = ["--host", HOST, "--port", str(backend.port), *self._flags]

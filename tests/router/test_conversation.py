@@ -1,0 +1,64 @@
+"""The stand-in for a chat template: what differs looks different, what grows keeps its beginning."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from router.conversation import conversation_bytes
+
+TEXT = st.text(max_size=8) | st.sampled_from(["", "user", "\x02user\x03hi", "\\u0002", '"'])
+ROLE = st.sampled_from(["system", "user", "assistant", "tool"])
+CONTENT = TEXT | st.none() | st.lists(st.builds(lambda text: {"type": "text", "text": text}, TEXT), max_size=2)
+MESSAGE = st.builds(lambda role, content: {"role": role, "content": content}, ROLE, CONTENT)
+TOOLS = st.lists(st.builds(lambda name: {"type": "function", "function": {"name": name}}, TEXT), max_size=2)
+
+
+def meaning(messages: list[dict], tools: list) -> tuple:
+    """What the serialisation is meant to tell apart: one text part is a string, and no content an empty one."""
+
+    def content(value):
+        if isinstance(value, list):
+            texts = tuple(part["text"] for part in value)
+            return texts if len(texts) > 1 else "".join(texts)
+        return value or ""
+
+    return tuple((message["role"], content(message["content"])) for message in messages), str(tools)
+
+
+@given(st.lists(MESSAGE, max_size=3), TOOLS, st.lists(MESSAGE, max_size=3), TOOLS)
+def test_equal_bytes_mean_equal_conversations(one, one_tools, other, other_tools):
+    same = conversation_bytes(one, one_tools) == conversation_bytes(other, other_tools)
+    assert same == (meaning(one, one_tools) == meaning(other, other_tools))
+
+
+@given(st.lists(MESSAGE, max_size=4), st.lists(MESSAGE, max_size=2), TOOLS)
+def test_a_longer_conversation_begins_with_the_shorter(begin, more, tools):
+    assert conversation_bytes(begin + more, tools).startswith(conversation_bytes(begin, tools))
+
+
+def test_roles_tools_and_tool_calls_are_told_apart():
+    hi = {"role": "user", "content": "hi"}
+    different = [
+        conversation_bytes([hi]),
+        conversation_bytes([{"role": "system", "content": "hi"}]),
+        conversation_bytes([hi], [{"type": "function", "function": {"name": "f"}}]),
+        conversation_bytes([{**hi, "tool_calls": [{"function": {"name": "f"}}]}]),
+        conversation_bytes([{**hi, "name": "bob"}]),
+        conversation_bytes([hi, {"role": "user", "content": ""}]),
+    ]
+    assert len(set(different)) == len(different)
+
+
+def test_keys_in_another_order_and_nulls_make_no_difference():
+    one = conversation_bytes([{"role": "user", "content": "hi", "name": None}])
+    assert one == conversation_bytes([{"content": "hi", "role": "user"}])
+
+
+def test_an_image_counts_by_its_hash():
+    def image(data: str) -> bytes:
+        part = {"type": "image_url", "image_url": {"url": "data:image/png;base64," + data}}
+        return conversation_bytes([{"role": "user", "content": [{"type": "text", "text": "what is this?"}, part]}])
+
+    assert image("A" * 100_000) != image("A" * 99_999 + "B")
+    assert len(image("A" * 100_000)) < 200

@@ -1,0 +1,114 @@
+"""Backends of the router's own: started, watched, restarted, and gone with the router."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+from pathlib import Path
+
+import aiohttp
+import pytest
+
+from router import local
+from router.fleet.worker import WorkerSpec
+from router.local import LocalBackendError, LocalBackends, free_ports
+from tests.router.conftest import chat, running, until
+
+FAKE = [sys.executable, "-m", "tests.router.fake_backend"]
+LINUX = pytest.mark.skipif(sys.platform != "linux", reason="the parent-death signal is Linux's")
+
+
+def backends(tmp_path: Path, command: list[str] = FAKE, count: int = 2) -> LocalBackends:
+    return LocalBackends(command, ["--model-path", "x"], count, tmp_path)
+
+
+async def test_they_serve_and_end_with_the_router(tmp_path):
+    async with running() as fleet:
+        own = backends(tmp_path)
+        await own.start()
+        try:
+            for url in own.urls:
+                fleet.router.registry.add(WorkerSpec(url=url))
+            await until(lambda: len(fleet.router.registry.healthy()) == 2)
+            own.settled()
+            async with fleet.client.post("/v1/chat/completions", json=chat("hi")) as answer:
+                assert answer.status == 200
+        finally:
+            await own.stop()
+    for url in own.urls:
+        assert not await listens(url)
+
+
+async def test_one_that_dies_is_restarted_on_its_port(tmp_path, monkeypatch):
+    monkeypatch.setattr(local, "BACKOFF_SECONDS", (0.01,))
+    own = backends(tmp_path, count=1)
+    await own.start()
+    try:
+        await comes_up(own.urls[0])
+        own.settled()
+        (first,) = own.processes
+        os.kill(first, signal.SIGKILL)
+        await until(lambda: own.processes and own.processes != [first])
+        await comes_up(own.urls[0])
+    finally:
+        await own.stop()
+
+
+async def test_one_that_dies_before_it_was_ready_stops_the_start_with_its_last_words(tmp_path):
+    own = backends(tmp_path, [sys.executable, "-c", "import sys; print('no such model'); sys.exit(2)"])
+    failed = await own.start()
+    with pytest.raises(LocalBackendError, match=r"(?s)status 2 .* no such model"):
+        await failed
+    await own.stop()
+
+
+async def test_cores_are_shared_out(tmp_path):
+    echo = [sys.executable, "-c", "import sys; print(sys.argv[1:])"]
+    own = backends(tmp_path, echo, count=1)
+    failed = await own.start()
+    with pytest.raises(LocalBackendError, match=f"'--cpu-threads', '{len(os.sched_getaffinity(0))}'"):
+        await failed
+    await own.stop()
+
+
+@LINUX
+async def test_a_killed_router_leaves_none_running(tmp_path):
+    """The parent is killed outright: only the kernel can end the child."""
+    (port,) = free_ports(1)
+    script = (
+        "import os, subprocess, sys, time\n"
+        f"command = [*{FAKE!r}, '--port', '{port}']\n"
+        "subprocess.Popen([sys.executable, '-m', 'router.local_child', str(os.getpid()), *command])\n"
+        "time.sleep(60)\n"
+    )
+    parent = await asyncio.create_subprocess_exec(sys.executable, "-c", script)
+    url = f"http://127.0.0.1:{port}"
+    await comes_up(url)
+    parent.kill()
+    await parent.wait()
+    await answers(url, False)
+
+
+def test_ports_are_different():
+    assert len(set(free_ports(5))) == 5
+
+
+async def listens(url: str) -> bool:
+    try:
+        async with aiohttp.ClientSession() as session, session.get(f"{url}/health") as answer:
+            return answer.status == 200
+    except aiohttp.ClientError:
+        return False
+
+
+async def comes_up(url: str) -> None:
+    await answers(url, True)
+
+
+async def answers(url: str, wanted: bool) -> None:
+    """Wait until the process behind ``url`` answers, or does not: another process has no event for it."""
+    async with asyncio.timeout(20):
+        while await listens(url) != wanted:  # noqa: ASYNC110
+            await asyncio.sleep(0.02)
