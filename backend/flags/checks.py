@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -14,7 +15,7 @@ class Check(NamedTuple):
 
 
 AT_LEAST_ONE = Check(lambda value: value >= 1, "at least 1")
-NOT_NEGATIVE = Check(lambda value: value >= 0, "at least 0")
-POSITIVE = Check(lambda value: value > 0, "greater than 0")
+NOT_NEGATIVE = Check(lambda value: 0 <= value < math.inf, "at least 0")
+POSITIVE = Check(lambda value: 0 < value < math.inf, "greater than 0 and finite")
 FRACTION = Check(lambda value: 0 < value <= 1, "greater than 0 and at most 1")
 PORT = Check(lambda value: 0 <= value <= 65535, "a port between 0 (any free one) and 65535")

@@ -1,14 +1,20 @@
 """The table of launch_server."""
 
 import dataclasses
+from pathlib import Path
 
 import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
 
 from backend.config import ServerArgs
-from backend.flags import State
+from backend.flags import Flag, Kind, State
 from backend.flags.flag import setting_name
 from backend.flags.server import SERVER_FLAGS, parse_server_args
 from backend.flags.server.settings import SETTINGS
+
+EXAMPLE = Path(__file__).parents[3] / "configs" / "server.yaml"
 
 
 def test_every_setting_has_a_flag_with_the_same_default():
@@ -141,6 +147,8 @@ def test_missing_features_that_are_not_asked_for(words):
         ("--context-length -4", "at least 1"),
         ("--page-size 0", "at least 1"),
         ("--schedule-conservativeness 0", "greater than 0"),
+        ("--schedule-conservativeness inf", "finite"),
+        ("--mem-fraction-static nan", "greater than 0"),
         ("--load-format pt", "safetensors"),
         ("--attention-backend fa3", "torch_native"),
     ],
@@ -155,3 +163,35 @@ def test_values_out_of_range(capsys, words, wanted):
 
 def test_a_chunk_of_minus_one_never_splits():
     assert parse_server_args(["--chunked-prefill-size", "-1"]).args.chunked_prefill_size == -1
+
+
+def test_the_example_file_is_read():
+    args = parse_server_args(["--config", str(EXAMPLE), "--port", "31000"]).args
+    assert (args.host, args.port, args.context_length) == ("127.0.0.1", 31000, 8192)
+
+
+def values(row: Flag) -> st.SearchStrategy:
+    if row.choices:
+        return st.sampled_from(row.choices)
+    kinds = {
+        Kind.SWITCH: st.booleans(),
+        Kind.INT: st.integers(1, 60000),
+        Kind.FLOAT: st.floats(0.01, 1.0),
+        Kind.STR: st.text("abc/_-.", min_size=1).filter(lambda word: not word.startswith("-")),
+    }
+    return kinds[row.kind]
+
+
+@given(st.data())
+def test_a_file_says_the_same_as_a_command_line(tmp_path_factory, data):
+    rows = data.draw(st.lists(st.sampled_from(SETTINGS), unique_by=lambda row: row.dest))
+    chosen = [(data.draw(st.sampled_from(row.names)), row, data.draw(values(row))) for row in rows]
+    argv = []
+    for name, row, value in chosen:
+        typed = data.draw(st.sampled_from([name, "--" + setting_name(name)]))
+        argv += [typed] * value if row.kind is Kind.SWITCH else [typed, str(value)]
+    path = tmp_path_factory.getbasetemp() / "same.yaml"
+    path.write_text(yaml.safe_dump({name.lstrip("-"): value for name, _, value in chosen}))
+    said = parse_server_args(argv).args
+    assert parse_server_args(["--config", str(path)]).args == said
+    assert {row.dest: getattr(said, row.dest) for row in rows} == {row.dest: value for _, row, value in chosen}
