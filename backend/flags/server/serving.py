@@ -36,7 +36,7 @@ STREAMS = accepted(
 
 WARMUPS = accepted(
     "server",
-    "one short request warms the server up",
+    "there is no warm-up pass",
     text("--warmups"),
 )
 
