@@ -39,11 +39,16 @@ def serve(args: ServerArgs, target: SchedulerTarget = run_real_scheduler) -> int
 
 
 async def _serve_until_signal(args: ServerArgs, target: SchedulerTarget) -> int:
-    stop = asyncio.Event()
+    stop, hurry = asyncio.Event(), asyncio.Event()
+
+    def interrupt() -> None:
+        """Ctrl-C: the first one lets running requests finish, the second one does not."""
+        (hurry if stop.is_set() else stop).set()
+
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
-    return await Server(args, target).run(stop)
+    loop.add_signal_handler(signal.SIGTERM, stop.set)
+    loop.add_signal_handler(signal.SIGINT, interrupt)
+    return await Server(args, target).run(stop, hurry)
 
 
 def _new_loop() -> asyncio.AbstractEventLoop:

@@ -43,10 +43,12 @@ class Metrics:
         self._decode_rate.record(stats.decode_tokens_total, now)
         self._prefill_rate.record(stats.prefill_tokens_total, now)
         for update in result.updates:
-            self._requests.moved(update)
+            if update.state.log_metrics:
+                self._requests.moved(update)
 
     def on_abort(self, state: RequestState) -> None:
-        self._requests.aborted()
+        if state.log_metrics:
+            self._requests.aborted()
 
     def decode_throughput(self) -> float:
         """Generated tokens a second over the last 10 seconds."""

@@ -38,6 +38,7 @@ class GenerateRequest(RequestFields):
     input_ids: list[StrictInt] | list[list[StrictInt]] | None = None
     sampling_params: dict[str, Any] | list[dict[str, Any]] = {}
     rid: str | list[str] | None = None
+    log_metrics: bool = True
 
 
 async def generate(request: web.Request) -> web.StreamResponse:
@@ -57,7 +58,8 @@ async def generate(request: web.Request) -> web.StreamResponse:
 async def probe(frontend: Frontend) -> None:
     """Generate one token, to see that the whole way works."""
     one_token = NativeSampling(temperature=0.0, max_new_tokens=1, ignore_eos=True).to_sampling()
-    generation = await frontend.submit([[0]], [RequestOptions(sampling=one_token, rid="HEALTH_CHECK")])
+    option = RequestOptions(sampling=one_token, rid="HEALTH_CHECK", log_metrics=False)
+    generation = await frontend.submit([[0]], [option])
     async with generation:
         await generation.finished()
 
@@ -91,6 +93,7 @@ def _options(body: GenerateRequest, count: int) -> list[RequestOptions]:
                 fit_output=fields.max_new_tokens is None,
                 namespace=body.namespace,
                 priority=body.priority,
+                log_metrics=body.log_metrics,
             )
         )
     return options

@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import sys
 import time
+from collections.abc import Coroutine
 from http import HTTPStatus
+from typing import Any, TypeVar
 
 from aiohttp import web
 
 from backend.api.app import create_app
 from backend.api.context import Phase, ServedModel, ServerContext, Serving
 from backend.api.metrics import Metrics
+from backend.api.native import probe
 from backend.config import ServerArgs
 from backend.frontend.client import SchedulerClient
 from backend.frontend.errors import RequestError
 from backend.frontend.frontend import Frontend
 from backend.frontend.intake import Intake, Limits
 from backend.frontend.process import STOP_SECONDS, SchedulerProcess, SchedulerTarget, run_real_scheduler
+from backend.loader.model_config import ModelConfig, load_model_config
 from backend.messages import SchedulerReady
 from backend.prompt import ModelError, ModelSource, PromptAssets, TemplateError, load_prompt, resolve_model
 
@@ -27,6 +30,9 @@ logger = logging.getLogger(__name__)
 
 DRAIN_SECONDS = 20.0  # for running requests after a request to stop
 CLOSE_SECONDS = 2.0  # for handlers to end after that
+LAST_WORD_SECONDS = 0.5  # what the scheduler said before it died may still be on the way
+
+_T = TypeVar("_T")
 
 
 class StartError(Exception):
@@ -47,8 +53,11 @@ class Server:
         self._client: SchedulerClient | None = None
         self._dispatching: asyncio.Task[None] | None = None
 
-    async def run(self, stop: asyncio.Event) -> int:
-        """Serve until ``stop`` is set or the scheduler dies. Returns the exit status; raises :class:`StartError`."""
+    async def run(self, stop: asyncio.Event, hurry: asyncio.Event) -> int:
+        """Serve until ``stop`` is set or the scheduler dies; ``hurry`` cuts the wait for running requests short.
+
+        Returns the exit status; raises :class:`StartError`.
+        """
         try:
             address = await self._listen()
             loading = asyncio.create_task(self._load())
@@ -58,7 +67,7 @@ class Server:
                 if not loading.done():
                     return 0
                 self._announce(address, loading.result())
-                return await self._serve(stopping)
+                return await self._serve(stopping, hurry)
             finally:
                 await _cancel(loading, stopping)
         finally:
@@ -83,44 +92,52 @@ class Server:
             source = await asyncio.to_thread(
                 resolve_model, args.model_path, revision=args.revision, download_dir=args.download_dir
             )
+            config = await asyncio.to_thread(load_model_config, source)
             self._client = SchedulerClient(self._scheduler.to_scheduler, self._scheduler.from_scheduler)
             self._scheduler.start(args, source)
             assets = await asyncio.to_thread(_load_prompt, args, source)
         except (ModelError, TemplateError) as error:
             raise StartError(str(error)) from None
-        ready = await self._scheduler_ready(self._client)
+        ready = await self._while_alive(self._client.ready())
         if ready.error:
             raise StartError(ready.error)
-        return self._begin(source, assets, ready, self._client)
+        serving = self._begin(_describe(args, source, config), assets, config, ready, self._client)
+        if not args.skip_server_warmup:
+            await self._while_alive(_warm_up(serving.frontend))
+        self.context.phase = Phase.READY
+        return serving
 
-    async def _scheduler_ready(self, client: SchedulerClient) -> SchedulerReady:
-        """The scheduler's first word, unless it dies without one."""
-        said = asyncio.create_task(client.ready())
+    async def _while_alive(self, work: Coroutine[Any, Any, _T]) -> _T:
+        """The result of ``work``, which needs the scheduler; a :class:`StartError` when that dies before."""
+        working = asyncio.create_task(work)
         gone = asyncio.create_task(self._scheduler.ended())
         try:
-            await asyncio.wait({said, gone}, return_when=asyncio.FIRST_COMPLETED)
-            if not said.done():
-                await asyncio.wait({said}, timeout=0.5)  # its last word may still be on the way
-            if not said.done():
+            await asyncio.wait({working, gone}, return_when=asyncio.FIRST_COMPLETED)
+            if not working.done():
+                await asyncio.wait({working}, timeout=LAST_WORD_SECONDS)
+            if not working.done():
                 raise StartError(f"the scheduler process ended while starting (exit code {self._scheduler.exit_code})")
-            return said.result()
+            return working.result()
         finally:
-            await _cancel(said, gone)
+            await _cancel(working, gone)
 
     def _begin(
-        self, source: ModelSource, assets: PromptAssets | None, ready: SchedulerReady, client: SchedulerClient
+        self,
+        model: ServedModel,
+        assets: PromptAssets | None,
+        config: ModelConfig,
+        ready: SchedulerReady,
+        client: SchedulerClient,
     ) -> Serving:
-        args = self._args
-        limits = Limits(ready.context_length, ready.vocab_size, args.allow_auto_truncate)
-        tokenizer = assets.tokenizer if assets else None
-        intake = Intake(tokenizer, assets.template if assets else None, limits)
-        name = args.served_model_name or source.name
-        metrics = Metrics(name, ready)
+        limits = Limits(ready.context_length, ready.vocab_size, self._args.allow_auto_truncate)
+        if assets is None:
+            intake = Intake(None, None, limits, config.eos_token_ids)
+        else:
+            intake = Intake(assets.tokenizer, assets.template, limits)
+        metrics = Metrics(model.name, ready)
         frontend = Frontend(intake, client, metrics)
-        model = ServedModel(name, str(source.path), args.tokenizer_path or str(source.path))
         self._dispatching = asyncio.create_task(client.run(frontend.dispatch))
         self.context.loaded = Serving(frontend, model, ready, metrics)
-        self.context.phase = Phase.READY
         return self.context.loaded
 
     def _announce(self, address: str, serving: Serving) -> None:
@@ -132,14 +149,14 @@ class Server:
         )
         sys.stdout.flush()
 
-    async def _serve(self, stopping: asyncio.Task[bool]) -> int:
+    async def _serve(self, stopping: asyncio.Task[bool], hurry: asyncio.Event) -> int:
         """Until asked to stop (0) or the scheduler is gone or its messages cannot be read (1)."""
         gone = asyncio.create_task(self._scheduler.ended())
         watched = {gone, stopping} | ({self._dispatching} if self._dispatching else set())
         try:
             await asyncio.wait(watched, return_when=asyncio.FIRST_COMPLETED)
             if stopping.done():
-                await self._drain()
+                await self._drain(hurry)
                 return 0
             self._fail()
             return 1
@@ -147,24 +164,25 @@ class Server:
             await _cancel(gone)
 
     def _fail(self) -> None:
-        """Tell everyone who waits, and the log, that the scheduler is gone."""
-        if self._dispatching is not None and self._dispatching.done() and not self._dispatching.cancelled():
-            logger.error("reading the scheduler's messages failed", exc_info=self._dispatching.exception())
+        """Tell everyone who waits, and the log, that the scheduler is lost."""
         reason = f"The scheduler process ended unexpectedly (exit code {self._scheduler.exit_code})."
-        logger.error(reason)
+        error = None
+        if self._dispatching is not None and self._dispatching.done():
+            reason, error = "The scheduler's messages cannot be read.", self._dispatching.exception()
+        logger.error(reason, exc_info=error)
         self.context.phase, self.context.failure = Phase.FAILED, reason
         if self.context.loaded is not None:
             self.context.loaded.frontend.fail(RequestError(reason, HTTPStatus.SERVICE_UNAVAILABLE))
 
-    async def _drain(self) -> None:
+    async def _drain(self, hurry: asyncio.Event) -> None:
         """Take no new requests; give the running ones time, then end them with what they have."""
         self.context.phase = Phase.STOPPING
         if self.context.loaded is None:
             return
         frontend = self.context.loaded.frontend
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(DRAIN_SECONDS):
-                await frontend.idle()
+        enough = [asyncio.create_task(frontend.idle()), asyncio.create_task(hurry.wait())]
+        await asyncio.wait(enough, timeout=DRAIN_SECONDS, return_when=asyncio.FIRST_COMPLETED)
+        await _cancel(*enough)
         frontend.abort(None)
 
     async def _close(self) -> None:
@@ -181,11 +199,29 @@ class Server:
             self._client.close()
 
 
+def _describe(args: ServerArgs, source: ModelSource, config: ModelConfig) -> ServedModel:
+    return ServedModel(
+        name=args.served_model_name or source.name,
+        path=args.model_path or source.name,
+        tokenizer_path=args.tokenizer_path or args.model_path or source.name,
+        model_type=config.model_type,
+        architectures=(config.architecture,),
+    )
+
+
 def _load_prompt(args: ServerArgs, source: ModelSource) -> PromptAssets | None:
     if args.skip_tokenizer_init:
         return None
     where = resolve_model(args.tokenizer_path, only="prompt") if args.tokenizer_path else source
     return load_prompt(where, args.chat_template)
+
+
+async def _warm_up(frontend: Frontend) -> None:
+    """One token, so that the first client does not pay for what is done once."""
+    try:
+        await probe(frontend)
+    except RequestError as error:
+        raise StartError(f"the first forward pass failed: {error.message}") from None
 
 
 async def _cancel(*tasks: asyncio.Task[object]) -> None:

@@ -69,6 +69,7 @@ class RequestOptions:
     fit_output: bool = False  # nobody asked for this many tokens: make max_new_tokens fit into the context
     namespace: str = ""
     priority: int = 0
+    log_metrics: bool = True
 
 
 class Intake:
@@ -116,6 +117,7 @@ class Intake:
             created=now,
             text_stream=self._text_stream(prompt_ids, sampling),
             streaming=options.streaming,
+            log_metrics=options.log_metrics,
         )
         message = NewRequest(
             uid=state.uid,

@@ -12,6 +12,8 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
+from tqdm import tqdm
+
 from backend.config import ServerArgs
 from backend.prompt.source import ModelSource
 
@@ -72,18 +74,19 @@ class SchedulerProcess:
         """See the child end: by itself within ``grace`` seconds, else by force. Removes the sockets' folder."""
         if self._process is not None:
             self._process.join(grace)
-            for end in (self._process.terminate, self._process.kill):
-                if self._process.is_alive():
-                    end()
-                    self._process.join(STOP_SECONDS)
+            self._process.kill()
+            self._process.join()
         shutil.rmtree(self._folder, ignore_errors=True)
 
 
 def _child_main(
     target: SchedulerTarget, args: ServerArgs, source: ModelSource, to_scheduler: str, from_scheduler: str
 ) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the server decides when to end
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    # Ctrl-C and service managers signal the whole group; the server decides when the scheduler ends.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    # Only this process shows progress; a lock between processes would be reported as leaked when this one is killed.
+    tqdm.set_lock(threading.RLock())
     threading.Thread(target=_die_with_parent, name="parent-watch", daemon=True).start()
     target(args, source, to_scheduler, from_scheduler)
 

@@ -40,6 +40,7 @@ class RequestState:
     created: float
     text_stream: TextStream | None = None  # None without a tokenizer
     streaming: bool = False
+    log_metrics: bool = True  # whether it counts in histograms and counters
     output_ids: list[int] = field(default_factory=list)
     text: str = ""  # grows only; holds nothing that may still change
     cached_tokens: int = 0

@@ -176,6 +176,11 @@ def run_vanishing_scheduler(args: ServerArgs, source: ModelSource, to_scheduler:
     os._exit(5)
 
 
+def run_sleeping_scheduler(args: ServerArgs, source: ModelSource, to_scheduler: str, from_scheduler: str) -> None:
+    """A scheduler that loads for ever."""
+    threading.Event().wait()
+
+
 class FakeSchedulerThread:
     """The fake in a thread of the test's process, so that the test can look at its state."""
 

@@ -163,6 +163,12 @@ async def test_aborted_requests_are_counted(backend: Backend) -> None:
     assert (await samples(backend))["sglang:num_aborted_requests_total"] == 1
 
 
+async def test_probes_do_not_count(backend: Backend) -> None:
+    await backend.http.get("/health_generate")
+    found = await samples(backend)
+    assert found["sglang:num_requests_total.false"] == found["sglang:time_to_first_token_seconds_count.false"] == 0
+
+
 async def test_gauges_without_labels(backend: Backend) -> None:
     lines = (await backend.http.get("/metrics?labels=none")).text.splitlines()
     values = dict(line.split() for line in lines if not line.startswith("#"))

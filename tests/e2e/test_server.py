@@ -1,0 +1,105 @@
+"""The real backend on the default model: ``launch_server`` as users start it."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+
+import httpx
+import openai
+import pytest
+
+from tests.e2e.processes import Process, Processes, free_port
+
+START_SECONDS = 110
+QUESTION = [{"role": "user", "content": "What is the capital of France?"}]
+MODEL = "SmolLM2-135M-Instruct"
+
+
+@pytest.fixture(scope="module")
+def server(processes: Processes) -> Iterator[Process]:
+    started = processes.python(
+        "server", "backend.launch_server", "--cpu-threads", "1", "--max-total-tokens", "8192", port=free_port()
+    )
+    started.wait_ready("/health", START_SECONDS)
+    yield started
+    started.stop()
+
+
+@pytest.fixture
+def http(server: Process) -> Iterator[httpx.Client]:
+    with httpx.Client(base_url=server.url, timeout=60, trust_env=False) as client:
+        yield client
+
+
+@pytest.fixture
+def sdk(server: Process) -> Iterator[openai.OpenAI]:
+    with openai.OpenAI(base_url=f"{server.url}/v1", api_key="none", max_retries=0) as client:
+        yield client
+
+
+def test_chat_knows_the_capital_of_france(sdk: openai.OpenAI) -> None:
+    answer = sdk.chat.completions.create(model=MODEL, messages=QUESTION, temperature=0, max_tokens=24)
+    assert "Paris" in (answer.choices[0].message.content or "")
+    assert answer.choices[0].finish_reason == "stop"
+
+
+def test_a_stream_says_the_same(sdk: openai.OpenAI) -> None:
+    whole = sdk.chat.completions.create(model=MODEL, messages=QUESTION, temperature=0, max_tokens=24)
+    stream = sdk.chat.completions.create(model=MODEL, messages=QUESTION, temperature=0, max_tokens=24, stream=True)
+    pieces = [chunk.choices[0].delta.content or "" for chunk in stream]
+    assert "".join(pieces) == whole.choices[0].message.content
+    assert sum(map(bool, pieces)) > 3
+
+
+def test_a_repeated_prompt_is_cached(http: httpx.Client) -> None:
+    body = {"text": "Once upon a time there was a little fox who lived in the forest and" * 3}
+    body |= {"sampling_params": {"temperature": 0, "max_new_tokens": 4}}
+    first = http.post("/generate", json=body)
+    second = http.post("/generate", json=body)
+    assert int(second.headers["x-warmlane-cached-tokens"]) > 0
+    assert second.json()["meta_info"]["cached_tokens"] > first.json()["meta_info"]["cached_tokens"]
+    assert second.json()["text"] == first.json()["text"]
+
+
+def test_completions_continue_the_text(sdk: openai.OpenAI) -> None:
+    answer = sdk.completions.create(model=MODEL, prompt="The capital of France is", temperature=0, max_tokens=2)
+    assert answer.choices[0].text.startswith(" Paris")
+
+
+def test_stop_string_and_seed(http: httpx.Client) -> None:
+    sampling = {"temperature": 0.8, "sampling_seed": 3, "max_new_tokens": 20, "stop": ["."]}
+    body = {"text": "The sky is", "sampling_params": sampling}
+    first, second = (http.post("/generate", json=body).json() for _ in range(2))
+    assert first["text"] == second["text"]
+    assert "." not in first["text"]
+
+
+def test_leaving_and_asking_for_nothing_leave_nothing(http: httpx.Client) -> None:
+    long = {"text": "Tell me", "sampling_params": {"max_new_tokens": 2000, "ignore_eos": True}, "stream": True}
+    with http.stream("POST", "/generate", json=long) as response:
+        next(response.iter_lines())
+    nothing = http.post("/generate", json={"text": "Hello", "sampling_params": {"max_new_tokens": 0}}).json()
+    assert nothing["meta_info"]["finish_reason"] == {"type": "length", "length": 0}
+    assert http.post("/flush_cache?timeout=30").status_code == 200
+    assert http.get("/get_load").json()[0]["num_reqs"] == 0
+    gauges = dict(
+        line.split() for line in http.get("/metrics?labels=none").text.splitlines() if not line.startswith("#")
+    )
+    assert gauges["sglang:kv_available_tokens"] == gauges["sglang:max_total_num_tokens"]
+
+
+def test_information(http: httpx.Client) -> None:
+    info = http.get("/model_info").json()
+    assert (info["model_type"], info["architectures"]) == ("llama", ["LlamaForCausalLM"])
+    assert http.get("/health_generate").status_code == 200
+
+
+def test_a_signal_to_the_whole_group_stops_it_cleanly(processes: Processes) -> None:
+    server = processes.python("stopped", "backend.launch_server", "--cpu-threads", "1", port=free_port())
+    server.wait_ready("/health", START_SECONDS)
+    os.killpg(server.popen.pid, signal.SIGTERM)
+    assert server.popen.wait(30) == 0
+    assert "leaked" not in server.log()
+    assert "Traceback" not in server.log()
