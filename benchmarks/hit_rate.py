@@ -101,9 +101,7 @@ def main() -> None:
         results = [measure(policy, backends, args) for policy in args.policies]
     workload = f"{args.conversations} conversations x {args.turns} turns, {args.concurrency} at a time"
     print(f"\n{workload}, {args.backends} backends")
-    print(
-        f"possible: {results[0].repeated_tokens / results[0].prompt_tokens:.3f} (every turn finds the whole one before it)"
-    )
+    print(f"possible: {results[0].repeated_tokens / results[0].prompt_tokens:.3f} (all of the turn before)")
     print(f"{'policy':<16}{'hit rate':>10}{'prompt tokens':>15}{'cached':>10}{'TTFT p50 ms':>13}{'seconds':>9}")
     for each in results:
         median = statistics.median(each.ttft_ms)
