@@ -36,7 +36,7 @@ STREAMS = accepted(
 
 WARMUPS = accepted(
     "server",
-    "there is no warm-up pass",
+    "one short request warms the server up",
     text("--warmups"),
 )
 

@@ -73,7 +73,7 @@ SERVER = works(
     integer(
         "--max-body-bytes", default=64 * 1024 * 1024, check=AT_LEAST_ONE, help="largest request body", sources=OURS
     ),
-    switch("--skip-server-warmup", state=State.ACCEPTED, reason="there is no warm-up pass to skip"),
+    switch("--skip-server-warmup", help="be ready before the first forward pass has run"),
     switch("--allow-auto-truncate", help="cut over-long prompts instead of refusing them"),
 )
 
