@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 from random import Random
 
 from aiohttp import web
@@ -33,6 +34,7 @@ log = logging.getLogger(__name__)
 
 KEEP_ALIVE_SECONDS = 75.0
 BACKLOG = 4096
+CUT_SECONDS = 0.1  # draining comes before; aiohttp takes 0 for no limit
 
 
 class Router:
@@ -111,13 +113,17 @@ class Router:
             handler_cancellation=True,  # a client that leaves cancels the request, also before its first token
             auto_decompress=False,
             keepalive_timeout=KEEP_ALIVE_SECONDS,
-            shutdown_timeout=0,  # draining comes before
+            shutdown_timeout=CUT_SECONDS,
             max_line_size=MAX_HEADER_BYTES,
             max_field_size=MAX_HEADER_BYTES,
         )
         self._runners.append(runner)
         await runner.setup()
-        await web.TCPSite(runner, host, port, backlog=BACKLOG).start()
+        try:
+            await web.TCPSite(runner, host, port, backlog=BACKLOG).start()
+        except OSError as error:
+            reason = os.strerror(error.errno) if error.errno and error.errno > 0 else error.strerror
+            raise OSError(error.errno, f"cannot listen on {host}:{port}: {reason}") from error
         return int(runner.addresses[0][1])
 
     def _worker_came(self, worker: Worker) -> None:

@@ -42,13 +42,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     try:
         _run(config)
     except OSError as error:
-        _fail(1, f"cannot listen: {error.strerror or error}")
+        _fail(1, error.strerror or str(error))
     except LocalBackendError as error:
         _fail(1, str(error))
 
 
 def _run(config: RouterConfig) -> None:
-    prompt_text = load_prompt_text(config) if config.model_path and config.router_hosts else PromptText()
+    knows_model = config.model_path is not None or not config.router_hosts
+    prompt_text = load_prompt_text(config) if knows_model else PromptText()
     try:
         import uvloop
     except ImportError:  # not on this platform

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from backend.prompt import ModelError, TemplateError, load_prompt, resolve_model
@@ -13,9 +14,26 @@ from router.conversation import conversation_bytes
 log = logging.getLogger(__name__)
 
 Render = Callable[..., str]  # ChatTemplate.render
-BYTES_PER_TOKEN = 4.0  # of a model whose answers have not told better yet
 _MAX_MODELS = 256
-_WEIGHT = 0.1  # of one answer in the running average
+_REMEMBERED_BYTES = 2**20  # of texts whose length in tokens is known
+
+
+@dataclass(slots=True)
+class _Scale:
+    """Bytes and tokens of the texts of one model, starting with a guess of four bytes a token.
+
+    Sums, so that long texts count most: in a short one the template's own words hide the ratio.
+    """
+
+    text_bytes: float = 4096.0
+    tokens: float = 1024.0
+
+    def add(self, text_bytes: int, tokens: int) -> None:
+        self.text_bytes += text_bytes
+        self.tokens += tokens
+        if self.text_bytes > _REMEMBERED_BYTES:
+            self.text_bytes /= 2
+            self.tokens /= 2
 
 
 class PromptText:
@@ -23,7 +41,8 @@ class PromptText:
 
     def __init__(self, render: Render | None = None) -> None:
         self._render = render
-        self._bytes_per_token: dict[str, float] = {}
+        self._scales: dict[str, _Scale] = {}
+        self._unseen = _Scale()
 
     def chat(self, messages: Sequence[Any], tools: Any, arguments: Mapping[str, Any], continues: bool) -> bytes:
         """The conversation as the backend will see it. ``continues``: the model goes on with the last message."""
@@ -41,17 +60,13 @@ class PromptText:
 
     def tokens(self, model: str, text: bytes) -> int:
         """How many tokens ``text`` has, as far as the answers of ``model`` have shown."""
-        return round(len(text) / self._bytes_per_token.get(model, BYTES_PER_TOKEN))
+        scale = self._scales.get(model, self._unseen)
+        return round(len(text) * scale.tokens / scale.text_bytes)
 
     def learn(self, model: str, text_bytes: int, prompt_tokens: int) -> None:
         """An answer told the exact ``prompt_tokens`` of a text."""
-        if not text_bytes or not prompt_tokens:
-            return
-        seen = text_bytes / prompt_tokens
-        known = self._bytes_per_token.get(model)
-        if known is None and len(self._bytes_per_token) >= _MAX_MODELS:
-            return
-        self._bytes_per_token[model] = seen if known is None else known + _WEIGHT * (seen - known)
+        if text_bytes and prompt_tokens and (model in self._scales or len(self._scales) < _MAX_MODELS):
+            self._scales.setdefault(model, _Scale()).add(text_bytes, prompt_tokens)
 
 
 def load_prompt_text(config: RouterConfig) -> PromptText:

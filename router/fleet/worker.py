@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import uuid
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -9,6 +10,8 @@ from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+_HOST = re.compile(r"[\w.:%-]+")
 
 
 class Health(StrEnum):
@@ -19,18 +22,17 @@ class Health(StrEnum):
 
 def worker_url(text: str) -> str:
     """``HOST:PORT`` or ``http(s)://HOST[:PORT]`` as a normal URL without a trailing slash. Raises ``ValueError``."""
-    whole = text if "://" in text else f"http://{text}"
-    parts = urlsplit(whole)
-    if parts.scheme not in ("http", "https"):
-        raise ValueError(f"worker {text!r} must be HOST:PORT, http://HOST:PORT or https://HOST:PORT")
+    wrong = ValueError(f"worker {text!r} must be HOST:PORT, http://HOST:PORT or https://HOST:PORT")
     try:
+        parts = urlsplit(text if "://" in text else f"http://{text}")
         port = parts.port
     except ValueError:
-        raise ValueError(f"worker {text!r} has a port that is no number between 0 and 65535") from None
-    if not parts.hostname or (port is None and "://" not in text):
-        raise ValueError(f"worker {text!r} must be HOST:PORT, http://HOST:PORT or https://HOST:PORT")
-    if "@" in parts.netloc or parts.path not in ("", "/") or parts.query or parts.fragment:
-        raise ValueError(f"worker {text!r} must be an address alone, without user, path or query")
+        raise wrong from None
+    if parts.scheme not in ("http", "https") or not parts.hostname or (port is None and "://" not in text):
+        raise wrong
+    alone = parts.path in ("", "/") and not (parts.query or parts.fragment or "@" in parts.netloc)
+    if not alone or not _HOST.fullmatch(parts.hostname):
+        raise wrong
     host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
     return f"{parts.scheme}://{host}:{port or (443 if parts.scheme == 'https' else 80)}"
 

@@ -83,7 +83,7 @@ class FakeBackend:
             app.router.add_post(path, self._inference)
         app.router.add_route("*", "/{path:.*}", self._echo)
         self._runner = web.AppRunner(
-            app, access_log=None, handler_cancellation=True, auto_decompress=False, shutdown_timeout=0
+            app, access_log=None, handler_cancellation=True, auto_decompress=False, shutdown_timeout=0.1
         )
         await self._runner.setup()
         site = web.TCPSite(self._runner, "127.0.0.1", port or self.port)

@@ -106,6 +106,13 @@ def test_a_conversation_that_the_template_refuses_is_placed_by_its_plain_form():
 def test_bytes_per_token_follow_what_answers_tell():
     prompt_text = PromptText()
     for _ in range(100):
-        prompt_text.learn("m", text_bytes=300, prompt_tokens=100)
-    assert prompt_text.tokens("m", b"x" * 300) == 100
-    assert prompt_text.tokens("unseen", b"x" * 300) == 75
+        prompt_text.learn("m", text_bytes=30_000, prompt_tokens=10_000)
+    assert prompt_text.tokens("m", b"x" * 3000) == pytest.approx(1000, rel=0.01)
+    assert prompt_text.tokens("unseen", b"x" * 4000) == 1000
+
+
+def test_a_short_answer_teaches_little():
+    """The template's own words are most of its prompt."""
+    prompt_text = PromptText()
+    prompt_text.learn("m", text_bytes=40, prompt_tokens=40)
+    assert prompt_text.tokens("m", b"x" * 4000) == pytest.approx(1000, rel=0.05)

@@ -67,9 +67,11 @@ def test_addresses_are_normalised(text, url):
     assert worker_url(text) == url
 
 
-@pytest.mark.parametrize(
-    "text", ["host", "grpc://h:1", "http://h:1/path", "http://u:p@h:1", "h:x", "h:70000", "", ":1"]
-)
+WRONG = ["host", "grpc://h:1", "http://h:1/path", "http://u:p@h:1", "u@h:1", "h:x", "h:70000", "h:1?x", "", ":1"]
+WRONG += ["[h:1", "a b:1"]
+
+
+@pytest.mark.parametrize("text", WRONG)
 def test_what_is_no_address_is_named_in_the_error(text):
     with pytest.raises(ValueError, match="worker"):
         worker_url(text)

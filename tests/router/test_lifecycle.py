@@ -76,7 +76,7 @@ async def test_metrics_are_also_on_their_own_port():
 
 async def test_a_port_that_is_taken_is_an_error_and_leaves_nothing_open():
     async with running() as fleet:
-        with pytest.raises(OSError, match="address already in use"):
+        with pytest.raises(OSError, match="Address already in use"):
             async with running(port=fleet.router.port):
                 pass
 

@@ -46,15 +46,22 @@ async def test_predicted_and_actual_cached_tokens_are_compared(tells, stream):
         assert predicted == pytest.approx(actual, rel=0.15)
 
 
-async def test_a_backend_that_lost_its_cache_is_believed():
-    """The index is trimmed by what the answer says, without any event from the backend."""
-    async with running(FakeBackend()) as fleet:
+@pytest.mark.parametrize("tells", ["head", "usage"])
+async def test_the_policy_is_told_what_a_backend_had_cached(tells, monkeypatch):
+    """Also when it lost its cache: no event of the backend is needed."""
+    told: list[tuple[str, int]] = []
+
+    def observe(_request, worker, cached_tokens, _now):
+        told.append((worker, cached_tokens))
+
+    async with running(FakeBackend(tells=tells)) as fleet:
         (backend,) = fleet.backends
-        await converse(fleet, conversations=1, turns=3)
-        before = fleet.router.policy.stats()["prefix_tree_trims"]
+        monkeypatch.setattr(fleet.router.policy, "observe", observe)
+        await converse(fleet, conversations=1, turns=2)
         backend.prompts.clear()
         await converse(fleet, conversations=1, turns=1)
-        assert fleet.router.policy.stats()["prefix_tree_trims"] == before + 1
+        assert [worker for worker, _ in told] == [backend.url] * 3
+        assert [cached > 500 for _, cached in told] == [False, True, False]
 
 
 async def test_the_time_to_first_token_is_measured_and_teaches_the_speed():
@@ -85,10 +92,3 @@ async def test_requests_in_flight_count_as_load_until_they_end():
         for answer in answers:
             await answer.read()
         assert fleet.leases() == 0
-
-
-async def test_bytes_per_token_are_learned_from_answers():
-    async with running(FakeBackend()) as fleet:
-        await converse(fleet, conversations=2, turns=2)
-        learned = fleet.router.placement.prompt_text.tokens("fake-model", b"x" * 4000)
-        assert learned == pytest.approx(1000, rel=0.1)

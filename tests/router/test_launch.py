@@ -1,0 +1,102 @@
+"""The command itself, as a process of its own, in front of a backend in this one."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import aiohttp
+
+from router.local import free_ports
+from tests.router.conftest import chat
+from tests.router.fake_backend import FakeBackend
+from tests.router.test_local import answers
+
+
+@asynccontextmanager
+async def launched(*flags: str) -> AsyncIterator[tuple[asyncio.subprocess.Process, str]]:
+    (port,) = free_ports(1)
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "router.launch_router", "--host", "127.0.0.1", "--router-port", str(port), *flags),
+        stderr=asyncio.subprocess.PIPE,
+    )
+    try:
+        yield process, f"http://127.0.0.1:{port}"
+    finally:
+        if process.returncode is None:
+            process.kill()
+        await process.wait()
+
+
+async def test_it_serves_and_after_sigterm_finishes_what_is_under_way():
+    backend = await FakeBackend().start()
+    try:
+        async with (
+            launched("--router-hosts", f"127.0.0.1:{backend.port}") as (process, url),
+            aiohttp.ClientSession(url) as client,
+        ):
+            await answers(url, True)
+            backend.may_go_on.clear()
+            async with client.post("/v1/chat/completions", json=chat("hi", stream=True)) as answer:
+                await answer.content.readany()
+                process.send_signal(signal.SIGTERM)
+                await answers(url, False)
+                assert process.returncode is None
+                backend.may_go_on.set()
+                assert (await answer.read()).endswith(b"[DONE]\n\n")
+            assert await asyncio.wait_for(process.wait(), 10) == 0
+    finally:
+        await backend.stop()
+
+
+async def test_a_second_signal_does_not_wait():
+    backend = await FakeBackend().start()
+    backend.may_answer.clear()
+    try:
+        async with (
+            launched("--router-hosts", f"127.0.0.1:{backend.port}") as (process, url),
+            aiohttp.ClientSession(url) as client,
+        ):
+            await answers(url, True)
+            asking = asyncio.create_task(client.post("/v1/chat/completions", json=chat("hi")))
+            await backend.until(lambda: backend.running == 1)
+            process.send_signal(signal.SIGINT)
+            await answers(url, False)
+            process.send_signal(signal.SIGINT)
+            assert await asyncio.wait_for(process.wait(), 10) == 0
+            await backend.until(lambda: backend.abandoned == 1)
+            await asyncio.gather(asking, return_exceptions=True)
+    finally:
+        await backend.stop()
+
+
+async def test_a_port_that_is_taken_is_one_line_and_status_1():
+    backend = await FakeBackend().start()
+    try:
+        flags = ("--router-hosts", f"127.0.0.1:{backend.port}", "--port", str(backend.port), "--log-level", "error")
+        async with launched(*flags) as (process, _):
+            _, error = await process.communicate()
+        assert process.returncode == 1
+        assert error == b"launch_router: error: cannot listen on 127.0.0.1:%d: Address already in use\n" % backend.port
+    finally:
+        await backend.stop()
+
+
+async def test_a_template_that_cannot_be_had_is_one_warning():
+    backend = await FakeBackend().start()
+    try:
+        async with launched("--router-hosts", f"127.0.0.1:{backend.port}", "--model-path", "/no/such") as (
+            process,
+            url,
+        ):
+            await answers(url, True)
+            process.terminate()
+            _, error = await process.communicate()
+        assert process.returncode == 0
+        assert error.count(b"WARNING") == 1
+        assert b"/no/such" in error
+    finally:
+        await backend.stop()
