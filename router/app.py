@@ -69,7 +69,7 @@ class Router:
             await self.stop()
             raise
         for host in config.router_hosts:
-            self.registry.add(WorkerSpec(url=host))
+            self.registry.add(WorkerSpec(url=host, api_key=config.api_key))  # as SGLang's router does
 
     async def drain(self) -> None:
         """Tell probes first, then take no new requests and let those under way finish, within the grace period."""

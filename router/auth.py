@@ -22,7 +22,7 @@ class Auth:
 
     def check(self, request: web.Request) -> None:
         """Raise :class:`Refusal` (401) unless the request carries the key, where one is needed."""
-        if self._api_key is None or request.path in PROBES:
+        if self._api_key is None or (request.path in PROBES and request.method in ("GET", "HEAD")):
             return
         if not (_bears(request, self._api_key) or (self._admin_api_key and _bears(request, self._admin_api_key))):
             raise Refusal(401, "A valid API key is needed (Authorization: Bearer KEY).", code="invalid_api_key")

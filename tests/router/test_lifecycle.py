@@ -126,3 +126,16 @@ async def test_odd_types_are_left_to_the_backend(body):
         async with fleet.client.post("/v1/chat/completions", json=body) as answer:
             assert answer.status == 200
         assert len(fleet.backends[0].received) == 1
+
+
+async def test_a_defect_of_the_router_is_a_500_without_a_traceback(monkeypatch):
+    async with running(FakeBackend()) as fleet:
+
+        def choose(*_arguments):
+            raise RuntimeError("a secret detail")
+
+        monkeypatch.setattr(fleet.router.policy, "choose", choose)
+        async with fleet.client.post("/v1/chat/completions", json=chat("hi")) as answer:
+            assert answer.status == 500
+            assert "secret" not in await answer.text()
+        assert fleet.leases() == 0

@@ -1,0 +1,120 @@
+"""One attempt at one worker: book, send, wait for the first byte, relay, settle."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import dataclass, field
+
+from aiohttp import web
+
+from policies.policy import Decision
+from router.answer_tail import Tail, cached_at_head
+from router.body import Facts
+from router.fleet.worker import Worker
+from router.headers import to_client
+from router.metrics import Metrics
+from router.placement import Booking, Placement
+from router.relay import Cut, relay
+from router.retry import RETRIABLE_STATUSES, Failure
+from router.upstream import Answer, Outgoing, Upstream, UpstreamError
+
+SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
+KEPT_ANSWER_BYTES = 256 * 1024  # of a 5xx that may yet be the last word
+
+
+@dataclass(slots=True)
+class Visit:
+    """What is known of one client request while it is served."""
+
+    request: web.Request
+    started: float  # in now_seconds()
+    deadline: float | None  # in seconds of the event loop's clock
+    id_name: str
+    id_value: str
+    facts: Facts = field(default_factory=Facts)
+    kept: web.Response | None = None  # the last 5xx of a worker, relayed when no other attempt does better
+
+    @property
+    def expired(self) -> bool:
+        return self.deadline is not None and asyncio.get_running_loop().time() >= self.deadline
+
+    @property
+    def replayable(self) -> bool:
+        """May the request be sent to a second worker although a first one may have begun to work on it?"""
+        return self.facts.inference or self.request.method in SAFE_METHODS
+
+
+class Exchange:
+    """Sends requests to workers that were chosen for them."""
+
+    def __init__(
+        self, placement: Placement, upstream: Upstream, metrics: Metrics, suspect: Callable[[Worker], None]
+    ) -> None:
+        self._placement = placement
+        self._upstream = upstream
+        self._metrics = metrics
+        self._suspect = suspect
+
+    async def attempt(self, visit: Visit, worker: Worker, decision: Decision, outgoing: Outgoing) -> web.StreamResponse:
+        """Send to ``worker`` and relay its answer. Raises UpstreamError as long as the client has seen nothing."""
+        now = now_seconds()
+        with self._placement.book(visit.facts.route, decision, now) as booking:
+            booking.record(now)
+            try:
+                response = await self._exchange(visit, worker, outgoing, booking)
+            except UpstreamError as error:
+                booking.outcome = error.failure.value
+                raise
+            except Cut:
+                booking.outcome = "cut"
+                self._suspect(worker)
+                raise
+            booking.outcome = "ok" if response.status < 400 else "client_error" if response.status < 500 else "status"
+            return response
+
+    async def _exchange(self, visit: Visit, worker: Worker, outgoing: Outgoing, booking: Booking) -> web.StreamResponse:
+        answer, first_byte_by = await self._upstream.send(worker, outgoing, visit.deadline)
+        with closing(answer):
+            good = answer.status < 400
+            cached = cached_at_head(answer.headers) if good else None
+            if cached is not None:  # this head came with the first token
+                self._first_token(visit, booking, cached, good)
+            await answer.peek(first_byte_by)
+            await self._reject_bad(visit, answer)
+            if cached is None:
+                self._first_token(visit, booking, None, good and visit.facts.stream)
+            tail = Tail()
+            headers = to_client(answer.headers, visit.id_name, visit.id_value)
+            response = await relay(visit.request, answer, headers, tail)
+            if good and visit.facts.inference:
+                booking.finished(tail, now_seconds())
+            return response
+
+    def _first_token(self, visit: Visit, booking: Booking, cached: int | None, timed: bool) -> None:
+        """``timed``: what came is the first token, not a whole answer or an error."""
+        now = now_seconds()
+        booking.first_token(now, cached, teach=timed)
+        if timed:
+            self._metrics.ttft.labels(self._metrics.model_label(visit.facts.model)).observe(now - visit.started)
+
+    async def _reject_bad(self, visit: Visit, answer: Answer) -> None:
+        """Raise UpstreamError for an answer that another worker may better; keep a 5xx in case none does."""
+        if visit.facts.inference and answer.status < 300 and answer.complete and not answer.first:
+            raise UpstreamError(Failure.EMPTY, "an answer without a byte")
+        if not visit.replayable or answer.status not in RETRIABLE_STATUSES:
+            return
+        body = answer.first
+        while not answer.complete and len(body) <= KEPT_ANSWER_BYTES:
+            body += await answer.read()
+        if answer.complete:
+            headers = to_client(answer.headers, visit.id_name, visit.id_value)
+            visit.kept = web.Response(status=answer.status, reason=answer.reason, headers=headers, body=body)
+        raise UpstreamError(Failure.STATUS, f"status {answer.status}", answer.status)
+
+
+def now_seconds() -> float:
+    """Finer than the event loop's clock, which stands still within a turn."""
+    return time.monotonic()
