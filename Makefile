@@ -26,7 +26,7 @@ lint: install
 	$(BIN)/mypy backend
 
 bench: install
-	$(BIN)/python -m benchmarks.multi_turn $(ARGS)
+	$(BIN)/python -m benchmarks.hit_rate $(ARGS)
 
 flags: install
 	$(BIN)/python docs/generate_flags.py
