@@ -16,6 +16,8 @@ from backend.frontend.errors import RequestError
 
 logger = logging.getLogger(__name__)
 
+CLIENT_CLOSED_REQUEST = 499  # nginx's number
+
 # Probes and scrapers have no key.
 OPEN_PATHS = frozenset({"/health", "/health_generate", "/ready", "/ping", "/liveness", "/metrics"})
 
@@ -67,7 +69,7 @@ async def _errors_as_json(request: web.Request, handler: Handler) -> web.StreamR
             response.headers["Allow"] = error.headers["Allow"]
         return response
     except ConnectionError:
-        raise  # the client is gone: there is nobody to tell
+        return web.Response(status=CLIENT_CLOSED_REQUEST)  # the client is gone: nobody reads this
     except Exception:
         logger.exception("%s %s failed", request.method, request.path)
         failed = RequestError("Internal error; the server's log says more.", HTTPStatus.INTERNAL_SERVER_ERROR)

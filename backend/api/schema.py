@@ -7,7 +7,6 @@ from typing import Any, Self
 
 import msgspec
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
-from pydantic_core import ErrorDetails
 
 from backend.api.errors import SchemaError, unsupported
 
@@ -99,8 +98,8 @@ def refuse_not_yet(data: Mapping[str, Any], *tables: Harmless) -> None:
 def _explain(error: ValidationError, where: str) -> SchemaError:
     """One line about the field that is wrong first; the branches of a union are told together."""
     details = error.errors(include_url=False, include_context=False)
-    field = _path(details[0])[:1]
-    same = [each for each in details if _path(each)[:1] == field]
+    field = details[0]["loc"][:1]
+    same = [each for each in details if each["loc"][:1] == field]
     reasons = list(dict.fromkeys(each["msg"] for each in same))
     name = ".".join(filter(None, [where, *map(str, field)]))
     if details[0]["type"] == "missing":
@@ -108,10 +107,6 @@ def _explain(error: ValidationError, where: str) -> SchemaError:
     # A union's branches fail at different depths; the shallowest one holds the value as the client wrote it.
     value = min(same, key=lambda each: len(each["loc"]))["input"]
     return SchemaError(f"{name}: {' or '.join(reasons)}, got {_shown(value)}", param=name)
-
-
-def _path(detail: ErrorDetails) -> tuple[int | str, ...]:
-    return detail["loc"]
 
 
 def _shown(value: Any) -> str:

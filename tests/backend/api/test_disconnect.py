@@ -7,7 +7,12 @@ import json
 from collections.abc import Callable
 
 import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestClient, TestServer
 
+from backend.api.app import create_app
+from backend.api.context import ServerContext
+from backend.config import ServerArgs
 from tests.backend.api.conftest import MODEL, Backend
 from tests.backend.byte_tokenizer import ByteTokenizer
 from tests.backend.fake_scheduler import SILENT_TOKEN, STUCK_TOKEN
@@ -61,6 +66,17 @@ async def test_leaving_one_does_not_touch_the_others(backend: Backend) -> None:
     await until(lambda: backend.frontend.unfinished == 1, "the first request to be aborted")
     await backend.http.post("/abort_request", json={"rid": "stay"})
     assert (await stay).json()["text"] == "a"
+
+
+async def test_a_write_to_a_client_that_left_is_no_error_of_ours(caplog: pytest.LogCaptureFixture) -> None:
+    async def write(request: web.Request) -> web.Response:
+        raise ConnectionResetError("Cannot write to closing transport")
+
+    app = create_app(ServerContext(ServerArgs()))
+    app.router.add_get("/write", write)
+    async with TestClient(TestServer(app)) as client:
+        assert (await client.get("/write")).status == 499
+    assert [record for record in caplog.records if record.levelname == "ERROR"] == []
 
 
 async def test_the_head_of_a_whole_answer_leaves_with_the_first_token(backend: Backend) -> None:
