@@ -15,6 +15,10 @@ log = logging.getLogger("router")
 
 LINE_SECONDS = 10.0  # between lines when stderr is no terminal
 
+EXAMPLE = (
+    '{"messages": [{"role": "user", "content": "What is the capital of France?"}], "temperature": 0, "max_tokens": 32}'
+)
+
 
 class Progress:
     """One line that is rewritten in place on a terminal, else a line now and then."""
@@ -56,7 +60,7 @@ def announce(router: Router) -> None:
     sys.stdout.write(
         f"\nReady: {address}  ({config.local_backends} local backends, policy {config.policy}). Try:\n\n"
         f"  curl {address}/v1/chat/completions -H 'Content-Type: application/json' \\\n"
-        '    -d \'{"messages": [{"role": "user", "content": "What is the capital of France?"}], "max_tokens": 32}\'\n\n'
+        f"    -d '{EXAMPLE}'\n\n"
         f"  curl {address}/metrics\n\nCtrl-C stops everything.\n"
     )
     sys.stdout.flush()
