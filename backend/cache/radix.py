@@ -16,6 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from backend.cache.events import CacheLog
 from backend.cache.pages import Pages
 
 Tokens = NDArray[np.int32]
@@ -59,6 +60,7 @@ class RadixCache:
         self._nodes = 0
         self._leaves: list[tuple[int, int, Node]] = []  # heap of (last_used, entry number, node); entries may be stale
         self._entries = 0
+        self.log: CacheLog | None = None  # notes what is stored and removed, when somebody wants to know
 
     # -- lookup -----------------------------------------------------------------------------------------------------
 
@@ -99,6 +101,8 @@ class RadixCache:
         self.cached_pages += len(node.pages)
         self.evictable_pages += len(node.pages)
         self._offer(node)
+        if self.log is not None:
+            self.log.stored(int(match.pages[-1]) if have else None, node.key, node.pages, namespace)
         return Match(node, np.concatenate((match.pages, node.pages)))
 
     def lock(self, node: Node) -> None:
@@ -134,7 +138,10 @@ class RadixCache:
 
     def reset(self) -> Pages:
         """Forget everything that is not locked; returns the pages."""
-        return self.evict(self.evictable_pages)
+        pages = self.evict(self.evictable_pages)
+        if self.log is not None and not self.cached_pages:
+            self.log.cleared()
+        return pages
 
     def all_pages(self) -> Pages:
         """Every page the tree owns, for invariant checks."""
@@ -213,6 +220,8 @@ class RadixCache:
         self._nodes -= 1
         self.cached_pages -= len(node.pages)
         self.evictable_pages -= len(node.pages)
+        if self.log is not None:
+            self.log.removed(node.pages)
         if parent.parent is not None:
             self._offer(parent)
         elif not parent.children:

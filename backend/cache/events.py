@@ -1,0 +1,137 @@
+"""What the prefix cache did, told as KV events: blocks stored, blocks removed, everything cleared.
+
+The radix tree notes its changes in a :class:`CacheLog`, which costs the step an append. :class:`BlockEvents` turns them
+into events somewhere else: a block is one page, known by a hash of its tokens and of all blocks before it. The events
+are SGLang's and vLLM's, in the array encoding (``["BlockStored", hashes, parent, ...]``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+import msgspec
+import numpy as np
+import xxhash
+from numpy.typing import NDArray
+
+from backend.cache.pages import Pages
+
+MEDIUM = "GPU"  # the word for the tier that is computed on, also where that is a CPU
+_POSITIVE = 2**63 - 1  # consumers read signed or unsigned 64 bits; these fit both
+
+
+class BlockStored(msgspec.Struct, array_like=True, tag=True):
+    """``token_ids`` fill ``block_hashes`` blocks of ``block_size`` each, which follow ``parent_block_hash``."""
+
+    block_hashes: list[int]
+    parent_block_hash: int | None
+    token_ids: list[int]
+    block_size: int
+    lora_id: int | None = None
+    medium: str | None = MEDIUM
+    lora_name: str | None = None
+    extra_keys: list[list[str] | None] | None = None  # one entry a block; salts stand in a prompt's first block
+
+
+class BlockRemoved(msgspec.Struct, array_like=True, tag=True):
+    block_hashes: list[int]
+    medium: str | None = MEDIUM
+
+
+class AllBlocksCleared(msgspec.Struct, array_like=True, tag=True):
+    pass
+
+
+Event = BlockStored | BlockRemoved | AllBlocksCleared
+
+
+class Stored(NamedTuple):
+    """``tokens`` (whole pages) are cached in ``pages``, after ``parent`` (None: from the start)."""
+
+    parent: int | None
+    tokens: NDArray[np.int32]
+    pages: Pages
+    namespace: str
+
+
+class Removed(NamedTuple):
+    pages: Pages
+
+
+class Cleared(NamedTuple):
+    pass
+
+
+Change = Stored | Removed | Cleared
+
+
+class CacheLog:
+    """The changes of a radix tree since the last :meth:`take`, with the tree's own arrays: nobody writes to those."""
+
+    def __init__(self) -> None:
+        self._changes: list[Change] = []
+
+    def stored(self, parent: int | None, tokens: NDArray[np.int32], pages: Pages, namespace: str) -> None:
+        self._changes.append(Stored(parent, tokens, pages, namespace))
+
+    def removed(self, pages: Pages) -> None:
+        self._changes.append(Removed(pages))
+
+    def cleared(self) -> None:
+        """The tree is empty, so nothing that came before matters."""
+        self._changes = [Cleared()]
+
+    def take(self) -> list[Change]:
+        changes, self._changes = self._changes, []
+        return changes
+
+
+class BlockEvents:
+    """Gives each cached page its block hash and writes changes as events. Changes must come in order, all of them."""
+
+    def __init__(self, page_size: int) -> None:
+        self._page_size = page_size
+        self._hashes: dict[int, int] = {}  # page -> hash of its block
+
+    def events(self, changes: Iterable[Change]) -> list[Event]:
+        return [self._event(change) for change in changes]
+
+    def _event(self, change: Change) -> Event:
+        if isinstance(change, Stored):
+            return self._stored(change)
+        if isinstance(change, Removed):
+            return BlockRemoved([self._hashes.pop(page) for page in change.pages.tolist()])
+        self._hashes.clear()
+        return AllBlocksCleared()
+
+    def _stored(self, change: Stored) -> BlockStored:
+        parent = None if change.parent is None else self._hashes[change.parent]
+        salts = _salts(change.namespace)
+        chain = root_hash(change.namespace) if parent is None else parent
+        hashes = []
+        for page, tokens in zip(change.pages.tolist(), change.tokens.reshape(-1, self._page_size), strict=True):
+            chain = chain_hash(chain, tokens)
+            self._hashes[page] = chain
+            hashes.append(chain)
+        extra = [salts, *[None] * (len(hashes) - 1)] if salts and parent is None else None
+        return BlockStored(hashes, parent, change.tokens.tolist(), self._page_size, extra_keys=extra)
+
+
+def root_hash(namespace: str) -> int:
+    """What a prompt's first block follows."""
+    return xxhash.xxh3_64_intdigest(namespace.encode()) & _POSITIVE
+
+
+def chain_hash(parent: int, tokens: NDArray[np.int32]) -> int:
+    """The hash of a block of ``tokens`` (int32) after ``parent``."""
+    return xxhash.xxh3_64_intdigest(tokens.tobytes(), seed=parent) & _POSITIVE
+
+
+def _salts(namespace: str) -> list[str]:
+    """The salt and the extra key that a request's namespace was made of (``LENGTH:salt`` and the key after it)."""
+    length, colon, rest = namespace.partition(":")
+    if not colon or not length.isdecimal():
+        return [namespace] if namespace else []
+    cut = int(length)
+    return [part for part in (rest[:cut], rest[cut:]) if part]
