@@ -65,6 +65,11 @@ class RateBook:
         known = [line.slope for line in self._lines.values() if line.count >= TRUSTED]
         return self._with(median(known)) if known else self._default
 
+    def known(self, worker: str) -> bool:
+        """Has ``worker`` shown enough to be judged by its own speed?"""
+        line = self._lines.get(worker)
+        return line is not None and line.count >= TRUSTED
+
     def forget(self, worker: str) -> None:
         self._lines.pop(worker, None)
 
