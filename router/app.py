@@ -15,19 +15,26 @@ from policies.cost.leases import LeaseBook
 from policies.cost.rates import RateBook
 from router.admin import Admin
 from router.auth import Auth
+from router.breaker import BreakerState
 from router.config import RouterConfig
 from router.errors import Refusal
+from router.exchange import now_seconds
 from router.fleet.health import HealthMonitor
 from router.fleet.registry import Registry
 from router.fleet.worker import Worker, WorkerSpec
 from router.fleet_info import FleetInfo
 from router.gateway import Gateway
+from router.guards import Guards
 from router.inflight import Inflight
 from router.metrics import Metrics
 from router.placement import Placement
 from router.probes import Probes
 from router.prompt_text import PromptText
+from router.protection import Protection
 from router.relay import SERVER, break_off_if_begun
+from router.retry_budget import RetryBudget
+from router.silence import Silence
+from router.silence_probes import SilenceProbes
 from router.upstream import MAX_HEADER_BYTES, Upstream
 
 log = logging.getLogger(__name__)
@@ -47,6 +54,9 @@ class Router:
         self.inflight = Inflight()
         self.policy = make_policy(config.policy, prefix_bytes=config.prefix_index_bytes, seed=config.seed)
         self.metrics = Metrics(self._model_names, config.prometheus_duration_buckets)
+        self.protection = Protection(
+            Guards(config.breaker, self._breaker_turned), RetryBudget(), Silence(config.first_byte_probe_secs)
+        )
         self.placement = Placement(self.policy, self.leases, RateBook(), prompt_text or PromptText(), self.metrics)
         self._runners: list[web.AppRunner] = []
         self.port = config.port
@@ -57,6 +67,16 @@ class Router:
         config = self.config
         self._upstream = Upstream(config.timeouts)
         self._monitor = HealthMonitor(self._upstream, config.health)
+        self._probes = SilenceProbes(
+            self.protection.silence,
+            self._upstream,
+            self.registry.find,
+            config.health_check_endpoint,
+            config.first_byte_probe_secs,
+            now_seconds,
+        )
+        if config.first_byte_probe_secs:
+            self._probes.start()
         self.registry.listen(self._worker_came, self._worker_went)
         probes = Probes(self.registry, self.policy, self.leases, self.inflight, self.metrics)
         try:
@@ -89,6 +109,7 @@ class Router:
             await runner.cleanup()
         self._runners.clear()
         self._monitor.close()
+        self._probes.close()
         await self._upstream.close()
 
     def _application(self, probes: Probes) -> web.Application:
@@ -96,7 +117,7 @@ class Router:
         auth = Auth(config.api_key, config.admin_api_key)
         gateway = Gateway(
             config, self.registry, self.placement, self._upstream, self.metrics, self.inflight, self._monitor.suspect,
-            Random(config.seed),
+            Random(config.seed), self.protection,
         )  # fmt: skip
         app = web.Application(middlewares=[_front(auth)])
         probes.add_routes(app)
@@ -128,12 +149,19 @@ class Router:
 
     def _worker_came(self, worker: Worker) -> None:
         self.metrics.worker_added(worker.url)
+        self.protection.worker_came(worker.url)
         self._monitor.watch(worker)
 
     def _worker_went(self, worker: Worker) -> None:
         self._monitor.unwatch(worker)
         self.placement.forget(worker.url)
+        self.protection.worker_went(worker.url)
         self.metrics.worker_removed(worker.url)
+
+    def _breaker_turned(self, url: str, state: BreakerState) -> None:
+        log.warning("the circuit breaker of worker %s is %s", url, state.value)
+        if (series := self.metrics.worker(url)) is not None:
+            series.breaker(state.value)
 
     def _model_names(self) -> set[str]:
         return {model for worker in self.registry.all() for model in worker.names}

@@ -42,6 +42,17 @@ class RetrySettings:
 
 
 @dataclass(frozen=True, slots=True)
+class BreakerSettings:
+    """``failures`` in a row open it, ``successes`` of probes close it; the cool-down doubles up to its limit."""
+
+    disabled: bool = False
+    failures: int = 3
+    successes: int = 1
+    cool_down: float = 0.5
+    max_cool_down: float = 2.5
+
+
+@dataclass(frozen=True, slots=True)
 class Timeouts:
     """Limits of one exchange with a backend, in seconds; None: no limit."""
 
@@ -77,6 +88,12 @@ class RouterConfig(BaseModel):
     retry_backoff_multiplier: float = Field(default=1.5, ge=1)
     retry_jitter_factor: float = Field(default=0.2, ge=0, le=1)
     disable_retries: bool = False
+
+    cb_failure_threshold: int = Field(default=3, ge=1)
+    cb_success_threshold: int = Field(default=1, ge=1)
+    cb_timeout_duration_secs: float = Field(default=2.5, gt=0)
+    disable_circuit_breaker: bool = False
+    first_byte_probe_secs: float = Field(default=0.8, ge=0)
 
     health_check_endpoint: str = "/health"
     health_check_interval_secs: float = Field(default=5.0, gt=0)
@@ -150,6 +167,17 @@ class RouterConfig(BaseModel):
             timeout=self.health_check_timeout_secs,
             failures=self.health_failure_threshold,
             successes=self.health_success_threshold,
+        )
+
+    @property
+    def breaker(self) -> BreakerSettings:
+        longest = self.cb_timeout_duration_secs
+        return BreakerSettings(
+            disabled=self.disable_circuit_breaker,
+            failures=self.cb_failure_threshold,
+            successes=self.cb_success_threshold,
+            cool_down=min(BreakerSettings().cool_down, longest),
+            max_cool_down=longest,
         )
 
     @property

@@ -13,12 +13,15 @@ from aiohttp import web
 from policies.policy import Decision
 from router.answer_tail import Tail, cached_at_head
 from router.body import Facts
+from router.breaker import Permit
 from router.fleet.worker import Worker
 from router.headers import to_client
 from router.metrics import Metrics
 from router.placement import Booking, Placement
+from router.protection import Protection
 from router.relay import Cut, relay
 from router.retry import RETRIABLE_STATUSES, Failure
+from router.retry_after import retry_after_seconds
 from router.upstream import Answer, Outgoing, Upstream, UpstreamError
 
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
@@ -51,20 +54,28 @@ class Exchange:
     """Sends requests to workers that were chosen for them."""
 
     def __init__(
-        self, placement: Placement, upstream: Upstream, metrics: Metrics, suspect: Callable[[Worker], None]
+        self,
+        placement: Placement,
+        upstream: Upstream,
+        metrics: Metrics,
+        suspect: Callable[[Worker], None],
+        protection: Protection,
     ) -> None:
         self._placement = placement
         self._upstream = upstream
         self._metrics = metrics
         self._suspect = suspect
+        self._guards = protection.guards
+        self._silence = protection.silence
 
     async def attempt(self, visit: Visit, worker: Worker, decision: Decision, outgoing: Outgoing) -> web.StreamResponse:
         """Send to ``worker`` and relay its answer. Raises UpstreamError as long as the client has seen nothing."""
         now = now_seconds()
         with self._placement.book(visit.facts.route, decision, now) as booking:
             booking.record(now)
+            permit = self._guards.begin(worker.url, now)
             try:
-                response = await self._exchange(visit, worker, outgoing, booking)
+                response = await self._exchange(visit, worker, outgoing, booking, permit)
             except UpstreamError as error:
                 booking.outcome = error.failure.value
                 raise
@@ -72,18 +83,21 @@ class Exchange:
                 booking.outcome = "cut"
                 self._suspect(worker)
                 raise
-            booking.outcome = "ok" if response.status < 400 else "client_error" if response.status < 500 else "status"
-            return response
+            else:
+                booking.outcome = _outcome(response.status)
+                return response
+            finally:
+                self._guards.settle(permit, worker.url, booking.outcome, now_seconds())
 
-    async def _exchange(self, visit: Visit, worker: Worker, outgoing: Outgoing, booking: Booking) -> web.StreamResponse:
-        answer, first_byte_by = await self._upstream.send(worker, outgoing, visit.deadline)
+    async def _exchange(
+        self, visit: Visit, worker: Worker, outgoing: Outgoing, booking: Booking, permit: Permit | None
+    ) -> web.StreamResponse:
+        answer, cached = await self._first_byte(visit, worker, outgoing, booking)
         with closing(answer):
             good = answer.status < 400
-            cached = cached_at_head(answer.headers) if good else None
-            if cached is not None:  # this head came with the first token
-                self._first_token(visit, booking, cached, good)
-            await answer.peek(first_byte_by)
             await self._reject_bad(visit, answer)
+            if good:
+                self._guards.first_byte(permit, worker.url, now_seconds())
             if cached is None:
                 self._first_token(visit, booking, None, good and visit.facts.stream)
             tail = Tail()
@@ -92,6 +106,31 @@ class Exchange:
             if good and visit.facts.inference:
                 booking.finished(tail, now_seconds())
             return response
+
+    async def _first_byte(
+        self, visit: Visit, worker: Worker, outgoing: Outgoing, booking: Booking
+    ) -> tuple[Answer, int | None]:
+        """(the answer at its first byte, the cached tokens that its head told). The worker is watched meanwhile."""
+        limit = asyncio.timeout(None)
+        patience = booking.patience(self._silence.after)
+        wait = self._silence.begin(worker.url, now_seconds(), patience, lambda: limit.reschedule(0.0))
+        answer, cached = None, None
+        try:
+            async with limit:
+                answer, first_byte_by = await self._upstream.send(worker, outgoing, visit.deadline)
+                if answer.status < 400 and (cached := cached_at_head(answer.headers)) is not None:
+                    self._first_token(visit, booking, cached, True)  # this head came with the first token
+                await answer.peek(first_byte_by)
+                self._silence.end(wait, answered=True)
+                return answer, cached
+        except BaseException as error:
+            if answer is not None:
+                answer.close()
+            if isinstance(error, TimeoutError):
+                raise UpstreamError(Failure.SILENT, "it did not answer its probes either") from None
+            raise
+        finally:
+            self._silence.end(wait, answered=False)
 
     def _first_token(self, visit: Visit, booking: Booking, cached: int | None, timed: bool) -> None:
         """``timed``: what came is the first token, not a whole answer or an error."""
@@ -112,7 +151,14 @@ class Exchange:
         if answer.complete:
             headers = to_client(answer.headers, visit.id_name, visit.id_value)
             visit.kept = web.Response(status=answer.status, reason=answer.reason, headers=headers, body=body)
-        raise UpstreamError(Failure.STATUS, f"status {answer.status}", answer.status)
+        pause = retry_after_seconds(answer.headers.get("Retry-After"), time.time())
+        busy = answer.status == 429 or (answer.status == 503 and pause is not None)
+        failure = Failure.BUSY if busy else Failure.STATUS
+        raise UpstreamError(failure, f"status {answer.status}", answer.status, pause)
+
+
+def _outcome(status: int) -> str:
+    return "ok" if status < 400 else "client_error" if status < 500 else "status"
 
 
 def now_seconds() -> float:

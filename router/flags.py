@@ -91,6 +91,25 @@ RETRIES = _settings(
     switch("--disable-retries", help="one attempt only"),
 )
 
+BREAKER = _settings(
+    "circuit breaker",
+    integer("--cb-failure-threshold", check=AT_LEAST_ONE, help="failures in a row after which a backend rests"),
+    integer("--cb-success-threshold", check=AT_LEAST_ONE, help="answered probes, one at a time, that end the rest"),
+    number(
+        "--cb-timeout-duration-secs",
+        check=POSITIVE,
+        help="longest rest; it begins with half a second and doubles. A probe that fails is repeated elsewhere",
+    ),
+    switch("--disable-circuit-breaker", help="let health checks alone decide who gets requests"),
+    number(
+        "--first-byte-probe-secs",
+        check=NOT_NEGATIVE,
+        help="when a first byte is outstanding for so long the backend is asked how it is; one that leaves two such "
+        "questions unanswered for as long each is silent, and its requests go elsewhere; 0: never",
+        sources=OURS,
+    ),
+)
+
 HEALTH = _settings(
     "health checks",
     text("--health-check-endpoint", metavar="PATH", help="path that answers 2xx when a backend is well"),
@@ -128,5 +147,5 @@ OPERATION = _settings(
     text("--log-dir", metavar="DIR", help="folder of the local backends' logs, in place of a temporary one"),
 )
 
-SETTINGS = LISTENING + WORKERS + PLACEMENT + TIMEOUTS + RETRIES + HEALTH + SECURITY + OPERATION
+SETTINGS = LISTENING + WORKERS + PLACEMENT + TIMEOUTS + RETRIES + BREAKER + HEALTH + SECURITY + OPERATION
 ROUTER_FLAGS: tuple[Flag, ...] = SETTINGS + KNOWN

@@ -19,6 +19,7 @@ from router.headers import request_id, to_backend
 from router.inflight import Inflight
 from router.metrics import Metrics
 from router.placement import Placement
+from router.protection import Protection
 from router.relay import ClientGone, Cut
 from router.retry import Attempts, Failure
 from router.upstream import Outgoing, Upstream, UpstreamError
@@ -26,6 +27,8 @@ from router.upstream import Outgoing, Upstream, UpstreamError
 log = logging.getLogger(__name__)
 
 CLIENT_LEFT = 499
+_BLAMELESS = frozenset({Failure.STALE, Failure.BUSY})
+_FREE = frozenset({Failure.STALE, Failure.CONNECT})  # nothing was done for them: they cost no retry budget
 
 
 class Gateway:
@@ -41,17 +44,20 @@ class Gateway:
         inflight: Inflight,
         suspect: Callable[[Worker], None],
         random: Random,
+        protection: Protection,
     ) -> None:
         self._config = config
         self._retries = config.retries
         self._total = config.timeouts.total
         self._registry = registry
         self._placement = placement
-        self._exchange = Exchange(placement, upstream, metrics, suspect)
+        self._exchange = Exchange(placement, upstream, metrics, suspect, protection)
         self._metrics = metrics
         self._inflight = inflight
         self._suspect = suspect
         self._random = random
+        self._guards = protection.guards
+        self._budget = protection.budget
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
         """Answer ``request`` from a worker, or say why not."""
@@ -77,6 +83,7 @@ class Gateway:
     def _admit(self, request: web.Request) -> Visit:
         self._metrics.arrived(request.method, request.path)
         now = now_seconds()
+        self._budget.request(now)
         deadline = None if self._total is None else asyncio.get_running_loop().time() + self._total
         return Visit(request, now, deadline, *request_id(request.headers, self._config.request_id_headers))
 
@@ -107,7 +114,9 @@ class Gateway:
             eligible = await self._eligible(visit, attempts)
             if not eligible:
                 return self._give_up(visit, attempts)
-            worker, decision = self._placement.choose(visit.facts.route, eligible, now_seconds())
+            now = now_seconds()
+            usable = self._guards.usable(eligible, now)
+            worker, decision = self._placement.choose(visit.facts.route, usable, now)
             try:
                 return await self._exchange.attempt(visit, worker, decision, outgoing)
             except UpstreamError as error:
@@ -124,13 +133,20 @@ class Gateway:
 
     def _failed(self, visit: Visit, worker: Worker, error: UpstreamError, attempts: Attempts) -> bool:
         """Note a failed attempt. True when another one may follow."""
-        if error.failure is not Failure.STALE:
+        failure, now = error.failure, now_seconds()
+        if failure is not Failure.STALE:
             log.warning("request %s failed on worker %s: %s", visit.id_value, worker.url, error)
+        if error.retry_after is not None:
+            self._guards.rest(worker.url, error.retry_after, now)
+        if failure not in _BLAMELESS:
             self._suspect(worker)
-        again = attempts.note(worker.url, error.failure, error.status)
-        again = again and not visit.expired
+            self._budget.failed(worker.url, self._placement.leases.load(worker.url).requests + 1, now)
+        again = attempts.note(worker.url, failure, error.status, error.retry_after) and not visit.expired
+        if again and failure not in _FREE and not self._budget.take(now):
+            self._metrics.retries_denied.inc()
+            return False
         if again:
-            self._metrics.retries.labels(error.failure.value).inc()
+            self._metrics.retries.labels(failure.value).inc()
         return again
 
     def _give_up(self, visit: Visit, attempts: Attempts) -> web.StreamResponse:
@@ -139,7 +155,7 @@ class Gateway:
         if attempts.last is None:
             raise unavailable("No healthy backend can take this request now.", code="no_healthy_backend")
         tried = f"{attempts.count} attempt{'s' if attempts.count > 1 else ''}"
-        if attempts.last is Failure.TIMEOUT:
+        if attempts.last in (Failure.TIMEOUT, Failure.SILENT):
             raise gateway_timeout(f"No backend answered in time ({tried}).")
         raise bad_gateway(f"No backend could answer the request ({tried}).")
 

@@ -51,18 +51,10 @@ WITHOUT_EFFECT = (
         text("--reasoning-parser"),
         text("--tool-call-parser"),
     ),
-    *_accepted("circuit breaker", "there is no circuit breaker to disable", switch("--disable-circuit-breaker")),
     *_accepted("circuit breaker", "SGLang's router never reads it", integer("--cb-window-duration-secs", default=120)),
 )
 
 NOT_BUILT = (
-    *_missing(
-        "circuit breaker",
-        "no circuit breaker: a failed worker is excluded from the request and its health checked at once",
-        integer("--cb-failure-threshold", default=10),
-        integer("--cb-success-threshold", default=3),
-        integer("--cb-timeout-duration-secs", default=60),
-    ),
     *_missing(
         "admission",
         "no limit on concurrent requests",

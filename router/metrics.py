@@ -28,6 +28,7 @@ class WorkerSeries:
         self._metrics = metrics
         self._url = url
         self._seen: set[str] = set()
+        self._turns: set[str] = set()
         self._gone = False
         self.predicted = metrics.predicted.labels(url)
         self.actual = metrics.actual.labels(url)
@@ -39,9 +40,17 @@ class WorkerSeries:
             self._seen.add(outcome)
             self._metrics.worker_outcomes.labels(self._url, outcome).inc()
 
+    def breaker(self, state: str) -> None:
+        """Count a turn of the worker's breaker to ``state``."""
+        if not self._gone:
+            self._turns.add(state)
+            self._metrics.breaker_turns.labels(self._url, state).inc()
+
     def drop(self) -> None:
         """Remove the series from the exposition."""
         self._gone = True
+        for state in self._turns:
+            self._metrics.breaker_turns.remove(self._url, state)
         for outcome in self._seen:
             self._metrics.worker_outcomes.remove(self._url, outcome)
         for counter in (self._metrics.predicted, self._metrics.actual, self._metrics.prompt):
@@ -71,6 +80,12 @@ class Metrics:
             "smg_router_ttft_seconds", "From arrival to the first token", ["model"], buckets=times, registry=registry
         )
         self.retries = Counter("smg_router_retries_total", "Attempts that were repeated", ["reason"], registry=registry)
+        self.retries_denied = Counter(
+            "warmlane_retries_denied_total", "Retries that the retry budget did not allow", registry=registry
+        )
+        self.breaker_turns = Counter(
+            "smg_worker_cb_transitions_total", "Turns of a worker's breaker", ["worker", "to"], registry=registry
+        )
         self.worker_outcomes = Counter(
             "warmlane_worker_attempts_total", "Attempts by outcome", ["worker", "outcome"], registry=registry
         )

@@ -72,6 +72,17 @@ class Booking:
         """Tell the policy that the worker will hold the prompt's prefix."""
         self._placement.policy.record(self._route, self._decision.worker, now)
 
+    def patience(self, least: float) -> float | None:
+        """Seconds after which a missing first token is odd: ``least`` and thrice what the learned speed says.
+
+        None while nothing is known of the worker's speed.
+        """
+        speeds, worker = self._placement.speeds, self._decision.worker
+        if not speeds.known(worker):
+            return None
+        ahead = self._load_before.prefill_tokens + self._lease.prefill_tokens
+        return 2 * least + 3 * ahead * speeds.speed(worker).prefill_ms_per_token / 1000
+
     def first_token(self, now: float, cached: int | None, teach: bool) -> None:
         """The prompt is done. ``cached``: what the answer's head says; ``teach``: the time taken tells the speed."""
         ttft_ms = self._lease.first_token(now)

@@ -8,7 +8,7 @@ from random import Random
 
 from router.config import RetrySettings
 
-RETRIABLE_STATUSES = frozenset({500, 502, 503, 504})
+RETRIABLE_STATUSES = frozenset({429, 500, 502, 503, 504})
 
 
 class Failure(StrEnum):
@@ -19,7 +19,9 @@ class Failure(StrEnum):
     RESET = "reset"
     EMPTY = "empty"  # an answer without a byte
     TIMEOUT = "timeout"
+    SILENT = "silent"  # no first byte, and none from its probes either
     STATUS = "status"  # a 5xx
+    BUSY = "busy"  # a 429, or a 503 that says when to come back: no fault of the worker
 
 
 _AGAIN_ON_THE_SAME = frozenset({Failure.CONNECT, Failure.STALE, Failure.RESET, Failure.EMPTY})
@@ -28,8 +30,8 @@ _AGAIN_ON_THE_SAME = frozenset({Failure.CONNECT, Failure.STALE, Failure.RESET, F
 @dataclass(frozen=True, slots=True)
 class _Failed:
     worker: str
-    failure: Failure
     repeatable: bool  # the same worker may do better after a pause
+    pause: float  # the least one, in seconds, as the worker said
 
 
 class Attempts:
@@ -45,6 +47,7 @@ class Attempts:
         self._failed: list[_Failed] = []
         self._rounds = 0
         self._stale_used = False
+        self.last: Failure | None = None
         self.excluded: set[str] = set()
 
     @property
@@ -52,27 +55,36 @@ class Attempts:
         """Attempts that failed; a stale connection is no attempt."""
         return len(self._failed)
 
-    @property
-    def last(self) -> Failure | None:
-        return self._failed[-1].failure if self._failed else None
-
-    def note(self, worker: str, failure: Failure, status: int = 0) -> bool:
-        """Remember a failed attempt. True when the request may be sent again."""
+    def note(self, worker: str, failure: Failure, status: int = 0, retry_after: float | None = None) -> bool:
+        """Remember a failed attempt. True when the request may be sent again. ``retry_after``: seconds, as it said."""
         if failure is Failure.STALE and self._replayable and not self._stale_used:
             self._stale_used = True
             return True
-        repeatable = failure in _AGAIN_ON_THE_SAME or status in (502, 503)
-        self._failed.append(_Failed(worker, failure, repeatable))
+        repeatable = failure in _AGAIN_ON_THE_SAME or status in (502, 503) or retry_after is not None
+        self._failed.append(_Failed(worker, repeatable, retry_after or 0.0))
+        self.last = failure
         self.excluded.add(worker)
         return self.count < self._settings.attempts and (self._replayable or failure is Failure.CONNECT)
 
     def next_round(self) -> float | None:
         """Everybody was tried: seconds to wait before those that may do better are tried again; None: give up."""
-        again = {failed.worker for failed in self._failed if failed.repeatable}
-        again -= {failed.worker for failed in self._failed if not failed.repeatable}
+        again = self._worth_another()
         if not again or self.count >= self._settings.attempts:
             return None
-        self.excluded -= again
-        pause = self._settings.initial_backoff * self._settings.multiplier**self._rounds
+        settings = self._settings
+        backoff = min(settings.initial_backoff * settings.multiplier**self._rounds, settings.max_backoff)
+        backoff *= 1 + settings.jitter * self._random.uniform(-1, 1)
+        pause = max(backoff, min(again.values()))
+        if pause > max(backoff, settings.max_backoff):
+            return None
         self._rounds += 1
-        return min(pause, self._settings.max_backoff) * (1 + self._settings.jitter * self._random.uniform(-1, 1))
+        self.excluded -= {worker for worker, least in again.items() if least <= pause}
+        return pause
+
+    def _worth_another(self) -> dict[str, float]:
+        """Workers that may do better after a pause, and the least pause of each."""
+        again = {failed.worker: failed.pause for failed in self._failed if failed.repeatable}
+        for failed in self._failed:
+            if not failed.repeatable:
+                again.pop(failed.worker, None)
+        return again

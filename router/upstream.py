@@ -26,10 +26,11 @@ _NO_AUTO_HEADERS = ("User-Agent", "Accept", "Accept-Encoding", "Content-Type")
 class UpstreamError(Exception):
     """An exchange with a worker failed. The text is for the log: it may name the worker."""
 
-    def __init__(self, failure: Failure, detail: str, status: int = 0) -> None:
+    def __init__(self, failure: Failure, detail: str, status: int = 0, retry_after: float | None = None) -> None:
         super().__init__(f"{failure.value}: {detail}")
         self.failure = failure
-        self.status = status  # of a Failure.STATUS
+        self.status = status  # of a Failure.STATUS or BUSY
+        self.retry_after = retry_after  # seconds, as the worker said
 
 
 @dataclass(frozen=True, slots=True)

@@ -54,6 +54,7 @@ class FakeBackend:
     running: int = 0
     abandoned: int = 0  # requests whose client left before the end
     flushed: int = 0
+    health_checks: int = 0
     written: int = 0  # bytes of streams
     reset_next: bool = False  # the next inference request meets a closing connection
     port: int = 0
@@ -105,6 +106,7 @@ class FakeBackend:
                 await self.changed.wait()
 
     async def _health(self, _request: web.Request) -> web.Response:
+        self.health_checks += 1
         await self.health_gate.wait()
         return web.Response(status=200 if self.healthy else 503)
 
