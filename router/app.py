@@ -21,6 +21,7 @@ from router.errors import Refusal
 from router.exchange import now_seconds
 from router.fleet.health import HealthMonitor
 from router.fleet.registry import Registry
+from router.fleet.vitals import Vitals
 from router.fleet.worker import Worker, WorkerSpec
 from router.fleet_info import FleetInfo
 from router.gateway import Gateway
@@ -66,7 +67,7 @@ class Router:
         """Listen, and watch the workers of the configuration. Raises ``OSError`` when a port cannot be had."""
         config = self.config
         self._upstream = Upstream(config.timeouts)
-        self._monitor = HealthMonitor(self._upstream, config.health)
+        self._monitor = HealthMonitor(Vitals(self._upstream), config.health, self)
         self._probes = SilenceProbes(
             self.protection.silence,
             self._upstream,
@@ -162,6 +163,15 @@ class Router:
         log.warning("the circuit breaker of worker %s is %s", url, state.value)
         if (series := self.metrics.worker(url)) is not None:
             series.breaker(state.value)
+
+    def recovered(self, worker: Worker) -> None:
+        """For the health monitor."""
+        self.protection.guards.recovered(worker.url, now_seconds())
+
+    def restarted(self, worker: Worker) -> None:
+        """For the health monitor."""
+        self.policy.forget(worker.url)
+        self.metrics.worker_restarts.inc()
 
     def _model_names(self) -> set[str]:
         return {model for worker in self.registry.all() for model in worker.names}

@@ -80,6 +80,9 @@ class Metrics:
             "smg_router_ttft_seconds", "From arrival to the first token", ["model"], buckets=times, registry=registry
         )
         self.retries = Counter("smg_router_retries_total", "Attempts that were repeated", ["reason"], registry=registry)
+        self.worker_restarts = Counter(
+            "warmlane_worker_restarts_total", "Restarts of workers that were noticed", registry=registry
+        )
         self.retries_denied = Counter(
             "warmlane_retries_denied_total", "Retries that the retry budget did not allow", registry=registry
         )

@@ -5,10 +5,8 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass
 from types import SimpleNamespace
-from typing import Any
 
 import aiohttp
-import msgspec
 from multidict import CIMultiDict, CIMultiDictProxy
 from yarl import URL
 
@@ -153,27 +151,6 @@ class Upstream:
                 return response.status, await response.read()
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
             raise _failed(error, reused=False) from error
-
-    async def is_well(self, worker: Worker, endpoint: str, timeout: float) -> bool:
-        """Did the health endpoint answer 2xx in time?"""
-        try:
-            status, _ = await self.fetch(worker, "GET", endpoint, timeout)
-        except UpstreamError:
-            return False
-        return 200 <= status < 300
-
-    async def models(self, worker: Worker, timeout: float) -> dict[str, dict[str, Any]] | None:
-        """The model cards that ``/v1/models`` lists, by id; None when it did not say."""
-        try:
-            status, body = await self.fetch(worker, "GET", "/v1/models", timeout)
-            cards = msgspec.json.decode(body, type=_ModelList).data if status == 200 else None
-        except (UpstreamError, msgspec.DecodeError):
-            return None
-        return None if cards is None else {str(card["id"]): card for card in cards if "id" in card}
-
-
-class _ModelList(msgspec.Struct):
-    data: list[dict[str, Any]]
 
 
 async def _note_reuse(_session: aiohttp.ClientSession, context: SimpleNamespace, _params: object) -> None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from router.config import HealthSettings
+from router.fleet.vitals import Vital
 from router.fleet.worker import Health, Worker
 
 log = logging.getLogger(__name__)
@@ -18,11 +19,23 @@ SUSPECT_GAP_SECONDS = 0.1  # the least time between two checks that failed reque
 
 
 class Prober(Protocol):
-    """What the monitor needs from the connection to a worker."""
+    """What the monitor asks workers; :class:`router.fleet.vitals.Vitals` does."""
 
-    async def is_well(self, worker: Worker, endpoint: str, timeout: float) -> bool: ...
+    async def check(self, worker: Worker, endpoint: str, timeout: float) -> Vital: ...
 
     async def models(self, worker: Worker, timeout: float) -> dict[str, dict[str, Any]] | None: ...
+
+    async def started_at(self, worker: Worker, timeout: float) -> float | None: ...
+
+
+class Listener(Protocol):
+    """Who wants to know what the checks find."""
+
+    def recovered(self, worker: Worker) -> None:
+        """An unhealthy worker is healthy again."""
+
+    def restarted(self, worker: Worker) -> None:
+        """Another process answers at the worker's address: its cache is empty."""
 
 
 @dataclass(slots=True)
@@ -32,15 +45,18 @@ class _Watch:
     failures: int = 0
     successes: int = 0
     models_at: float = float("-inf")
+    gone: bool = False  # nobody listened at its address since it was last well
+    started_at: float | None = None  # when its process began, if it says so
     task: asyncio.Task[None] | None = None
 
 
 class HealthMonitor:
     """Watches workers and writes their ``health`` and ``models``."""
 
-    def __init__(self, prober: Prober, settings: HealthSettings) -> None:
+    def __init__(self, prober: Prober, settings: HealthSettings, listener: Listener) -> None:
         self._prober = prober
         self._settings = settings
+        self._listener = listener
         self._watches: dict[Worker, _Watch] = {}
 
     def watch(self, worker: Worker) -> None:
@@ -88,8 +104,12 @@ class HealthMonitor:
         timeout = worker.spec.health_check_timeout_secs or self._settings.timeout
         was = worker.health
         if not self._unchecked(worker):
-            well = await self._prober.is_well(worker, self._settings.endpoint, timeout)
+            vital = await self._prober.check(worker, self._settings.endpoint, timeout)
+            well = vital is Vital.WELL
+            watch.gone |= vital is Vital.GONE and was is not Health.STARTING
             models = await self._models(watch, timeout) if well and was is not Health.HEALTHY else None
+            if well and watch.gone:
+                self._restarted(watch)
             self._count(watch, well)
             if models is not None:
                 worker.models = models
@@ -102,7 +122,22 @@ class HealthMonitor:
         if watch.worker.health is Health.HEALTHY and watch.worker.models and now - watch.models_at < MODELS_SECONDS:
             return None
         watch.models_at = now
+        await self._look_at_start(watch, timeout)
         return await self._prober.models(watch.worker, timeout)
+
+    async def _look_at_start(self, watch: _Watch, timeout: float) -> None:
+        """A worker may restart between two checks: the start of its process tells."""
+        started_at = await self._prober.started_at(watch.worker, timeout)
+        if started_at is None:
+            return
+        if watch.started_at not in (None, started_at) and not watch.gone:
+            self._restarted(watch)
+        watch.started_at = started_at
+
+    def _restarted(self, watch: _Watch) -> None:
+        watch.gone = False
+        log.warning("worker %s was restarted: its prefixes are forgotten", watch.worker.url)
+        self._listener.restarted(watch.worker)
 
     def _count(self, watch: _Watch, well: bool) -> None:
         worker, spec = watch.worker, watch.worker.spec
@@ -112,6 +147,7 @@ class HealthMonitor:
         if worker.health is not Health.HEALTHY and watch.successes >= needed:
             worker.health = Health.HEALTHY
             log.info("worker %s is healthy", worker.url)
+            self._listener.recovered(worker)
         elif worker.health is Health.HEALTHY and watch.failures >= (
             spec.health_failure_threshold or self._settings.failures
         ):

@@ -55,12 +55,12 @@ class Registry:
         return [worker for worker in self._workers.values() if worker.health is Health.HEALTHY]
 
     def eligible(self, model: str, excluded: Collection[str] = ()) -> list[Worker]:
-        """Healthy workers that may serve ``model``, without those whose address is ``excluded``."""
+        """Workers that take requests and may serve ``model``, without those whose address is ``excluded``."""
         anything = model in ANY_MODEL
         return [
             worker
             for worker in self._workers.values()
-            if worker.health is Health.HEALTHY and worker.url not in excluded and (anything or worker.may_serve(model))
+            if worker.takes_requests and worker.url not in excluded and (anything or worker.may_serve(model))
         ]
 
     def serves(self, model: str) -> bool:

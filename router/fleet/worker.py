@@ -64,6 +64,7 @@ class Worker:
     spec: WorkerSpec
     id: str = field(default_factory=lambda: str(uuid.uuid4()))
     health: Health = Health.STARTING
+    draining: bool = False  # gets no new requests, by an operator's order
     models: dict[str, dict[str, Any]] = field(default_factory=dict)  # model cards by id; empty: not known
 
     @property
@@ -75,6 +76,10 @@ class Worker:
     def auth(self) -> dict[str, str]:
         """The header that this worker's own key needs."""
         return {"Authorization": f"Bearer {self.spec.api_key}"} if self.spec.api_key else {}
+
+    @property
+    def takes_requests(self) -> bool:
+        return self.health is Health.HEALTHY and not self.draining
 
     @property
     def names(self) -> list[str]:

@@ -55,6 +55,7 @@ class FakeBackend:
     abandoned: int = 0  # requests whose client left before the end
     flushed: int = 0
     health_checks: int = 0
+    started_at: float = 1000.0
     written: int = 0  # bytes of streams
     reset_next: bool = False  # the next inference request meets a closing connection
     port: int = 0
@@ -77,6 +78,7 @@ class FakeBackend:
         app = web.Application(client_max_size=1 << 30)
         app.router.add_get("/health", self._health)
         app.router.add_get("/v1/models", self._models)
+        app.router.add_get("/metrics", self._metrics)
         app.router.add_get("/get_model_info", self._info)
         app.router.add_get("/get_load", self._load)
         app.router.add_post("/flush_cache", self._flush)
@@ -113,6 +115,11 @@ class FakeBackend:
     async def _models(self, _request: web.Request) -> web.Response:
         cards = [{"id": model, "object": "model", "created": 0, "owned_by": "fake"} for model in self.models]
         return web.json_response({"object": "list", "data": cards})
+
+    async def _metrics(self, _request: web.Request) -> web.Response:
+        return web.Response(
+            text=f"# TYPE process_start_time_seconds gauge\nprocess_start_time_seconds {self.started_at}\n"
+        )
 
     async def _info(self, _request: web.Request) -> web.Response:
         return web.json_response({"model_path": self.models[0], "port": self.port})
