@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import ClassVar, NamedTuple
 
 
@@ -23,33 +23,35 @@ class RouteRequest:
     routing_key: str = ""  # session key, for sticky and hashing policies
 
 
-@dataclass(frozen=True, slots=True)
-class WorkerLoad:
-    """Work in flight on one worker, as the router's leases know it."""
+class WorkerLoad(NamedTuple):
+    """Work in flight on one worker, as the router's leases know it. A tuple: one is made per candidate."""
 
     requests: int = 0  # leases held
     prefill_tokens: int = 0  # uncached prompt tokens sent and not yet answered by a first token
     decodes: int = 0  # leases past their first token
-    recent_tokens: float = (
-        0.0  # uncached prompt tokens of the last seconds, decayed: paced traffic has nothing in flight
-    )
+    recent_tokens: float = 0.0  # uncached tokens of the last seconds, decayed: paced traffic has nothing in flight
+    head_tokens: int = 0  # the oldest prompt in ``prefill_tokens``, the one being computed
+    head_ms: float = 0.0  # how long it has been computed
+
+    def waiting_tokens(self, ms_per_token: float) -> float:
+        """``prefill_tokens`` less what must be done of the oldest prompt by now."""
+        return self.prefill_tokens - min(float(self.head_tokens), self.head_ms / ms_per_token)
 
 
-@dataclass(frozen=True, slots=True)
-class WorkerSpeed:
+class WorkerSpeed(NamedTuple):
     """Learned or assumed speed of one worker."""
 
     prefill_ms_per_token: float = 0.1
     decode_ms_per_step: float = 1.0  # what one running decode adds to a newcomer's time to first token
 
 
-@dataclass(frozen=True, slots=True)
-class Candidate:
+class Candidate(NamedTuple):
     """A worker that may be chosen now (healthy, breaker closed, right model)."""
 
     worker: str
-    load: WorkerLoad = field(default_factory=WorkerLoad)
-    speed: WorkerSpeed = field(default_factory=WorkerSpeed)
+    load: WorkerLoad = WorkerLoad()
+    speed: WorkerSpeed = WorkerSpeed()
+    held: int | None = None  # cached tokens of this prompt when known exactly (KV events); None: the policy's own guess
 
 
 class Score(NamedTuple):

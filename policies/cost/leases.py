@@ -1,7 +1,9 @@
 """Work in flight, as leases: opened when a request is sent, released exactly once whatever becomes of it.
 
 The load of a worker is the sum of its open leases at all times. A second, decaying sum remembers the prompts of the
-last seconds, because a worker under paced traffic has nothing in flight whenever somebody looks.
+last seconds, because a worker under paced traffic has nothing in flight whenever somebody looks. And since engines
+compute prompts in order, the time since the last first token tells how far the oldest one has come: without it the
+queue of the Mooncake conversation trace looks 50 % longer than it is.
 """
 
 from __future__ import annotations
@@ -10,13 +12,17 @@ import math
 
 from policies.policy import WorkerLoad
 
+_NO_LOAD = WorkerLoad()
+
 
 class _Account:
     """The running sums of one worker. Leases point to it, so those of a forgotten worker settle into nothing."""
 
-    __slots__ = ("decodes", "prefill_tokens", "recent_at", "recent_tokens", "requests")
+    __slots__ = ("decodes", "prefill_tokens", "prompts", "recent_at", "recent_tokens", "requests", "turn_at")
 
     def __init__(self) -> None:
+        self.prompts: dict[Lease, int] = {}  # without a first token yet, oldest first
+        self.turn_at = 0.0  # when the oldest of them came to its turn
         self.requests = 0
         self.prefill_tokens = 0
         self.decodes = 0
@@ -25,6 +31,17 @@ class _Account:
 
     def recent(self, now: float, half_life_s: float) -> float:
         return self.recent_tokens * math.exp2(-max(0.0, now - self.recent_at) / half_life_s)
+
+    def end_prompt(self, lease: Lease) -> None:
+        self.prefill_tokens -= self.prompts.pop(lease)
+
+    def load(self, now: float, half_life_s: float) -> WorkerLoad:
+        head_tokens, head_ms = 0, 0.0
+        if self.prompts:
+            head_tokens = next(iter(self.prompts.values()))
+            head_ms = max(0.0, now - self.turn_at) * 1000.0
+        recent = self.recent(now, half_life_s)
+        return WorkerLoad(self.requests, self.prefill_tokens, self.decodes, recent, head_tokens, head_ms)
 
 
 class Lease:
@@ -41,6 +58,9 @@ class Lease:
         self._decoding = False
         account.requests += 1
         account.prefill_tokens += prefill_tokens
+        if not account.prompts:
+            account.turn_at = opened_at
+        account.prompts[self] = prefill_tokens
 
     @property
     def load(self) -> WorkerLoad:
@@ -56,7 +76,8 @@ class Lease:
         if not self._open or self._decoding:
             return None
         self._decoding = True
-        self._account.prefill_tokens -= self.prefill_tokens
+        self._account.end_prompt(self)
+        self._account.turn_at = max(now, self._account.turn_at)
         self._account.decodes += 1
         return (now - self.opened_at) * 1000.0
 
@@ -69,7 +90,7 @@ class Lease:
         if self._decoding:
             self._account.decodes -= 1
         else:
-            self._account.prefill_tokens -= self.prefill_tokens
+            self._account.end_prompt(self)
         return True
 
 
@@ -92,12 +113,13 @@ class LeaseBook:
         return Lease(worker, prefill_tokens, now, account)
 
     def load(self, worker: str, now: float | None = None) -> WorkerLoad:
-        """The load of ``worker``; with ``now`` also its decayed recent work."""
+        """The load of ``worker``; with ``now`` also what changes with time: recent work and the oldest prompt's."""
         account = self._accounts.get(worker)
         if account is None:
-            return WorkerLoad()
-        recent = account.recent(now, self._half_life_s) if now is not None else 0.0
-        return WorkerLoad(account.requests, account.prefill_tokens, account.decodes, recent)
+            return _NO_LOAD
+        if now is None:
+            return WorkerLoad(account.requests, account.prefill_tokens, account.decodes)
+        return account.load(now, self._half_life_s)
 
     def forget(self, worker: str) -> None:
         """``worker`` is gone: its open leases stop counting, also if a worker of that name comes back."""

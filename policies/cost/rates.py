@@ -53,7 +53,7 @@ class RateBook:
 
     def observe(self, worker: str, uncached_tokens: int, load: WorkerLoad, ttft_ms: float) -> None:
         """``worker`` answered after ``ttft_ms``; ``load`` is what it had in flight when this prompt was sent."""
-        tokens = uncached_tokens + load.prefill_tokens
+        tokens = uncached_tokens + load.waiting_tokens(self.speed(worker).prefill_ms_per_token)
         if tokens >= MIN_TOKENS and ttft_ms > 0:
             self._lines.setdefault(worker, _Line()).add(tokens + load.decodes * self._decode_tokens, ttft_ms)
 

@@ -11,7 +11,7 @@ def score(candidate: Candidate, prompt_tokens: int, cached_tokens: int) -> Score
     return Score(
         worker=candidate.worker,
         cached_tokens=cached_tokens,
-        queue_ms=load.prefill_tokens * speed.prefill_ms_per_token,
+        queue_ms=load.waiting_tokens(speed.prefill_ms_per_token) * speed.prefill_ms_per_token,
         prefill_ms=(prompt_tokens - cached_tokens) * speed.prefill_ms_per_token,
         decode_ms=load.decodes * speed.decode_ms_per_step,
     )

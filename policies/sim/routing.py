@@ -1,0 +1,95 @@
+"""The router's side of a simulation: the same policy, leases and learned speeds, fed by simulated events."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+from policies.cost.leases import Lease, LeaseBook
+from policies.cost.rates import RateBook
+from policies.policy import Candidate, Decision, Policy, RouteRequest, WorkerLoad
+from policies.sim.engine import Event, EventKind
+from policies.sim.request import SimRequest
+
+TextOf = Callable[[SimRequest], bytes]
+
+
+class SimRouter(ABC):
+    """Chooses an engine by its index, and hears of first tokens and ends in the order of time."""
+
+    @abstractmethod
+    def send(self, number: int, request: SimRequest, now: float) -> tuple[int, int]:
+        """Where request ``number`` goes, and how many of its tokens are expected to be cached there."""
+
+    def heard(self, number: int, engine: int, event: Event) -> None:  # noqa: B027
+        """What the answer to request ``number`` showed."""
+
+
+class _Flight(NamedTuple):
+    """A request under way."""
+
+    route: RouteRequest
+    lease: Lease
+    load_before: WorkerLoad
+    predicted: int
+
+
+class PolicyRouter(SimRouter):
+    """A router process with a real policy, told what the real router is told.
+
+    ``learn_speeds`` off keeps the default speed for every worker: what a router assumes that knows no better.
+    ``reports`` off hides the cached tokens, as backends do that do not report them.
+    """
+
+    def __init__(
+        self,
+        policy: Policy,
+        workers: Sequence[str],
+        text_of: TextOf,
+        *,
+        learn_speeds: bool = True,
+        reports: bool = True,
+        kv_tokens: Sequence[int] = (),
+    ) -> None:
+        self.policy = policy
+        self.leases = LeaseBook()
+        self.speeds = RateBook()
+        self._workers = list(workers)
+        self._text_of = text_of
+        self._learn_speeds = learn_speeds
+        self._reports = reports
+        self._kv_tokens = list(kv_tokens) or [0] * len(workers)
+        self._index = {worker: index for index, worker in enumerate(workers)}
+        self._flights: dict[int, _Flight] = {}
+        self.decisions = 0
+
+    def decide(self, route: RouteRequest, now: float) -> Decision:
+        """What the policy would choose now. No side effect."""
+        load, speed = self.leases.load, self.speeds.speed
+        candidates = [Candidate(worker, load(worker, now), speed(worker)) for worker in self._workers]
+        return self.policy.choose(route, candidates, now)
+
+    def send(self, number: int, request: SimRequest, now: float) -> tuple[int, int]:
+        route = RouteRequest(self._text_of(request), request.prompt_tokens, routing_key=request.session)
+        decision = self.decide(route, now)
+        worker = decision.worker
+        before = self.leases.load(worker, now)
+        lease = self.leases.open(worker, request.prompt_tokens - decision.cached_tokens, now)
+        self._flights[number] = _Flight(route, lease, before, decision.cached_tokens)
+        self.policy.record(route, worker, now)
+        return self._index[worker], decision.cached_tokens
+
+    def heard(self, number: int, engine: int, event: Event) -> None:
+        flight = self._flights[number]
+        if event.kind is EventKind.DONE:
+            del self._flights[number]
+            flight.lease.release()
+            return
+        ttft_ms = flight.lease.first_token(event.time)
+        worker = self._workers[engine]
+        if self._reports:
+            self.policy.observe(flight.route, worker, event.cached_tokens, event.time)
+        if ttft_ms is not None and self._learn_speeds:
+            cached = event.cached_tokens if self._reports else flight.predicted
+            self.speeds.observe(worker, flight.route.prompt_tokens - cached, flight.load_before, ttft_ms)
