@@ -49,6 +49,8 @@ class ServerArgs:
     max_prefill_tokens: int = 16384
     chunked_prefill_size: int | None = None  # -1: never split a prompt
     disable_radix_cache: bool = False
+    disable_overlap_schedule: bool = False
     schedule_conservativeness: float = 1.0
     random_seed: int | None = None
+    kv_events_config: str | None = None  # JSON, see backend/scheduler/kv_config.py
     check_invariants: bool = False  # verify page ownership after every step (tests)

@@ -20,7 +20,7 @@ from backend.models import CausalLM, model_class
 from backend.prompt.source import ModelSource
 from backend.runner.device import choose_device, choose_dtype, kv_room, set_threads
 from backend.runner.model_runner import ModelRunner
-from backend.scheduler.loop import Scheduler, SchedulerLimits
+from backend.scheduler.loop import Scheduler, SchedulerLimits, make_rows
 
 DEFAULT_PAGE_SIZE = 16
 DEFAULT_ROWS = {"cpu": 64, "cuda": 256}
@@ -45,7 +45,8 @@ def build_core(args: ServerArgs, source: ModelSource) -> Core:
     model = build_model(args, source, config, dtype, device)
     limits, pool = _size(args, config, dtype, device)
     shape = AttentionShape(config.num_heads, config.num_kv_heads, config.head_dim, config.head_dim**-0.5)
-    runner = ModelRunner(model, attention_kind(pool, shape), limits.page_size, device)
+    rows = make_rows(limits)
+    runner = ModelRunner(model, attention_kind(pool, shape), rows.slots, device, overlap=limits.overlap)
     per_token = KVPool.bytes_per_token(config.num_layers, config.num_kv_heads, config.head_dim, dtype)
     ready = SchedulerReady(
         max_total_tokens=limits.num_pages * limits.page_size,
@@ -59,7 +60,7 @@ def build_core(args: ServerArgs, source: ModelSource) -> Core:
         kv_cache_bytes=limits.num_pages * limits.page_size * per_token,
         vocab_size=config.vocab_size,
     )
-    return Core(Scheduler(runner, limits), ready)
+    return Core(Scheduler(runner, limits, rows), ready)
 
 
 def build_model(
@@ -110,6 +111,7 @@ def _size(
         page_size=page,
         prefill_budget=_prefill_budget(args, device),
         radix_cache=not args.disable_radix_cache,
+        overlap=not args.disable_overlap_schedule,
         conservativeness=args.schedule_conservativeness,
         random_seed=args.random_seed or 0,
         check_invariants=args.check_invariants,

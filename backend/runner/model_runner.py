@@ -1,65 +1,77 @@
-"""One step on the device: build the step's tensors, run the model, sample."""
+"""One step on the device: gather the tokens, run the model, sample, scatter what was sampled."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from backend.attention.base import AttentionBackend, StepLayout
+from backend.attention.base import AttentionBackend
 from backend.models.base import CausalLM
-from backend.runner.sampler import plan_sampling, sample
+from backend.runner.sampler import sample
+from backend.runner.sampling_plan import SamplingPlanner
+from backend.runner.step_inputs import StepInputs, build_inputs
+from backend.runner.token_pool import TokenPool
 from backend.scheduler.batch import StepBatch
 from backend.scheduler.slots import Slots
 
 
-@dataclass(frozen=True, slots=True)
-class FinishedStep:
-    """The tokens of a step that was computed at once."""
+class RunningStep:
+    """A step on its way. ``tokens`` waits for it."""
 
-    sampled: NDArray[np.int32]
+    def __init__(self, samples: NDArray[np.bool_], sampled: Future[torch.Tensor]) -> None:
+        self._samples = samples
+        self._sampled = sampled
 
     def tokens(self) -> NDArray[np.int32]:
-        return self.sampled
+        """One token per row of the batch, 0 where the row did not sample."""
+        tokens = np.zeros(len(self._samples), np.int32)
+        tokens[self._samples] = self._sampled.result().numpy()
+        return tokens
 
 
 class ModelRunner:
-    """Computes steps on the calling thread."""
+    """Runs steps one after the other: in the caller's thread, or in one of its own with ``overlap``.
 
-    def __init__(self, model: CausalLM, attention: AttentionBackend, page_size: int, device: torch.device) -> None:
+    The thread stands for a GPU stream: steps run in the order of their launch, and the caller goes on meanwhile.
+    """
+
+    def __init__(
+        self,
+        model: CausalLM,
+        attention: AttentionBackend,
+        slots: Slots,
+        device: torch.device,
+        *,
+        overlap: bool = False,
+    ) -> None:
         self._model = model
         self._attention = attention
-        self._page_size = page_size
+        self._pool = TokenPool(slots, device)
+        self._planner = SamplingPlanner(model.config.vocab_size, device)
         self._device = device
+        self._stream = ThreadPoolExecutor(1, thread_name_prefix="step") if overlap else None
+
+    def launch(self, batch: StepBatch, slots: Slots) -> RunningStep:
+        """Start computing ``batch``; ``slots`` is not read after the call."""
+        self._pool.upload(slots, batch.fresh)
+        inputs = build_inputs(batch, slots, self._planner, self._device)
+        if self._stream is not None:
+            return RunningStep(batch.samples, self._stream.submit(self._run, inputs))
+        done: Future[torch.Tensor] = Future()
+        done.set_result(self._run(inputs))
+        return RunningStep(batch.samples, done)
 
     @torch.inference_mode()
-    def launch(self, batch: StepBatch, slots: Slots) -> FinishedStep:
-        """Compute ``batch`` before returning."""
-        lens = batch.lens.astype(np.int64)
-        ends = np.cumsum(lens)
-        rows = np.repeat(batch.rows, lens)
-        positions = np.arange(ends[-1]) - np.repeat(ends - lens - batch.starts, lens)
-        page, offset = np.divmod(positions, self._page_size)
-        locations = slots.page_table[rows, page].astype(np.int64) * self._page_size + offset
-        kv_lens = batch.starts + batch.lens
-        self._attention.plan(
-            StepLayout(
-                query_lens=torch.from_numpy(batch.lens),
-                kv_lens=torch.from_numpy(kv_lens),
-                page_table=torch.from_numpy(slots.page_table[batch.rows, : -(-int(kv_lens.max()) // self._page_size)]),
-                locations=torch.from_numpy(locations),
-            )
-        )
-        ids = torch.from_numpy(slots.tokens[rows, positions]).to(self._device, torch.int64)
-        hidden = self._model(ids, torch.from_numpy(positions).to(self._device), self._attention)
-
-        sampled = np.zeros(len(batch.rows), np.int32)
-        if batch.samples.any():
-            last = torch.from_numpy(ends[batch.samples] - 1).to(self._device)
-            logits = self._model.logits(hidden[last])
-            rows, lengths = batch.rows[batch.samples], kv_lens[batch.samples]
-            plan = plan_sampling(slots, rows, lengths, logits.shape[-1], self._device)
-            sampled[batch.samples] = sample(logits, plan).cpu().numpy()
-        return FinishedStep(sampled)
+    def _run(self, inputs: StepInputs) -> torch.Tensor:
+        """The sampled tokens, int32[S] on the CPU."""
+        self._attention.plan(inputs.layout)
+        hidden = self._model(self._pool.gather(inputs.places), inputs.positions, self._attention)
+        if inputs.sampling is None:
+            return torch.empty(0, dtype=torch.int32)
+        logits = self._model.logits(hidden[inputs.last])
+        tokens = sample(logits, inputs.sampling, self._pool.flat)
+        self._pool.scatter(inputs.sampled_places, tokens)
+        return tokens.to("cpu", torch.int32)

@@ -22,20 +22,16 @@ class Penalties:
     frequency: torch.Tensor  # float32[P, 1]
     presence: torch.Tensor  # float32[P, 1]
     repetition: torch.Tensor  # float32[P, 1]
-    pool: torch.Tensor  # int32[slots, context] the token pool
 
     @staticmethod
-    def plan(
-        slots: Slots, rows: NDArray[np.int64], lengths: NDArray[np.int32], device: torch.device
-    ) -> Penalties | None:
-        """None when no row is penalised."""
-        penalised = np.flatnonzero(
-            (slots.frequency_penalty[rows] != 0)
-            | (slots.presence_penalty[rows] != 0)
-            | (slots.repetition_penalty[rows] != 1)
-        )
-        if not len(penalised):
-            return None
+    def any(slots: Slots, rows: NDArray[np.int64]) -> bool:
+        """Whether any of ``rows`` is penalised."""
+        return bool(_penalised(slots, rows).any())
+
+    @staticmethod
+    def plan(slots: Slots, rows: NDArray[np.int64], lengths: NDArray[np.int32], device: torch.device) -> Penalties:
+        """Penalties of those of ``rows`` that have any; ``lengths`` are their known lengths."""
+        penalised = _penalised(slots, rows).nonzero()[0]
         chosen, lens = rows[penalised], lengths[penalised].astype(np.int64)
         token_rows = np.repeat(np.arange(len(chosen)), lens)
         positions = np.arange(lens.sum()) - np.repeat(np.cumsum(lens) - lens, lens)
@@ -52,14 +48,18 @@ class Penalties:
             frequency=column(slots.frequency_penalty),
             presence=column(slots.presence_penalty),
             repetition=column(slots.repetition_penalty),
-            pool=torch.from_numpy(slots.tokens).to(device),
         )
 
 
-def apply_penalties(logits: torch.Tensor, penalties: Penalties) -> None:
+def _penalised(slots: Slots, rows: NDArray[np.int64]) -> NDArray[np.bool_]:
+    counted = (slots.frequency_penalty[rows] != 0) | (slots.presence_penalty[rows] != 0)
+    return counted | (slots.repetition_penalty[rows] != 1)
+
+
+def apply_penalties(logits: torch.Tensor, penalties: Penalties, pool: torch.Tensor) -> None:
     """Change ``logits`` in place. Frequency and presence count output tokens, repetition prompt and output."""
     chosen = logits[penalties.rows]
-    tokens = penalties.pool.flatten()[penalties.token_places].long()
+    tokens = pool[penalties.token_places].long()
     counts = torch.zeros_like(chosen)
     counts.index_put_((penalties.token_rows, tokens), penalties.is_output.float(), accumulate=True)
     seen = torch.zeros_like(chosen, dtype=torch.bool)

@@ -21,7 +21,5 @@ class StepBatch:
     lens: NDArray[np.int32]  # tokens computed by it, at least 1
     samples: NDArray[np.bool_]  # rows that reach their known length here and sample the next token
     generations: NDArray[np.int64]  # of the slots at launch
-
-    @property
-    def num_tokens(self) -> int:
-        return int(self.lens.sum())
+    num_tokens: int
+    fresh: NDArray[np.int64]  # slots occupied since the last batch: the device has not seen their tokens

@@ -23,15 +23,15 @@ def check_invariants(scheduler: Scheduler) -> None:
 
 
 def _check_pages(scheduler: Scheduler) -> None:
-    slots, tree = scheduler.slots, scheduler.radix.all_pages()
+    slots, tree = scheduler.slots, scheduler.rows.radix.all_pages()
     own = [slots.row_pages(slot)[slots.tree_pages[slot] :] for slot in range(slots.num_slots)]
-    owned = np.concatenate([scheduler.pages.free_list(), tree, *own])
-    if not np.array_equal(np.sort(owned), np.arange(1, scheduler.pages.num_pages + 1)):
+    owned = np.concatenate([scheduler.rows.pages.free_list(), tree, *own])
+    if not np.array_equal(np.sort(owned), np.arange(1, scheduler.rows.pages.num_pages + 1)):
         values, counts = np.unique(owned, return_counts=True)
-        lost = np.setdiff1d(np.arange(1, scheduler.pages.num_pages + 1), values)
+        lost = np.setdiff1d(np.arange(1, scheduler.rows.pages.num_pages + 1), values)
         raise InvariantError(f"pages lost: {lost.tolist()}, owned twice: {values[counts > 1].tolist()}")
-    if len(tree) != scheduler.radix.cached_pages:
-        raise InvariantError(f"the tree holds {len(tree)} pages but counts {scheduler.radix.cached_pages}")
+    if len(tree) != scheduler.rows.radix.cached_pages:
+        raise InvariantError(f"the tree holds {len(tree)} pages but counts {scheduler.rows.radix.cached_pages}")
     for slot in range(slots.num_slots):
         shared = slots.row_pages(slot)[: slots.tree_pages[slot]]
         if not np.isin(shared, tree).all():
@@ -49,9 +49,11 @@ def _check_locks(scheduler: Scheduler) -> None:
             expected[id(node)] = expected.get(id(node), 0) + 1
             nodes[id(node)] = node
             node = node.parent
-    evictable = scheduler.radix.cached_pages - sum(len(node.pages) for node in nodes.values())
-    if evictable != scheduler.radix.evictable_pages:
-        raise InvariantError(f"{evictable} pages are unlocked, {scheduler.radix.evictable_pages} counted as evictable")
+    evictable = scheduler.rows.radix.cached_pages - sum(len(node.pages) for node in nodes.values())
+    if evictable != scheduler.rows.radix.evictable_pages:
+        raise InvariantError(
+            f"{evictable} pages are unlocked, {scheduler.rows.radix.evictable_pages} counted as evictable"
+        )
     wrong = [node.locks for key, node in nodes.items() if node.locks != expected[key]]
     if wrong:
         raise InvariantError(f"{len(wrong)} nodes have a wrong lock count")

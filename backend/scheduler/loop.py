@@ -12,16 +12,16 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from backend.cache.pages import PageAllocator, Pages
-from backend.cache.radix import RadixCache
 from backend.messages import Finish, FromScheduler, NewRequest, SchedulerStats, ToScheduler
 from backend.scheduler.admission import RESERVED_OUTPUT_MAX, NewTokenRatio
 from backend.scheduler.batch import StepBatch
 from backend.scheduler.invariants import check_invariants
 from backend.scheduler.queue import Request, WaitingQueue
+from backend.scheduler.rows import Rows
 from backend.scheduler.slots import Slots
 
 NO_ROWS = np.empty(0, np.int64)
+NO_LENS = np.empty(0, np.int32)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,9 +35,21 @@ class SchedulerLimits:
     page_size: int
     prefill_budget: int  # prompt tokens computed per step
     radix_cache: bool = True
+    overlap: bool = False  # launch a step before the one before it is settled
     conservativeness: float = 1.0
     random_seed: int = 0
     check_invariants: bool = False
+
+
+def make_rows(limits: SchedulerLimits) -> Rows:
+    """Slots, pages and tree of the sizes in ``limits``."""
+    return Rows(
+        num_slots=limits.max_running_requests,
+        context_length=limits.context_length,
+        num_pages=limits.num_pages,
+        page_size=limits.page_size,
+        keep_prefixes=limits.radix_cache,
+    )
 
 
 class LaunchedStep(Protocol):
@@ -51,13 +63,12 @@ class StepRunner(Protocol):
 
 
 class Scheduler:
-    """Owns slots, pages and the radix tree; turns messages into batches and results into messages."""
+    """Turns messages into batches and results into messages."""
 
-    def __init__(self, runner: StepRunner, limits: SchedulerLimits) -> None:
+    def __init__(self, runner: StepRunner, limits: SchedulerLimits, rows: Rows) -> None:
         self.limits = limits
-        self.slots = Slots(limits.max_running_requests, limits.context_length, limits.page_size)
-        self.pages = PageAllocator(limits.num_pages)
-        self.radix = RadixCache(limits.page_size)
+        self.rows = rows
+        self.slots = self.rows.slots
         self.requests: dict[int, Request] = {}  # by uid: waiting, running
         self.leaving: dict[int, Request] = {}  # by slot: over, but a launched step still refers to the row
         self.stats = SchedulerStats(total_tokens=limits.num_pages * limits.page_size)
@@ -66,6 +77,7 @@ class Scheduler:
         self._launched: deque[tuple[StepBatch, LaunchedStep]] = deque()
         self._ratio = NewTokenRatio(limits.conservativeness)
         self._random = np.random.default_rng(limits.random_seed)
+        self._ones = np.ones(limits.max_running_requests, np.int32)
         self._out = FromScheduler()
 
     # -- messages ---------------------------------------------------------------------------------------------------
@@ -87,7 +99,7 @@ class Scheduler:
         if message.flush_cache:
             done = not self.has_work
             if done:
-                self.pages.release(self.radix.reset())
+                self.rows.flush()
             self._out.flushed = (message.flush_cache, done)
 
     def _enqueue(self, new: NewRequest) -> None:
@@ -120,7 +132,7 @@ class Scheduler:
         batch = self._schedule()
         if batch is not None:
             self._launch(batch)
-        self._settle_all()
+        self._settle(keep=1 if self.limits.overlap and batch is not None else 0)
         if self.limits.check_invariants:
             check_invariants(self)
         return self._take_output()
@@ -128,12 +140,13 @@ class Scheduler:
     def _take_output(self) -> FromScheduler:
         out, self._out = self._out, FromScheduler()
         stats = self.stats
-        stats.running = int((self.slots.uid >= 0).sum())
+        stats.running = self.slots.num_slots - self.slots.free_slots - len(self.leaving)
         stats.waiting = len(self._waiting)
         stats.waiting_uncached_tokens = sum(len(request.tokens) for request in self._waiting)
         page = self.limits.page_size
-        stats.cached_tokens = self.radix.evictable_pages * page
-        stats.used_tokens = stats.total_tokens - (self.pages.free_pages + self.radix.evictable_pages) * page
+        stats.cached_tokens = self.rows.radix.evictable_pages * page
+        stats.used_tokens = stats.total_tokens - self.rows.room * page
+        stats.evicted_tokens_total = self.rows.evicted_pages * page
         stats.new_token_ratio = self._ratio.value
         out.stats = stats
         return out
@@ -146,64 +159,68 @@ class Scheduler:
         slots = self.slots
         rows = slots.running()
         missing = slots.missing(rows)
-        long = missing > 1
+        single = missing == 1
+        admitted, long_rows, long_lens = NO_ROWS, NO_ROWS, NO_LENS
+        if len(self._waiting) or np.count_nonzero(missing) > np.count_nonzero(single):
+            long = missing > 1
+            admitted, long_rows, long_lens = self._schedule_prompts(rows[long], missing[long])
+        singles = rows if np.count_nonzero(single) == len(rows) else rows[single]
+        if len(long_rows):
+            return self._batch(singles, long_rows, long_lens, admitted)
+        return self._make_batch(singles, self._ones[: len(singles)], len(singles), admitted) if len(singles) else None
+
+    def _schedule_prompts(
+        self, rows: NDArray[np.int64], missing: NDArray[np.int32]
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int32]]:
+        """Share the prefill budget over ``rows`` and newcomers: (newcomers, rows that compute, tokens of each)."""
         budget = self.limits.prefill_budget
-        long_rows, long_lens = _share(rows[long], missing[long], budget)
-        admitted = self._admit(budget - int(long_lens.sum()))
+        rows, lens = _share(rows, missing, budget)
+        admitted = self._admit(budget - int(lens.sum())) if len(self._waiting) else NO_ROWS
         if len(admitted):
-            rest = slots.missing(admitted)
-            more_rows, more_lens = _share(admitted, rest, budget - int(long_lens.sum()))
-            long_rows, long_lens = np.concatenate((long_rows, more_rows)), np.concatenate((long_lens, more_lens))
-        short_rows = rows[missing == 1]
-        batch_rows = np.concatenate((short_rows, long_rows))
-        if not len(batch_rows):
-            return None
-        lens = np.concatenate((np.ones(len(short_rows), np.int32), long_lens)).astype(np.int32)
-        order = np.lexsort((batch_rows, lens > 1))
-        batch_rows, lens = batch_rows[order], lens[order]
-        starts = slots.computed[batch_rows]
-        known = slots.known[batch_rows]
-        samples = (starts + lens == known) & (known < slots.limit[batch_rows])
-        return StepBatch(batch_rows, starts, lens, samples, slots.generation[batch_rows])
+            new_rows, new_lens = _share(admitted, self.slots.missing(admitted), budget - int(lens.sum()))
+            rows, lens = np.concatenate((rows, new_rows)), np.concatenate((lens, new_lens))
+        return admitted, rows, lens
+
+    def _batch(
+        self,
+        singles: NDArray[np.int64],
+        long_rows: NDArray[np.int64],
+        long_lens: NDArray[np.int32],
+        admitted: NDArray[np.int64],
+    ) -> StepBatch:
+        rows = np.concatenate((singles, long_rows))
+        lens = np.concatenate((self._ones[: len(singles)], long_lens))
+        order = np.lexsort((rows, lens > 1))
+        return self._make_batch(rows[order], lens[order], int(lens.sum()), admitted)
+
+    def _make_batch(
+        self, rows: NDArray[np.int64], lens: NDArray[np.int32], num_tokens: int, admitted: NDArray[np.int64]
+    ) -> StepBatch:
+        slots = self.slots
+        starts, known = slots.computed[rows], slots.known[rows]
+        samples = (starts + lens == known) & (known < slots.limit[rows])
+        return StepBatch(rows, starts, lens, samples, slots.generation[rows], num_tokens, admitted)
 
     def _admit(self, budget: int) -> NDArray[np.int64]:
         """Move waiting requests into slots until budget, slots or pages run out. Returns the new rows."""
         admitted: list[int] = []
         while budget > 0 and len(self._waiting) and self.slots.free_slots:
             request = self._waiting.head()
-            if not self._place(request):
-                if self.slots.free_slots == self.limits.max_running_requests:
+            cached = self.rows.place(request, self._limit(request), self._reserve(request))
+            if cached is None:
+                if self.rows.idle:
                     self._fail_oversized(request)
                     continue
                 break
+            self._tell_cached(request, cached)
             self._waiting.pop()
             admitted.append(request.slot)
-            budget -= len(request.tokens) - int(self.slots.computed[request.slot])
+            budget -= len(request.tokens) - cached
         return np.sort(np.array(admitted, np.int64)) if admitted else NO_ROWS
 
-    def _place(self, request: Request) -> bool:
-        """Give ``request`` a slot, its cached prefix and pages for its known tokens; False when there is no room."""
-        slots, page = self.slots, self.limits.page_size
-        tokens = request.tokens
-        # At least one token is computed, or there would be no logits to sample from.
-        match = self.radix.match(tokens[:-1], request.namespace)
-        self.radix.lock(match.node)
-        needed = -(-len(tokens) // page) - len(match.pages)
-        limit = min(request.limit, self.limits.context_length)
-        room = self.pages.free_pages + self.radix.evictable_pages - needed
-        busy = slots.free_slots < self.limits.max_running_requests
-        if room < (self._reserved_pages(limit - len(tokens)) if busy else 0):
-            self.radix.unlock(match.node)
-            return False
-        slot = slots.occupy(request.uid, tokens, request.prompt_len, limit)
-        slots.set_sampling(slot, request.sampling, request.seed, request.stop_ids)
-        slots.append_pages(slot, match.pages)
-        slots.tree_pages[slot] = len(match.pages)
-        slots.append_pages(slot, self._alloc(needed))
-        slots.computed[slot] = len(match.pages) * page
-        request.slot, request.node = slot, match.node
-        self._tell_cached(request, len(match.pages) * page)
-        return True
+    def _limit(self, request: Request) -> int:
+        """The longest known length that the request may reach."""
+        return min(request.prompt_len + request.sampling.max_new_tokens, self.limits.context_length)
 
     def _tell_cached(self, request: Request, cached: int) -> None:
         if request.told_cached:
@@ -213,12 +230,14 @@ class Scheduler:
         self.stats.prompt_tokens_total += request.prompt_len
         self.stats.cached_prompt_tokens_total += cached
 
-    def _reserved_pages(self, newcomer: int) -> int:
-        """Pages that running rows, and a newcomer with ``newcomer`` output tokens to go, are expected to need."""
+    def _reserve(self, request: Request) -> int:
+        """Pages that running rows and ``request`` are expected to need for output. Alone, a request may take it all."""
+        if self.rows.idle:
+            return 0
         rows = self.slots.running()
         left = np.minimum(self.slots.limit[rows] - self.slots.known[rows], RESERVED_OUTPUT_MAX)
-        tokens = self._ratio.value * (int(left.sum()) + min(newcomer, RESERVED_OUTPUT_MAX))
-        return int(tokens / self.limits.page_size) + 1
+        newcomer = min(self._limit(request) - len(request.tokens), RESERVED_OUTPUT_MAX)
+        return int(self._ratio.value * (int(left.sum()) + newcomer) / self.limits.page_size) + 1
 
     def _fail_oversized(self, request: Request) -> None:
         self._waiting.pop()
@@ -227,29 +246,15 @@ class Scheduler:
     def _no_room(self, tokens: int) -> str:
         return f"The request needs room for {tokens} tokens, but the KV cache holds {self.stats.total_tokens}."
 
-    # -- pages ------------------------------------------------------------------------------------------------------
+    # -- room -------------------------------------------------------------------------------------------------------
 
     def _grow_rows(self) -> None:
         """Give every row that outgrew its pages one more; retract the cheapest rows when none is left."""
-        slots = self.slots
-        while True:
-            rows = slots.running()
-            short = rows[(slots.missing(rows) > 0) & (slots.known[rows] > slots.pages[rows] * self.limits.page_size)]
-            if len(short) <= self.pages.free_pages + self.radix.evictable_pages:
-                break
-            self._settle_all()
+        while len(short := self.rows.outgrown()) > self.rows.room:
+            self._settle()
             self._retract_cheapest()
         if len(short):
-            slots.page_table[short, slots.pages[short]] = self._alloc(len(short))
-            slots.pages[short] += 1
-
-    def _alloc(self, count: int) -> Pages:
-        missing = count - self.pages.free_pages
-        if missing > 0:
-            freed = self.radix.evict(missing)
-            self.stats.evicted_tokens_total += len(freed) * self.limits.page_size
-            self.pages.release(freed)
-        return self.pages.alloc(count)
+            self.rows.grow(short)
 
     def _retract_cheapest(self) -> None:
         """Send the row with the least output (then the youngest) back to the queue; the last one is aborted instead."""
@@ -281,39 +286,48 @@ class Scheduler:
         slots.known[batch.rows] += batch.samples
         slots.in_flight[batch.rows] += 1
         self._launched.append((batch, launched))
-        decodes = int((batch.starts >= slots.prompt_len[batch.rows]).sum())
+        decodes = int(np.count_nonzero(batch.starts >= slots.prompt_len[batch.rows]))
         self.stats.decode_tokens_total += decodes
         self.stats.prefill_tokens_total += batch.num_tokens - decodes
         self._ratio.decay()
 
-    def _settle_all(self) -> None:
-        while self._launched:
+    def _settle(self, keep: int = 0) -> None:
+        """Take in the results of launched steps, oldest first, until ``keep`` are left."""
+        while len(self._launched) > keep:
             batch, launched = self._launched.popleft()
-            self._settle(batch, launched.tokens())
+            self._take_in(batch, launched.tokens())
 
-    def _settle(self, batch: StepBatch, tokens: NDArray[np.int32]) -> None:
-        """Take in the results of one step: tokens, finished rows, prompts to share."""
+    def _take_in(self, batch: StepBatch, tokens: NDArray[np.int32]) -> None:
+        """The results of one step: tokens, finished rows, prompts to share."""
         slots = self.slots
         rows, ends = batch.rows, batch.starts + batch.lens
         slots.in_flight[rows] -= 1
         # Written for leaving rows too: their pages enter the tree under these tokens.
-        slots.tokens[rows[batch.samples], ends[batch.samples]] = tokens[batch.samples]
+        sampled = batch.samples.nonzero()[0]
+        slots.tokens[rows[sampled], ends[sampled]] = tokens[sampled]
         live = slots.generation[rows] == batch.generations
-        new = live & batch.samples
+        new = (live & batch.samples).nonzero()[0]
         self._out.uids.extend(slots.uid[rows[new]].tolist())
         self._out.tokens.extend(tokens[new].tolist())
 
-        stopped = new & (slots.stop_ids[rows] == tokens[:, None]).any(axis=1)
-        full = live & ~stopped & (ends + batch.samples >= slots.limit[rows])
-        prompts = live & (batch.starts < slots.prompt_len[rows]) & (ends >= slots.prompt_len[rows])
-        for i in np.flatnonzero(prompts & ~stopped & ~full):
-            self._share_prompt(self.requests[int(slots.uid[rows[i]])], int(ends[i]))
-        for i in np.flatnonzero(stopped):
+        full = live & (ends + batch.samples >= slots.limit[rows])
+        stopped = new[(slots.stop_ids[rows[new]] == tokens[new, None]).any(axis=1)]
+        full[stopped] = False
+        in_prompt = batch.starts < slots.prompt_len[rows]
+        if np.count_nonzero(in_prompt):
+            self._share_prompts(batch, in_prompt & live & (ends >= slots.prompt_len[rows]))
+        for i in stopped:
             self._finish(self.requests[int(slots.uid[rows[i]])], "stop", matched=int(tokens[i]))
-        for i in np.flatnonzero(full):
+        for i in full.nonzero()[0]:
             self._finish(self.requests[int(slots.uid[rows[i]])], "length")
-        for slot in [slot for slot in self.leaving if not slots.in_flight[slot]]:
-            self._vacate(slot, self.leaving.pop(slot))
+        if self.leaving:
+            for slot in [slot for slot in self.leaving if not slots.in_flight[slot]]:
+                self.rows.vacate(slot, self.leaving.pop(slot))
+
+    def _share_prompts(self, batch: StepBatch, completed: NDArray[np.bool_]) -> None:
+        """Put prompts that are complete into the tree, for the requests that come while these still run."""
+        for row in batch.rows[completed]:
+            self.rows.share_prefix(int(row), self.requests[int(self.slots.uid[row])])
 
     # -- giving back ------------------------------------------------------------------------------------------------
 
@@ -335,35 +349,7 @@ class Scheduler:
         if self.slots.in_flight[slot]:
             self.leaving[slot] = request
         else:
-            self._vacate(slot, request)
-
-    def _vacate(self, slot: int, request: Request) -> None:
-        slots = self.slots
-        if self.limits.radix_cache:
-            self._share_prefix(slot, request, int(slots.computed[slot]))
-        self.pages.release(slots.row_pages(slot)[slots.tree_pages[slot] :])
-        if request.node is not None:
-            self.radix.unlock(request.node)
-            request.node = None
-        slots.vacate(slot)
-
-    def _share_prompt(self, request: Request, computed: int) -> None:
-        if self.limits.radix_cache:
-            self._share_prefix(request.slot, request, computed)
-
-    def _share_prefix(self, slot: int, request: Request, computed: int) -> None:
-        """Hand the row's full pages to the tree; the row continues on the tree's pages, its duplicates are released."""
-        slots, page = self.slots, self.limits.page_size
-        count = computed // page
-        own = slots.row_pages(slot)[:count].copy()
-        shared = self.radix.insert(slots.tokens[slot, : count * page], own, request.namespace)
-        self.radix.lock(shared.node)
-        if request.node is not None:
-            self.radix.unlock(request.node)
-        request.node = shared.node
-        self.pages.release(own[own != shared.pages])
-        slots.page_table[slot, :count] = shared.pages
-        slots.tree_pages[slot] = count
+            self.rows.vacate(slot, request)
 
 
 def _share(

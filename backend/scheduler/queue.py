@@ -28,11 +28,6 @@ class Request:
     node: Node | None = None  # locked end of the row's part in the radix tree
     told_cached: bool = False
 
-    @property
-    def limit(self) -> int:
-        """The longest known length: prompt and all the output it may have."""
-        return self.prompt_len + self.sampling.max_new_tokens
-
 
 class WaitingQueue:
     """First come, first served; a retracted request goes back to the head."""

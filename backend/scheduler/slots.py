@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from backend.cache.pages import PADDING_PAGE
 from backend.sampling_params import SamplingParams
+from backend.scheduler.seeds import hash_seed
 
 STOP_IDS_PER_SLOT = 16  # grown when a request asks for more
 NO_TOKEN = -1
@@ -48,19 +49,25 @@ class Slots:
         self.frequency_penalty = np.zeros(num_slots, np.float32)
         self.presence_penalty = np.zeros(num_slots, np.float32)
         self.repetition_penalty = np.ones(num_slots, np.float32)
-        self.seed = np.zeros(num_slots, np.uint64)
+        self.seed = np.zeros(num_slots, np.uint64)  # hashed, so that close seeds start far apart
         self.min_known = np.zeros(num_slots, np.int32)  # no stop token before this length
         self.stop_ids = np.full((num_slots, STOP_IDS_PER_SLOT), NO_TOKEN, np.int32)
 
+        self.version = 0  # grows whenever the set of running rows, or what belongs to one for its whole run, changes
         self._free = list(range(num_slots - 1, -1, -1))
+        self._running = np.empty(0, np.int64)
+        self._running_version = 0
 
     @property
     def free_slots(self) -> int:
         return len(self._free)
 
     def running(self) -> NDArray[np.int64]:
-        """The occupied slots that still run, ascending."""
-        return np.flatnonzero(self.uid >= 0)
+        """The occupied slots that still run, ascending. The same array until ``version`` changes."""
+        if self._running_version != self.version:
+            self._running = (self.uid >= 0).nonzero()[0]
+            self._running_version = self.version
+        return self._running
 
     def missing(self, rows: NDArray[np.int64]) -> NDArray[np.int32]:
         """Tokens still to compute. The last token of a full-length output is not: nothing will attend to it."""
@@ -69,6 +76,7 @@ class Slots:
     def occupy(self, uid: int, tokens: NDArray[np.int32], prompt_len: int, limit: int) -> int:
         """Give a free slot to request ``uid``, whose known tokens are ``tokens``; nothing is computed yet."""
         slot = self._free.pop()
+        self.version += 1
         self.uid[slot] = uid
         self.prompt_len[slot] = prompt_len
         self.known[slot] = len(tokens)
@@ -86,7 +94,7 @@ class Slots:
         self.frequency_penalty[slot] = params.frequency_penalty
         self.presence_penalty[slot] = params.presence_penalty
         self.repetition_penalty[slot] = params.repetition_penalty
-        self.seed[slot] = seed & 0xFFFFFFFFFFFFFFFF
+        self.seed[slot] = hash_seed(seed)
         self.min_known[slot] = self.prompt_len[slot] + params.min_new_tokens
         if len(stop_ids) > self.stop_ids.shape[1]:
             extra = np.full((self.num_slots, len(stop_ids) - self.stop_ids.shape[1]), NO_TOKEN, np.int32)
@@ -99,6 +107,7 @@ class Slots:
 
         The row itself stays until :meth:`vacate`.
         """
+        self.version += 1
         self.uid[slot] = -1
         self.generation[slot] += 1
 

@@ -26,7 +26,6 @@ MIXED = accepted(
 STEPS = accepted(
     "scheduling",
     "each step is scheduled when the one before it has ended",
-    switch("--disable-overlap-schedule"),
     integer("--num-continuous-decode-steps", default=1),
     integer("--scheduler-recv-interval", default=1),
     switch("--sleep-on-idle"),

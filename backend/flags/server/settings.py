@@ -5,9 +5,11 @@ from __future__ import annotations
 from backend.flags.checks import AT_LEAST_ONE, FRACTION, NOT_NEGATIVE, PORT, POSITIVE, Check
 from backend.flags.flag import Flag, State
 from backend.flags.rows import integer, number, switch, text, works
+from backend.scheduler.kv_config import EXAMPLE, is_kv_events_config
 
 BOTH = ("sglang", "vllm")
 OURS = ("warmlane",)
+KV_EVENTS = Check(is_kv_events_config, f"JSON such as {EXAMPLE}")
 CHUNK = Check(lambda value: value == -1 or value >= 1, "-1 (never split a prompt) or at least 1")
 
 MODEL = works(
@@ -123,6 +125,10 @@ RUNTIME = works(
         help="do not reuse the KV of earlier prompts",
         sources=BOTH,
     ),
+    switch(
+        "--disable-overlap-schedule",
+        help="launch a step only when the one before it has ended",
+    ),
     number(
         "--schedule-conservativeness",
         default=1.0,
@@ -130,6 +136,13 @@ RUNTIME = works(
         help="more than 1: admit fewer requests, retract fewer",
     ),
     integer("--random-seed", "--seed", help="of sampling", sources=BOTH),
+    text(
+        "--kv-events-config",
+        check=KV_EVENTS,
+        metavar="JSON",
+        help="publish what the prefix cache stores and evicts over ZMQ; port * is any free one",
+        sources=BOTH,
+    ),
     switch("--check-invariants", help="verify the page accounting after every step", sources=OURS),
 )
 

@@ -6,8 +6,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from backend.runner.random_uniform import uniform
-from backend.runner.sampler import plan_sampling, sample
+from backend.scheduler.seeds import hash_seed, uniform
+from backend.runner.sampler import sample
+from backend.runner.sampling_plan import SamplingPlanner
 from backend.sampling_params import SamplingParams
 from backend.scheduler.slots import Slots
 
@@ -29,7 +30,8 @@ def draw(logits, slots, lengths=None):
     rows = np.arange(slots.num_slots)
     lengths = slots.known[rows] if lengths is None else lengths
     table = torch.tensor(logits, dtype=torch.float32).expand(len(rows), -1).clone()
-    return sample(table, plan_sampling(slots, rows, lengths, table.shape[1], CPU)).tolist()
+    pool = torch.from_numpy(slots.tokens).flatten()
+    return sample(table, SamplingPlanner(table.shape[1], CPU).plan(slots, rows, lengths), pool).tolist()
 
 
 def frequencies(count=4000, **params):
@@ -144,8 +146,9 @@ def test_a_drawn_token_is_always_allowed(logits, temperature, top_p, top_k, min_
 
 
 def test_uniform_numbers_are_uniform_in_seeds_and_in_positions():
-    seeds = np.arange(20_000, dtype=np.uint64)
-    for numbers in (uniform(seeds, np.full(len(seeds), 3)), uniform(np.full(len(seeds), 9, np.uint64), seeds)):
+    hashed = np.array([hash_seed(seed) for seed in range(20_000)], np.uint64)
+    positions = np.arange(20_000)
+    for numbers in (uniform(hashed, np.full(len(hashed), 3)), uniform(np.full(len(hashed), hashed[9]), positions)):
         assert (numbers >= 0).all()
         assert (numbers < 1).all()
         counts = np.histogram(numbers, bins=20, range=(0, 1))[0]

@@ -29,33 +29,68 @@ def reference(prompt, max_new, stop_ids=(STOP,), context=10**9):
 
 
 class Launched:
-    def __init__(self, tokens):
-        self._tokens = tokens
+    """A step on the fake device.
+
+    ``late`` steps are computed when somebody asks for their tokens, in order of launch.
+    """
+
+    def __init__(self, compute):
+        self._compute = compute
+        self._tokens = None
+
+    def run(self):
+        if self._tokens is None:
+            self._tokens = self._compute()
 
     def tokens(self):
         return self._tokens
 
 
 class FakeRunner:
-    """Implements ``StepRunner``. Counts the tokens it computed."""
+    """Implements ``StepRunner``. Counts the tokens it computed.
 
-    def __init__(self, num_pages, page_size):
+    Like a device it takes the page table at launch, and reads and writes the token pool when the step runs. With
+    ``late`` that is at the last moment which the order of steps allows, without it at once.
+    """
+
+    def __init__(self, num_pages, page_size, late=False):
         self.page = page_size
+        self.late = late
         self.kv = np.full((num_pages + 1) * page_size, -1, np.int64)
         self.computed = 0
         self.steps = 0
-
-    def locations(self, slots, row, start, end):
-        positions = np.arange(start, end)
-        return slots.page_table[row, positions // self.page].astype(np.int64) * self.page + positions % self.page
+        self._queue = []
 
     def launch(self, batch, slots):
         self.steps += 1
         self.computed += batch.num_tokens
-        for row, start, length in zip(batch.rows, batch.starts, batch.lens, strict=True):
-            self.kv[self.locations(slots, row, start, start + length)] = slots.tokens[row, start : start + length]
-        sampled = np.zeros(len(batch.rows), np.int32)
-        for i in np.flatnonzero(batch.samples):
-            end = batch.starts[i] + batch.lens[i]
-            sampled[i] = next_token(self.kv[self.locations(slots, batch.rows[i], 0, end)])
-        return Launched(sampled)
+        ends = batch.starts + batch.lens
+        rows = [
+            (row, start, end, sample, self._locations(slots, row, end))
+            for row, start, end, sample in zip(batch.rows, batch.starts, ends, batch.samples, strict=True)
+        ]
+        step = Launched(lambda: self._run(rows, slots.tokens))
+        self._queue.append(step)
+        if not self.late:
+            self._drain(step)
+        wait = step.tokens
+        step.tokens = lambda: self._drain(step) or wait()
+        return step
+
+    def _locations(self, slots, row, end):
+        positions = np.arange(end)
+        return slots.page_table[row, positions // self.page].astype(np.int64) * self.page + positions % self.page
+
+    def _drain(self, step):
+        while step in self._queue:
+            self._queue.pop(0).run()
+
+    def _run(self, rows, pool):
+        sampled = np.zeros(len(rows), np.int32)
+        for row, start, end, _, locations in rows:
+            self.kv[locations[start:]] = pool[row, start:end]
+        for i, (row, _, end, sample, locations) in enumerate(rows):
+            if sample:
+                sampled[i] = next_token(self.kv[locations])
+                pool[row, end] = sampled[i]
+        return sampled

@@ -4,7 +4,7 @@ import numpy as np
 
 from backend.messages import NewRequest, ToScheduler
 from backend.sampling_params import SamplingParams
-from backend.scheduler.loop import Scheduler, SchedulerLimits
+from backend.scheduler.loop import Scheduler, SchedulerLimits, make_rows
 from tests.backend.scheduler.fake_runner import STOP, FakeRunner, reference
 
 DEFAULTS = {
@@ -19,10 +19,10 @@ DEFAULTS = {
 
 
 class Harness:
-    def __init__(self, **limits):
+    def __init__(self, late=False, **limits):
         self.limits = SchedulerLimits(**(DEFAULTS | limits))
-        self.runner = FakeRunner(self.limits.num_pages, self.limits.page_size)
-        self.scheduler = Scheduler(self.runner, self.limits)
+        self.runner = FakeRunner(self.limits.num_pages, self.limits.page_size, late)
+        self.scheduler = Scheduler(self.runner, self.limits, make_rows(self.limits))
         self.outputs: dict[int, list[int]] = {}
         self.finished = {}
         self.cached = {}
@@ -78,4 +78,4 @@ class Harness:
         assert not scheduler.requests
         assert not scheduler.leaving
         assert scheduler.slots.free_slots == self.limits.max_running_requests
-        assert scheduler.pages.free_pages + scheduler.radix.evictable_pages == self.limits.num_pages
+        assert scheduler.rows.pages.free_pages + scheduler.rows.radix.evictable_pages == self.limits.num_pages

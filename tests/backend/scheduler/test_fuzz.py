@@ -20,6 +20,8 @@ LIMITS = st.fixed_dictionaries(
         "prefill_budget": st.integers(1, 24),
         "radix_cache": st.booleans(),
         "conservativeness": st.sampled_from([0.0, 0.3, 1.0]),
+        "overlap": st.booleans(),
+        "late": st.booleans(),
     }
 )
 

@@ -1,6 +1,7 @@
 import pytest
 
 from backend.scheduler.invariants import InvariantError, check_invariants
+from tests.backend.scheduler.fake_runner import STOP, reference
 from tests.backend.scheduler.harness import Harness
 
 
@@ -90,7 +91,7 @@ def test_without_the_radix_cache_nothing_is_kept():
     (again,) = harness.add([1] * 8)
     harness.run()
     assert harness.cached[again] == 0
-    assert harness.scheduler.pages.free_pages == harness.limits.num_pages
+    assert harness.scheduler.rows.pages.free_pages == harness.limits.num_pages
     harness.check_answers()
 
 
@@ -183,7 +184,7 @@ def test_flush_is_refused_while_requests_run_and_empties_the_cache_after():
     harness.run()
     harness.scheduler.receive(ToScheduler(flush_cache=8))
     assert harness.step().flushed == (8, True)
-    assert harness.scheduler.pages.free_pages == harness.limits.num_pages
+    assert harness.scheduler.rows.pages.free_pages == harness.limits.num_pages
 
 
 def test_the_same_messages_give_the_same_batches():
@@ -213,6 +214,61 @@ def test_single_token_rows_come_first_each_part_in_slot_order():
 
 def test_a_lost_page_is_found():
     harness = Harness()
-    harness.scheduler.pages.alloc(1)
+    harness.scheduler.rows.pages.alloc(1)
     with pytest.raises(InvariantError, match="pages lost"):
         check_invariants(harness.scheduler)
+
+
+OVERLAP = {"overlap": True, "late": True}
+
+
+def test_overlap_launches_the_next_step_before_the_last_one_is_seen():
+    harness = Harness(**OVERLAP)
+    (uid,) = harness.add([1, 2, 3], max_new=4, stop_ids=())
+    launched = []
+    for _ in range(4):
+        harness.step()
+        launched.append((harness.runner.steps, len(harness.outputs.get(uid, []))))
+    assert launched == [(1, 0), (2, 1), (3, 2), (4, 3)]
+    harness.run()
+    harness.check_answers()
+
+
+def test_overlap_wastes_no_step_on_a_length_that_is_known():
+    plain, overlapped = Harness(), Harness(**OVERLAP)
+    for harness in (plain, overlapped):
+        harness.add([1, 2, 3], [4] * 5, max_new=7, stop_ids=())
+        harness.run()
+        harness.check_answers()
+    assert overlapped.runner.computed == plain.runner.computed
+
+
+def test_the_token_after_a_stop_that_was_seen_late_is_not_replied():
+    prompt = next([a, b] for a in range(1, 17) for b in range(1, 17) if reference([a, b], 9)[-1] == STOP)
+    harness = Harness(**OVERLAP)
+    (uid,) = harness.add(prompt, max_new=30)
+    harness.run()
+    assert harness.outputs[uid] == reference(prompt, 30)
+    assert harness.runner.computed == len(prompt) + len(harness.outputs[uid])  # the stop token itself was computed
+    harness.check_answers()
+
+
+def test_a_row_is_given_to_nobody_while_a_launched_step_refers_to_it():
+    harness = Harness(**OVERLAP, max_running_requests=1)
+    (first,) = harness.add([1] * 6, max_new=9, stop_ids=())
+    harness.step()
+    harness.step()
+    harness.abort(first)
+    assert harness.scheduler.slots.free_slots == 0
+    (second,) = harness.add([2] * 6, max_new=3, stop_ids=())
+    harness.run()
+    assert len(harness.outputs[second]) == 3
+    harness.check_answers()
+
+
+def test_prompts_of_the_next_request_survive_the_late_token_of_the_one_before():
+    harness = Harness(**OVERLAP, max_running_requests=1, prefill_budget=64)
+    starts = [[a, b] for a in range(1, 9) for b in range(1, 9) if reference([a, b], 9)[-1] == STOP]
+    harness.add(*[start + [3] * 12 for start in starts], *starts, max_new=9)
+    harness.run()
+    harness.check_answers()

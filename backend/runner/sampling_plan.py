@@ -1,0 +1,97 @@
+"""What the sampling of one step needs, made on the host before the values of the step before are known."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from backend.runner.penalties import Penalties
+from backend.scheduler.seeds import uniform
+from backend.scheduler.slots import Slots
+
+
+@dataclass(frozen=True, slots=True)
+class RowSampling:
+    """The parameters of some rows, which stay the same for the rows' whole run. One entry a row."""
+
+    temperature: torch.Tensor  # float32[R]; 1 for greedy rows, whose draw is not used
+    hot: torch.Tensor | None  # bool[R] rows that draw; None when all are greedy
+    top_k: torch.Tensor | None  # int64[R], None when no row limits it
+    top_p: torch.Tensor | None  # float32[R], the same
+    min_p: torch.Tensor | None
+    penalised: bool
+    min_known: int  # the largest known length below which some row may not stop
+
+    @staticmethod
+    def of(slots: Slots, rows: NDArray[np.int64], vocab_size: int, device: torch.device) -> RowSampling:
+        temperature, top_p, min_p = slots.temperature[rows], slots.top_p[rows], slots.min_p[rows]
+        top_k = np.where(slots.top_k[rows] > 0, np.minimum(slots.top_k[rows], vocab_size), vocab_size)
+        hot = temperature > 0
+
+        def on_device(array: NDArray, wanted: NDArray[np.bool_]) -> torch.Tensor | None:
+            return torch.from_numpy(array).to(device) if wanted.any() else None
+
+        return RowSampling(
+            temperature=torch.from_numpy(np.where(hot, temperature, np.float32(1.0))).to(device),
+            hot=on_device(hot, hot),
+            top_k=on_device(top_k.astype(np.int64), top_k < vocab_size),
+            top_p=on_device(top_p, top_p < 1),
+            min_p=on_device(min_p, min_p > 0),
+            penalised=Penalties.any(slots, rows),
+            min_known=int(slots.min_known[rows].max()),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class SamplingPlan:
+    """:class:`RowSampling`, and what belongs to this step's positions."""
+
+    row: RowSampling
+    uniform: torch.Tensor | None  # float32[R]; None when all rows are greedy
+    penalties: Penalties | None
+    forbidden: tuple[torch.Tensor, torch.Tensor] | None  # (row, token) pairs: stop tokens before min_new_tokens
+
+
+class SamplingPlanner:
+    """Makes plans; between steps of the same rows only what moves is made anew."""
+
+    def __init__(self, vocab_size: int, device: torch.device) -> None:
+        self._vocab_size = vocab_size
+        self._device = device
+        self._kept: tuple[int, NDArray[np.int64], RowSampling] | None = None
+
+    def plan(self, slots: Slots, rows: NDArray[np.int64], lengths: NDArray[np.int32]) -> SamplingPlan:
+        """Plan for ``rows``, whose known lengths are ``lengths`` (the sampled token stands at that position)."""
+        row = self._row_sampling(slots, rows)
+        return SamplingPlan(
+            row=row,
+            uniform=self._uniform(slots.seed[rows], lengths) if row.hot is not None else None,
+            penalties=Penalties.plan(slots, rows, lengths, self._device) if row.penalised else None,
+            forbidden=self._forbidden(slots, rows, lengths) if lengths.min() < row.min_known else None,
+        )
+
+    def _row_sampling(self, slots: Slots, rows: NDArray[np.int64]) -> RowSampling:
+        if self._kept is not None:
+            version, kept_rows, row = self._kept
+            if version == slots.version and (kept_rows is rows or np.array_equal(kept_rows, rows)):
+                return row
+        row = RowSampling.of(slots, rows, self._vocab_size, self._device)
+        self._kept = (slots.version, rows, row)
+        return row
+
+    def _uniform(self, seeds: NDArray[np.uint64], lengths: NDArray[np.int32]) -> torch.Tensor:
+        return torch.from_numpy(uniform(seeds, lengths)).to(self._device)
+
+    def _forbidden(
+        self, slots: Slots, rows: NDArray[np.int64], lengths: NDArray[np.int32]
+    ) -> tuple[torch.Tensor, torch.Tensor] | None:
+        early = lengths < slots.min_known[rows]
+        ids = np.where(early[:, None], slots.stop_ids[rows], -1)
+        row, column = (ids >= 0).nonzero()
+        if not len(row):
+            return None
+        tokens = ids[row, column].astype(np.int64)
+        return torch.from_numpy(row).to(self._device), torch.from_numpy(tokens).to(self._device)

@@ -1,0 +1,116 @@
+"""The memory behind running requests: slots, pages and the radix tree, and how a row moves between them.
+
+A row's pages are the tree's up to ``tree_pages`` and its own after that. They come in through :meth:`Rows.place` and
+:meth:`Rows.grow` and go back through :meth:`Rows.vacate` alone.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from backend.cache.pages import PageAllocator, Pages
+from backend.cache.radix import RadixCache
+from backend.scheduler.queue import Request
+from backend.scheduler.slots import Slots
+
+
+class Rows:
+    """Owns the slots, the free pages and the radix tree."""
+
+    def __init__(
+        self, *, num_slots: int, context_length: int, num_pages: int, page_size: int, keep_prefixes: bool
+    ) -> None:
+        self.page_size = page_size
+        self.slots = Slots(num_slots, context_length, page_size)
+        self.pages = PageAllocator(num_pages)
+        self.radix = RadixCache(page_size)
+        self.evicted_pages = 0
+        self._keep_prefixes = keep_prefixes
+
+    @property
+    def room(self) -> int:
+        """Pages that are free or can be made free."""
+        return self.pages.free_pages + self.radix.evictable_pages
+
+    @property
+    def idle(self) -> bool:
+        """Every slot is free."""
+        return self.slots.free_slots == self.slots.num_slots
+
+    def place(self, request: Request, limit: int, reserve: int) -> int | None:
+        """Give ``request`` a slot, its cached prefix and pages for its known tokens.
+
+        ``reserve`` pages must stay beside them. Returns how many tokens are cached; None, with nothing changed, when
+        there is no room.
+        """
+        slots, tokens = self.slots, request.tokens
+        # At least one token is computed, or there would be no logits to sample from.
+        match = self.radix.match(tokens[:-1], request.namespace)
+        self.radix.lock(match.node)
+        needed = -(-len(tokens) // self.page_size) - len(match.pages)
+        if self.room < needed + reserve:
+            self.radix.unlock(match.node)
+            return None
+        slot = slots.occupy(request.uid, tokens, request.prompt_len, limit)
+        slots.set_sampling(slot, request.sampling, request.seed, request.stop_ids)
+        slots.append_pages(slot, match.pages)
+        slots.append_pages(slot, self._alloc(needed))
+        slots.tree_pages[slot] = len(match.pages)
+        slots.computed[slot] = len(match.pages) * self.page_size
+        request.slot, request.node = slot, match.node
+        return int(slots.computed[slot])
+
+    def outgrown(self) -> NDArray[np.int64]:
+        """Running rows whose next token has no page."""
+        slots = self.slots
+        rows = slots.running()
+        short = slots.known[rows] > slots.pages[rows] * self.page_size
+        if not np.count_nonzero(short):
+            return rows[:0]
+        rows = rows[short]
+        return rows[slots.missing(rows) > 0]
+
+    def grow(self, rows: NDArray[np.int64]) -> None:
+        """One more page for each of ``rows``; the caller has checked ``room``."""
+        slots = self.slots
+        slots.page_table[rows, slots.pages[rows]] = self._alloc(len(rows))
+        slots.pages[rows] += 1
+
+    def share_prefix(self, slot: int, request: Request) -> None:
+        """Hand the row's computed full pages to the tree; the row goes on with the tree's pages, not its duplicates."""
+        if not self._keep_prefixes:
+            return
+        slots = self.slots
+        count = int(slots.computed[slot]) // self.page_size
+        own = slots.row_pages(slot)[:count].copy()
+        shared = self.radix.insert(slots.tokens[slot, : count * self.page_size], own, request.namespace)
+        self.radix.lock(shared.node)
+        if request.node is not None:
+            self.radix.unlock(request.node)
+        request.node = shared.node
+        self.pages.release(own[own != shared.pages])
+        slots.page_table[slot, :count] = shared.pages
+        slots.tree_pages[slot] = count
+
+    def vacate(self, slot: int, request: Request) -> None:
+        """Give back everything of a row that no launched step refers to; what it computed stays in the tree."""
+        slots = self.slots
+        self.share_prefix(slot, request)
+        self.pages.release(slots.row_pages(slot)[slots.tree_pages[slot] :])
+        if request.node is not None:
+            self.radix.unlock(request.node)
+            request.node = None
+        slots.vacate(slot)
+
+    def flush(self) -> None:
+        """Empty the tree, but for what running rows read."""
+        self.pages.release(self.radix.reset())
+
+    def _alloc(self, count: int) -> Pages:
+        missing = count - self.pages.free_pages
+        if missing > 0:
+            freed = self.radix.evict(missing)
+            self.evicted_pages += len(freed)
+            self.pages.release(freed)
+        return self.pages.alloc(count)
