@@ -10,8 +10,6 @@ from policies.prefix.kv_decode import BlockHash, KVEvent, Medium, Removed, Store
 
 Links = tuple[tuple[bytes, tuple[str, ...]], ...]  # (tokens, keys) of each block
 Spelled = tuple[str, int, Links]  # after the adapter and the block size
-    str, int, tuple[tuple[bytes, tuple[str, ...]], ...]
-]  # adapter, block size, (tokens, keys) of each block
 
 
 @dataclass(slots=True)
