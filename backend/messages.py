@@ -66,6 +66,16 @@ class FromScheduler(msgspec.Struct, array_like=True):
     flushed: tuple[int, bool] | None = None  # (ticket, done); False when requests were running
 
 
+class KVEventsInfo(msgspec.Struct):
+    """Where KV events are published; a map, because ``/server_info`` shows it as it is."""
+
+    endpoint: str  # as bound: the host may be a wildcard
+    replay_endpoint: str | None
+    topic: str
+    block_size: int
+    publisher: str = "zmq"
+
+
 class SchedulerReady(msgspec.Struct, array_like=True):
     """The scheduler's first word on the socket after the model is loaded."""
 
@@ -80,3 +90,4 @@ class SchedulerReady(msgspec.Struct, array_like=True):
     kv_cache_bytes: int
     vocab_size: int
     error: str = ""  # non-empty: starting failed, the rest is meaningless
+    kv_events: KVEventsInfo | None = None

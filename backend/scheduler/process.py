@@ -13,9 +13,12 @@ import sys
 import msgspec
 import zmq
 
+from backend.cache.events import CacheLog
 from backend.config import ServerArgs
-from backend.messages import FromScheduler, SchedulerReady, ToScheduler
+from backend.messages import FromScheduler, KVEventsInfo, SchedulerReady, ToScheduler
 from backend.prompt.source import ModelSource
+from backend.scheduler.kv_config import parse_kv_events_config
+from backend.scheduler.kv_publisher import KVPublisher
 from backend.scheduler.loop import Scheduler
 
 
@@ -31,6 +34,7 @@ def run_scheduler(args: ServerArgs, source: ModelSource, to_scheduler: str, from
             from backend.core import build_core
 
             core = build_core(args, source)
+            publisher = kv_publisher(args, core.scheduler, core.ready)
         except (ValueError, MemoryError, OSError) as error:
             outbox.send(msgspec.msgpack.encode(_failed(str(error) or type(error).__name__)))
             sys.exit(1)
@@ -38,7 +42,22 @@ def run_scheduler(args: ServerArgs, source: ModelSource, to_scheduler: str, from
         # Everything loaded so far lives as long as the process: the collector need not look at it again.
         gc.collect()
         gc.freeze()
-        SchedulerLoop(core.scheduler, inbox, outbox).run()
+        try:
+            SchedulerLoop(core.scheduler, inbox, outbox, publisher).run()
+        finally:
+            if publisher is not None:
+                publisher.close()
+
+
+def kv_publisher(args: ServerArgs, scheduler: Scheduler, ready: SchedulerReady) -> KVPublisher | None:
+    """The publisher of KV events, noted in ``ready``, when the settings ask for one."""
+    config = parse_kv_events_config(args.kv_events_config) if args.kv_events_config else None
+    if config is None or not config.enabled or args.disable_radix_cache:
+        return None
+    log = scheduler.rows.radix.log = CacheLog()
+    publisher = KVPublisher(config, log, ready.page_size)
+    ready.kv_events = KVEventsInfo(publisher.endpoint, publisher.replay_endpoint, config.topic, ready.page_size)
+    return publisher
 
 
 def _failed(message: str) -> SchedulerReady:
@@ -48,8 +67,15 @@ def _failed(message: str) -> SchedulerReady:
 class SchedulerLoop:
     """Moves messages between the sockets and a scheduler."""
 
-    def __init__(self, scheduler: Scheduler, inbox: zmq.Socket[bytes], outbox: zmq.Socket[bytes]) -> None:
+    def __init__(
+        self,
+        scheduler: Scheduler,
+        inbox: zmq.Socket[bytes],
+        outbox: zmq.Socket[bytes],
+        publisher: KVPublisher | None = None,
+    ) -> None:
         self._scheduler = scheduler
+        self._publisher = publisher
         self._inbox = inbox
         self._outbox = outbox
         self._decoder = msgspec.msgpack.Decoder(ToScheduler)
@@ -80,3 +106,5 @@ class SchedulerLoop:
 
     def _send(self, out: FromScheduler) -> None:
         self._outbox.send(self._encoder.encode(out), copy=False)
+        if self._publisher is not None:
+            self._publisher.publish()

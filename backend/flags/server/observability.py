@@ -52,7 +52,6 @@ WATCHDOG = accepted(
 PUBLISHED = not_yet(
     "events and traces",
     "state is told over HTTP only",
-    text("--kv-events-config"),
     text("--load-publish-endpoint"),
     switch("--enable-forward-pass-metrics"),
     text("--forward-pass-metrics-worker-id", default=""),
