@@ -53,6 +53,21 @@ class BreakerSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class AdmissionSettings:
+    """Limits on what is let in; None or 0: no limit. Rates are a second's, times in seconds."""
+
+    requests: int | None = None  # at a time
+    requests_per_key: int | None = None
+    requests_per_worker: int | None = None
+    queue_size: int = 100
+    queue_timeout: float = 60.0
+    request_rate: float | None = None
+    token_rate: float | None = None  # of prompt tokens
+    request_rate_per_key: float | None = None
+    token_rate_per_key: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Timeouts:
     """Limits of one exchange with a backend, in seconds; None: no limit."""
 
@@ -95,6 +110,16 @@ class RouterConfig(BaseModel):
     disable_circuit_breaker: bool = False
     first_byte_probe_secs: float = Field(default=0.8, ge=0)
 
+    max_concurrent_requests: int = Field(default=-1, ge=-1)
+    max_concurrent_requests_per_key: int = Field(default=0, ge=0)
+    max_concurrent_requests_per_worker: int = Field(default=0, ge=0)
+    queue_size: int = Field(default=100, ge=0)
+    queue_timeout_secs: float = Field(default=60.0, ge=0)
+    rate_limit_tokens_per_second: float | None = Field(default=None, ge=0)
+    rate_limit_prompt_tokens_per_second: float | None = Field(default=None, ge=0)
+    key_rate_limit_requests_per_second: float | None = Field(default=None, ge=0)
+    key_rate_limit_prompt_tokens_per_second: float | None = Field(default=None, ge=0)
+
     health_check_endpoint: str = "/health"
     health_check_interval_secs: float = Field(default=5.0, gt=0)
     health_check_timeout_secs: float = Field(default=5.0, gt=0)
@@ -103,7 +128,10 @@ class RouterConfig(BaseModel):
     disable_health_check: bool = False
 
     api_key: str | None = Field(default=None, repr=False)
+    api_key_file: str | None = None
     admin_api_key: str | None = Field(default=None, repr=False)
+    metrics_public: bool = False
+    cors_allowed_origins: list[str] = []
 
     prometheus_host: str = "0.0.0.0"
     prometheus_port: int | None = Field(default=None, ge=0, le=65535)
@@ -178,6 +206,20 @@ class RouterConfig(BaseModel):
             successes=self.cb_success_threshold,
             cool_down=min(BreakerSettings().cool_down, longest),
             max_cool_down=longest,
+        )
+
+    @property
+    def admission(self) -> AdmissionSettings:
+        return AdmissionSettings(
+            requests=max(0, self.max_concurrent_requests),
+            requests_per_key=self.max_concurrent_requests_per_key,
+            requests_per_worker=self.max_concurrent_requests_per_worker,
+            queue_size=self.queue_size,
+            queue_timeout=self.queue_timeout_secs,
+            request_rate=self.rate_limit_tokens_per_second,
+            token_rate=self.rate_limit_prompt_tokens_per_second,
+            request_rate_per_key=self.key_rate_limit_requests_per_second,
+            token_rate_per_key=self.key_rate_limit_prompt_tokens_per_second,
         )
 
     @property

@@ -15,6 +15,7 @@ from router.known_flags import KNOWN
 OURS = ("warmlane",)
 BOTH = ("sglang-router", "warmlane")
 FACTOR = Check(lambda value: value >= 1, "at least 1")
+LIMIT = Check(lambda value: value >= -1, "at least -1")
 JITTER = Check(lambda value: 0 <= value <= 1, "between 0 and 1")
 LEVELS = ("debug", "info", "warning", "error")
 
@@ -71,6 +72,30 @@ PLACEMENT = _settings(
     integer("--seed", help="seed of random draws, for tests and replay", sources=OURS),
 )
 
+ADMISSION = _settings(
+    "admission",
+    integer("--max-concurrent-requests", check=LIMIT, help="requests served at a time, a true limit; -1 or 0: none"),
+    integer("--max-concurrent-requests-per-worker", check=NOT_NEGATIVE, help="the same at each backend", sources=OURS),
+    integer("--max-concurrent-requests-per-key", check=NOT_NEGATIVE, help="the same of each API key", sources=OURS),
+    integer("--queue-size", check=NOT_NEGATIVE, help="requests that may wait, keys by turns; more get 429"),
+    number("--queue-timeout-secs", check=NOT_NEGATIVE, help="longest wait; then 503"),
+    number(
+        "--rate-limit-tokens-per-second",
+        "--rate-limit-requests-per-second",
+        check=NOT_NEGATIVE,
+        help="requests let in a second (a token of this bucket is a request); more get 429 with Retry-After",
+        sources=BOTH,
+    ),
+    number("--rate-limit-prompt-tokens-per-second", check=NOT_NEGATIVE, help="in prompt tokens", sources=OURS),
+    number("--key-rate-limit-requests-per-second", check=NOT_NEGATIVE, help="of each API key", sources=OURS),
+    number(
+        "--key-rate-limit-prompt-tokens-per-second",
+        check=NOT_NEGATIVE,
+        help="of each API key, in prompt tokens",
+        sources=OURS,
+    ),
+)
+
 TIMEOUTS = _settings(
     "timeouts",
     number("--request-timeout-secs", check=NOT_NEGATIVE, help="for a whole request; 0: none"),
@@ -124,10 +149,22 @@ SECURITY = _settings(
     "security",
     text("--api-key", metavar="KEY", help="key that clients must send as a bearer token, on all routes but the probes"),
     text(
+        "--api-key-file",
+        metavar="FILE",
+        help="more keys of clients: lines of KEY or NAME KEY; limits of each key go by the name",
+        sources=OURS,
+    ),
+    text(
         "--admin-api-key",
         metavar="KEY",
         help="key of the admin routes; without it they answer direct callers on this machine only",
         sources=OURS,
+    ),
+    switch("--metrics-public", help="/metrics without a key, also when keys are set", sources=OURS),
+    words(
+        "--cors-allowed-origins",
+        metavar="ORIGIN",
+        help="web pages that may call the router, as https://HOST; * for all; without it none may",
     ),
 )
 
@@ -147,5 +184,5 @@ OPERATION = _settings(
     text("--log-dir", metavar="DIR", help="folder of the local backends' logs, in place of a temporary one"),
 )
 
-SETTINGS = LISTENING + WORKERS + PLACEMENT + TIMEOUTS + RETRIES + BREAKER + HEALTH + SECURITY + OPERATION
+SETTINGS = LISTENING + WORKERS + PLACEMENT + ADMISSION + TIMEOUTS + RETRIES + BREAKER + HEALTH + SECURITY + OPERATION
 ROUTER_FLAGS: tuple[Flag, ...] = SETTINGS + KNOWN

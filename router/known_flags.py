@@ -56,14 +56,6 @@ WITHOUT_EFFECT = (
 
 NOT_BUILT = (
     *_missing(
-        "admission",
-        "no limit on concurrent requests",
-        integer("--max-concurrent-requests", default=-1, harmless=(0,)),
-        integer("--queue-size", default=100),
-        integer("--queue-timeout-secs", default=60),
-        integer("--rate-limit-tokens-per-second"),
-    ),
-    *_missing(
         "placement",
         "its policy is not built",
         integer("--bucket-adjust-interval-secs", default=5),
@@ -106,7 +98,6 @@ NOT_BUILT = (
         text("--client-key-path"),
         words("--ca-cert-paths"),
     ),
-    *_missing("security", "no cross-origin headers are sent", words("--cors-allowed-origins")),
     *_missing(
         "security",
         "admin routes know one key, --admin-api-key",
