@@ -11,13 +11,32 @@ import msgspec
 from backend.sampling_params import SamplingParams
 
 
+class LogprobSpec(msgspec.Struct, array_like=True):
+    """Which log probabilities a request wants, besides those of its output tokens. Of the model, before penalties."""
+
+    start: int = -1  # first prompt position whose token's log probability is wanted; -1: none
+    top: int = 0  # how many of the likeliest tokens at each position
+    ids: list[int] = []  # tokens whose log probabilities are wanted at each position
+
+
+class TokenLogprobs(msgspec.Struct, array_like=True):
+    """Log probabilities at the place of one token."""
+
+    uid: int
+    token: int
+    logprob: float
+    top: list[tuple[float, int]] = []  # (log probability, token), likeliest first
+    ids: list[float] = []  # of ``LogprobSpec.ids``
+
+
 class NewRequest(msgspec.Struct, array_like=True):
     uid: int
     input_ids: bytes  # int32[prompt_len], prompt_len >= 1
     sampling: SamplingParams
     stop_token_ids: list[int]  # the request's own and the model's EOS ids (none of the model's with ignore_eos)
     namespace: str = ""  # cache_salt, extra_key, adapter: requests of different namespaces share no pages
-    priority: int = 0
+    priority: int = 0  # larger runs first, where priorities count
+    logprobs: LogprobSpec | None = None
 
 
 class ToScheduler(msgspec.Struct, array_like=True):
@@ -61,6 +80,8 @@ class FromScheduler(msgspec.Struct, array_like=True):
     uids: list[int] = []  # one entry per token; a uid may repeat
     tokens: list[int] = []
     started: list[tuple[int, int]] = []  # (uid, cached prompt tokens), sent with or before the first token
+    logprobs: list[TokenLogprobs] = []  # one entry per token of the requests that want them, in order
+    prompt_logprobs: list[TokenLogprobs] = []  # in order of position; before or with the first output token
     finished: list[Finish] = []  # a finished uid is never named again; its last tokens are in this message or before
     stats: SchedulerStats = msgspec.field(default_factory=SchedulerStats)
     flushed: tuple[int, bool] | None = None  # (ticket, done); False when requests were running

@@ -30,6 +30,7 @@ class SamplingParams(msgspec.Struct, kw_only=True, omit_defaults=True):
     skip_special_tokens: bool = True
     spaces_between_special_tokens: bool = True
     no_stop_trim: bool = False
+    logit_bias: dict[int, float] = {}  # token id -> added to its logit
 
     @property
     def greedy(self) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from concurrent.futures import Future, ThreadPoolExecutor
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -10,26 +11,36 @@ from numpy.typing import NDArray
 
 from backend.attention.base import AttentionBackend
 from backend.models.base import CausalLM
+from backend.runner.logprobs import row_logprobs
 from backend.runner.sampler import sample
 from backend.runner.sampling_plan import SamplingPlanner
 from backend.runner.step_inputs import StepInputs, build_inputs
 from backend.runner.token_pool import TokenPool
-from backend.scheduler.batch import StepBatch
+from backend.scheduler.batch import RowLogprobs, StepBatch
 from backend.scheduler.slots import Slots
 
 
-class RunningStep:
-    """A step on its way. ``tokens`` waits for it."""
+class StepResult(NamedTuple):
+    tokens: torch.Tensor  # int32[S] on the CPU
+    logprobs: list[RowLogprobs]  # one for each of the batch's ``logprobs`` rows
 
-    def __init__(self, samples: NDArray[np.bool_], sampled: Future[torch.Tensor]) -> None:
+
+class RunningStep:
+    """A step on its way; both methods wait for it."""
+
+    def __init__(self, samples: NDArray[np.bool_], result: Future[StepResult]) -> None:
         self._samples = samples
-        self._sampled = sampled
+        self._result = result
 
     def tokens(self) -> NDArray[np.int32]:
         """One token per row of the batch, 0 where the row did not sample."""
         tokens = np.zeros(len(self._samples), np.int32)
-        tokens[self._samples] = self._sampled.result().numpy()
+        tokens[self._samples] = self._result.result().tokens.numpy()
         return tokens
+
+    def logprobs(self) -> list[RowLogprobs]:
+        """One entry for each row in the batch's ``logprobs``."""
+        return self._result.result().logprobs
 
 
 class ModelRunner:
@@ -60,18 +71,20 @@ class ModelRunner:
         inputs = build_inputs(batch, slots, self._planner, self._device)
         if self._stream is not None:
             return RunningStep(batch.samples, self._stream.submit(self._run, inputs))
-        done: Future[torch.Tensor] = Future()
+        done: Future[StepResult] = Future()
         done.set_result(self._run(inputs))
         return RunningStep(batch.samples, done)
 
     @torch.inference_mode()
-    def _run(self, inputs: StepInputs) -> torch.Tensor:
-        """The sampled tokens, int32[S] on the CPU."""
+    def _run(self, inputs: StepInputs) -> StepResult:
         self._attention.plan(inputs.layout)
         hidden = self._model(self._pool.gather(inputs.places), inputs.positions, self._attention)
-        if inputs.sampling is None:
-            return torch.empty(0, dtype=torch.int32)
-        logits = self._model.logits(hidden[inputs.last])
-        tokens = sample(logits, inputs.sampling, self._pool.flat)
-        self._pool.scatter(inputs.sampled_places, tokens)
-        return tokens.to("cpu", torch.int32)
+        wanted = inputs.logprobs
+        logits = plain = self._model.logits(hidden[inputs.last])
+        tokens = inputs.last.new_empty(0)
+        if inputs.sampling is not None:
+            plain = logits.clone() if wanted is not None else logits  # sampling changes them in place
+            tokens = sample(logits, inputs.sampling, self._pool.flat)
+            self._pool.scatter(inputs.sampled_places, tokens)
+        logprobs = row_logprobs(wanted, self._model.logits(hidden[wanted.hidden]), plain, tokens) if wanted else []
+        return StepResult(tokens.to("cpu", torch.int32), logprobs)

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from backend.attention.base import StepLayout
+from backend.runner.logprobs import LogprobPlan
 from backend.runner.sampling_plan import SamplingPlan, SamplingPlanner
 from backend.scheduler.batch import StepBatch
 from backend.scheduler.slots import Slots
@@ -23,6 +24,7 @@ class StepInputs:
     last: torch.Tensor  # int64[S] index among the T tokens of the last one of each sampling row
     sampled_places: torch.Tensor  # int64[S] where the sampled tokens go in the token pool
     sampling: SamplingPlan | None  # None when no row samples
+    logprobs: LogprobPlan | None  # None when no row wants any
 
 
 def build_inputs(batch: StepBatch, slots: Slots, planner: SamplingPlanner, device: torch.device) -> StepInputs:
@@ -55,6 +57,7 @@ def build_inputs(batch: StepBatch, slots: Slots, planner: SamplingPlanner, devic
         last=_to(sampled if ends is None else ends[sampled] - 1, device),
         sampled_places=_to(sampling_rows * width + lengths, device),
         sampling=planner.plan(slots, sampling_rows, lengths) if len(sampled) else None,
+        logprobs=LogprobPlan.plan(batch, slots, device) if batch.logprobs else None,
     )
 
 

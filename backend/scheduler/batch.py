@@ -7,6 +7,29 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from backend.messages import LogprobSpec
+
+
+@dataclass(frozen=True, slots=True)
+class LogprobRow:
+    """A row of the batch whose request wants log probabilities, and for which prompt positions in this step."""
+
+    index: int  # in the batch
+    spec: LogprobSpec
+    first: int  # prompt positions first .. last - 1: their tokens' log probabilities
+    last: int
+
+
+Places = list[tuple[float, list[tuple[float, int]], list[float]]]  # per token: its own, the likeliest, the asked-for
+
+
+@dataclass(frozen=True, slots=True)
+class RowLogprobs:
+    """What a step found for a :class:`LogprobRow`: ``output`` has one place, or none when the row did not sample."""
+
+    prompt: Places
+    output: Places
+
 
 @dataclass(frozen=True, slots=True)
 class StepBatch:
@@ -22,4 +45,5 @@ class StepBatch:
     samples: NDArray[np.bool_]  # rows that reach their known length here and sample the next token
     generations: NDArray[np.int64]  # of the slots at launch
     num_tokens: int
+    logprobs: tuple[LogprobRow, ...]
     fresh: NDArray[np.int64]  # slots occupied since the last batch: the device has not seen their tokens

@@ -12,9 +12,9 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from backend.messages import Finish, FromScheduler, NewRequest, SchedulerStats, ToScheduler
+from backend.messages import Finish, FromScheduler, NewRequest, SchedulerStats, TokenLogprobs, ToScheduler
 from backend.scheduler.admission import RESERVED_OUTPUT_MAX, NewTokenRatio
-from backend.scheduler.batch import StepBatch
+from backend.scheduler.batch import LogprobRow, RowLogprobs, StepBatch
 from backend.scheduler.invariants import check_invariants
 from backend.scheduler.queue import Request, WaitingQueue
 from backend.scheduler.rows import Rows
@@ -55,6 +55,9 @@ def make_rows(limits: SchedulerLimits) -> Rows:
 class LaunchedStep(Protocol):
     def tokens(self) -> NDArray[np.int32]:
         """Wait for the step; one token per row of its batch (meaningless where the row did not sample)."""
+
+    def logprobs(self) -> list[RowLogprobs]:
+        """One entry for each row in the batch's ``logprobs``."""
 
 
 class StepRunner(Protocol):
@@ -113,6 +116,9 @@ class Scheduler:
         if seed is None:
             seed = int(self._random.integers(0, 2**63))
         request = Request(new.uid, tokens, len(tokens), new.sampling, seed, new.stop_token_ids, new.namespace)
+        request.priority, request.logprobs = new.priority, new.logprobs
+        if new.logprobs is not None:
+            request.logprob_from = max(new.logprobs.start, 1) if new.logprobs.start >= 0 else len(tokens)
         self.requests[new.uid] = request
         self._waiting.append(request)
 
@@ -199,7 +205,22 @@ class Scheduler:
         slots = self.slots
         starts, known = slots.computed[rows], slots.known[rows]
         samples = (starts + lens == known) & (known < slots.limit[rows])
-        return StepBatch(rows, starts, lens, samples, slots.generation[rows], num_tokens, admitted)
+        wanting = slots.wants_logprobs[rows]
+        logprobs = self._logprob_rows(rows, starts + lens, wanting) if np.count_nonzero(wanting) else ()
+        return StepBatch(rows, starts, lens, samples, slots.generation[rows], num_tokens, logprobs, admitted)
+
+    def _logprob_rows(
+        self, rows: NDArray[np.int64], ends: NDArray[np.int32], wanting: NDArray[np.bool_]
+    ) -> tuple[LogprobRow, ...]:
+        """The rows of a batch whose requests want log probabilities, and the prompt positions that are due."""
+        found = []
+        for i in wanting.nonzero()[0]:
+            request = self.requests[int(self.slots.uid[rows[i]])]
+            if request.logprobs is not None:
+                last = min(int(ends[i]) + 1, request.prompt_len)
+                first, request.logprob_from = min(request.logprob_from, last), max(request.logprob_from, last)
+                found.append(LogprobRow(int(i), request.logprobs, first, last))
+        return tuple(found)
 
     def _admit(self, budget: int) -> NDArray[np.int64]:
         """Move waiting requests into slots until budget, slots or pages run out. Returns the new rows."""
@@ -251,8 +272,10 @@ class Scheduler:
     def _grow_rows(self) -> None:
         """Give every row that outgrew its pages one more; retract the cheapest rows when none is left."""
         while len(short := self.rows.outgrown()) > self.rows.room:
-            self._settle()
-            self._retract_cheapest()
+            if self._launched:
+                self._settle()  # rows that end here may leave room enough
+            else:
+                self._retract_cheapest()
         if len(short):
             self.rows.grow(short)
 
@@ -295,11 +318,11 @@ class Scheduler:
         """Take in the results of launched steps, oldest first, until ``keep`` are left."""
         while len(self._launched) > keep:
             batch, launched = self._launched.popleft()
-            self._take_in(batch, launched.tokens())
+            self._take_in(batch, launched)
 
-    def _take_in(self, batch: StepBatch, tokens: NDArray[np.int32]) -> None:
+    def _take_in(self, batch: StepBatch, launched: LaunchedStep) -> None:
         """The results of one step: tokens, finished rows, prompts to share."""
-        slots = self.slots
+        slots, tokens = self.slots, launched.tokens()
         rows, ends = batch.rows, batch.starts + batch.lens
         slots.in_flight[rows] -= 1
         # Written for leaving rows too: their pages enter the tree under these tokens.
@@ -309,6 +332,9 @@ class Scheduler:
         new = (live & batch.samples).nonzero()[0]
         self._out.uids.extend(slots.uid[rows[new]].tolist())
         self._out.tokens.extend(tokens[new].tolist())
+
+        if batch.logprobs:
+            self._tell_logprobs(batch, live, tokens, launched.logprobs())
 
         full = live & (ends + batch.samples >= slots.limit[rows])
         stopped = new[(slots.stop_ids[rows[new]] == tokens[new, None]).any(axis=1)]
@@ -323,6 +349,21 @@ class Scheduler:
         if self.leaving:
             for slot in [slot for slot in self.leaving if not slots.in_flight[slot]]:
                 self.rows.vacate(slot, self.leaving.pop(slot))
+
+    def _tell_logprobs(
+        self, batch: StepBatch, live: NDArray[np.bool_], tokens: NDArray[np.int32], results: list[RowLogprobs]
+    ) -> None:
+        slots = self.slots
+        for row, result in zip(batch.logprobs, results, strict=True):
+            slot = batch.rows[row.index]
+            if not live[row.index]:
+                continue
+            uid = int(slots.uid[slot])
+            prompt = slots.tokens[slot, row.first : row.last].tolist()
+            for token, place in zip(prompt, result.prompt, strict=True):
+                self._out.prompt_logprobs.append(TokenLogprobs(uid, token, *place))
+            for place in result.output:
+                self._out.logprobs.append(TokenLogprobs(uid, int(tokens[row.index]), *place))
 
     def _share_prompts(self, batch: StepBatch, completed: NDArray[np.bool_]) -> None:
         """Put prompts that are complete into the tree, for the requests that come while these still run."""

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from backend.cache.radix import Node
+from backend.messages import LogprobSpec
 from backend.sampling_params import SamplingParams
 
 
@@ -27,6 +28,20 @@ class Request:
     slot: int = -1  # -1: waiting
     node: Node | None = None  # locked end of the row's part in the radix tree
     told_cached: bool = False
+    priority: int = 0
+    logprobs: LogprobSpec | None = None
+    logprob_from: int = 0  # prompt positions before it have been told, or are not wanted
+
+    @property
+    def cacheable(self) -> int:
+        """How many leading tokens may come from the cache.
+
+        At least one token is computed, or there would be no logits to sample from; where log probabilities of the
+        prompt are wanted, so are all from the one before the first of them.
+        """
+        if self.logprobs is None or self.logprobs.start < 0:
+            return len(self.tokens) - 1
+        return min(len(self.tokens) - 1, max(self.logprob_from - 1, 0))
 
 
 class WaitingQueue:

@@ -45,8 +45,7 @@ class Rows:
         there is no room.
         """
         slots, tokens = self.slots, request.tokens
-        # At least one token is computed, or there would be no logits to sample from.
-        match = self.radix.match(tokens[:-1], request.namespace)
+        match = self.radix.match(tokens[: request.cacheable], request.namespace)
         self.radix.lock(match.node)
         needed = -(-len(tokens) // self.page_size) - len(match.pages)
         if self.room < needed + reserve:
@@ -54,6 +53,7 @@ class Rows:
             return None
         slot = slots.occupy(request.uid, tokens, request.prompt_len, limit)
         slots.set_sampling(slot, request.sampling, request.seed, request.stop_ids)
+        slots.wants_logprobs[slot] = request.logprobs is not None
         slots.append_pages(slot, match.pages)
         slots.append_pages(slot, self._alloc(needed))
         slots.tree_pages[slot] = len(match.pages)

@@ -51,6 +51,7 @@ class Slots:
         self.repetition_penalty = np.ones(num_slots, np.float32)
         self.seed = np.zeros(num_slots, np.uint64)  # hashed, so that close seeds start far apart
         self.min_known = np.zeros(num_slots, np.int32)  # no stop token before this length
+        self.wants_logprobs = np.zeros(num_slots, np.bool_)
         self.stop_ids = np.full((num_slots, STOP_IDS_PER_SLOT), NO_TOKEN, np.int32)
 
         self.version = 0  # grows whenever the set of running rows, or what belongs to one for its whole run, changes
