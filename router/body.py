@@ -5,12 +5,14 @@ from __future__ import annotations
 from array import array
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from enum import Enum, auto
 from typing import Any
 
 import msgspec
 from aiohttp import web
 
 from policies.policy import RouteRequest
+from router.conversation import is_stand_in
 from router.errors import Refusal
 from router.prompt_text import PromptText
 
@@ -56,6 +58,15 @@ class Envelope(msgspec.Struct):
     session_id: Any = None
 
 
+class Form(Enum):
+    """What a prompt's text is, towards a tokenizer."""
+
+    OTHER = auto()  # nothing that the model reads as it is
+    CHAT = auto()  # rendered by the model's template, which brings its special tokens
+    PLAIN = auto()  # the model's special tokens are added
+    IDS = auto()  # token ids after one byte, int32 each
+
+
 @dataclass(frozen=True, slots=True)
 class Facts:
     """``inference``: the body was understood as a prompt, so the request may be sent again elsewhere."""
@@ -64,6 +75,7 @@ class Facts:
     stream: bool = False
     inference: bool = False
     route: RouteRequest = field(default_factory=RouteRequest)
+    form: Form = Form.OTHER
 
 
 _DECODER = msgspec.json.Decoder(Envelope)
@@ -96,7 +108,8 @@ def read_facts(
         namespace=_namespace(envelope),
         routing_key=_header_key(headers) or _word(envelope.routing_key) or _word(envelope.session_id),
     )
-    return Facts(model=model, stream=envelope.stream is True, inference=True, route=route)
+    form = _form(envelope, text)
+    return Facts(model=model, stream=envelope.stream is True, inference=True, route=route, form=form)
 
 
 async def read_body(request: web.Request, limit: int) -> bytes:
@@ -133,6 +146,15 @@ def _prompt(envelope: Envelope, prompt_text: PromptText) -> tuple[bytes, int | N
         items = value if isinstance(value, list) else [value]
         return prompt_text.plain([_value(envelope.instructions), *items], _value(envelope.tools)), None
     return b"", None
+
+
+def _form(envelope: Envelope, text: bytes) -> Form:
+    if text.startswith(_IDS):
+        return Form.IDS
+    if bytes(envelope.messages):
+        return Form.OTHER if is_stand_in(text) else Form.CHAT
+    alone = bytes(envelope.text)[:1] == b'"' or bytes(envelope.prompt)[:1] == b'"'
+    return Form.PLAIN if alone and text else Form.OTHER
 
 
 def _of_plain(value: Any) -> tuple[bytes, int | None]:

@@ -12,16 +12,26 @@ from typing import Any
 import msgspec
 import xxhash
 
-_TOOLS, _ROLE, _CONTENT, _EXTRA, _PART = b"\x01", b"\x02", b"\x03", b"\x04", b"\x05"
+_TOOLS, _ROLE, _CONTENT, _EXTRA, _PART, _VARIABLES = b"\x01", b"\x02", b"\x03", b"\x04", b"\x05", b"\x07"
+CONTINUES = b"\x08"  # ends a conversation whose last message the model goes on with
 _LONG = 1024  # bytes of a part that is no text (an image as data URL): beyond this only its hash counts
 _SORTED = msgspec.json.Encoder(order="sorted")
 
 
-def conversation_bytes(messages: Sequence[Any], tools: Any = None) -> bytes:
-    """``messages`` in the OpenAI shape; ``tools`` as in the request, None or empty when there are none."""
-    parts = [_TOOLS + _SORTED.encode(tools)] if tools else []
+def conversation_bytes(messages: Sequence[Any], tools: Any = None, variables: Mapping[str, Any] | None = None) -> bytes:
+    """``messages`` in the OpenAI shape; ``tools`` as in the request, None or empty when there are none.
+
+    ``variables`` go to the chat template, which may write them anywhere: they come first.
+    """
+    parts = [_VARIABLES + _SORTED.encode(variables)] if variables else []
+    parts += [_TOOLS + _SORTED.encode(tools)] if tools else []
     parts += [_message(message) if isinstance(message, dict) else _opaque(message) for message in messages]
     return b"".join(parts)
+
+
+def is_stand_in(text: bytes) -> bool:
+    """Was ``text`` made here, and not by a chat template?"""
+    return text[:1] in (_VARIABLES, _TOOLS, _ROLE, _EXTRA)
 
 
 def _message(message: Mapping[str, Any]) -> bytes:

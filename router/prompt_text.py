@@ -9,11 +9,12 @@ from typing import Any
 
 from backend.prompt import ModelError, TemplateError, load_prompt, resolve_model
 from router.config import RouterConfig
-from router.conversation import conversation_bytes
+from router.conversation import CONTINUES, conversation_bytes
 
 log = logging.getLogger(__name__)
 
 Render = Callable[..., str]  # ChatTemplate.render
+Encode = Callable[[str, bool], list[int]]  # Tokenizer.encode: (text, whether special tokens are added) -> ids
 _MAX_MODELS = 256
 _REMEMBERED_BYTES = 2**20  # of texts whose length in tokens is known
 
@@ -37,10 +38,14 @@ class _Scale:
 
 
 class PromptText:
-    """Prompt texts and their lengths in tokens. ``render`` is the model's own chat template, when the router has it."""
+    """Prompt texts and their lengths in tokens.
 
-    def __init__(self, render: Render | None = None) -> None:
+    ``render`` is the model's own chat template and ``encode`` its tokenizer, when the router has them.
+    """
+
+    def __init__(self, render: Render | None = None, encode: Encode | None = None) -> None:
         self._render = render
+        self.encode = encode
         self._scales: dict[str, _Scale] = {}
         self._unseen = _Scale()
 
@@ -52,7 +57,7 @@ class PromptText:
                 return text.encode("utf-8", "surrogatepass")
             except (ValueError, TypeError, KeyError, AttributeError) as error:  # the backend will say what is wrong
                 log.debug("the chat template refused a conversation; placing it by its plain form: %s", error)
-        return conversation_bytes(messages, tools)
+        return conversation_bytes(messages, tools, arguments) + (CONTINUES if continues else b"")
 
     def plain(self, messages: Sequence[Any], tools: Any) -> bytes:
         """A conversation that no chat template knows (the Responses API, lists of texts)."""
@@ -81,4 +86,4 @@ def load_prompt_text(config: RouterConfig) -> PromptText:
         return PromptText()
     if assets.template is None:
         log.warning("placing requests without a chat template: %s has none", config.model_path)
-    return PromptText(assets.template.render if assets.template else None)
+    return PromptText(assets.template.render if assets.template else None, assets.tokenizer.encode)

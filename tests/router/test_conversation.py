@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from router.conversation import conversation_bytes
+from router.prompt_text import PromptText
 
 TEXT = st.text(max_size=8) | st.sampled_from(["", "user", "\x02user\x03hi", "\\u0002", '"'])
 ROLE = st.sampled_from(["system", "user", "assistant", "tool"])
@@ -62,3 +63,16 @@ def test_an_image_counts_by_its_hash():
 
     assert image("A" * 100_000) != image("A" * 99_999 + "B")
     assert len(image("A" * 100_000)) < 200
+
+
+def test_variables_of_the_template_never_look_equal():
+    messages = [{"role": "user", "content": "hi"}]
+    plain = PromptText().chat(messages, None, {}, False)
+    thinking = PromptText().chat(messages, None, {"enable_thinking": False}, False)
+    tools = PromptText().chat(messages, [{"type": "function"}], {}, False)
+    going_on = PromptText().chat(messages, None, {}, True)
+    assert len({plain, thinking, tools, going_on}) == 4
+    assert going_on.startswith(plain)  # they differ at the end only, and so do their tokens
+    assert PromptText().chat(messages, None, {"b": 1, "a": 2}, False) == PromptText().chat(
+        messages, None, {"a": 2, "b": 1}, False
+    )
