@@ -33,6 +33,7 @@ class ServerArgs:
     port: int = 30000
     api_key: str | None = None
     log_level: str = "info"
+    sampling_defaults: str = "model"  # model: from its generation_config.json; openai: the API's own
     max_body_bytes: int = 64 * 1024 * 1024
     skip_server_warmup: bool = False
     allow_auto_truncate: bool = False

@@ -9,7 +9,7 @@ from http import HTTPStatus
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
-from backend.api import chat, completions, management, native, openai
+from backend.api import chat, completions, management, native, openai, tokens
 from backend.api.context import CONTEXT, ServerContext
 from backend.api.errors import error_response
 from backend.frontend.errors import RequestError
@@ -34,6 +34,10 @@ def create_app(context: ServerContext) -> web.Application:
             web.put("/generate", native.generate),
             web.post("/v1/chat/completions", chat.chat_completions),
             web.post("/v1/completions", completions.completions),
+            web.post("/tokenize", tokens.tokenize),
+            web.post("/v1/tokenize", tokens.tokenize),
+            web.post("/detokenize", tokens.detokenize),
+            web.post("/v1/detokenize", tokens.detokenize),
             web.get("/v1/models", openai.list_models),
             web.get("/v1/models/{model:.+}", openai.show_model),
             web.get("/health", management.health),

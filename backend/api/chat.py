@@ -7,16 +7,17 @@ from collections.abc import Iterable, Mapping
 from typing import Annotated, Any
 
 from aiohttp import web
-from pydantic import Field
+from pydantic import Field, StrictInt
 
 from backend.api.answers import answer_stream, answer_whole
 from backend.api.context import CONTEXT
 from backend.api.deltas import Deltas
 from backend.api.errors import SchemaError, unsupported
 from backend.api.openai import OPENAI_NOT_YET, OpenAIRequest, check_model, finish_fields, usage
+from backend.api.sampling_defaults import with_defaults
 from backend.api.sampling_fields import UNBOUNDED
 from backend.api.schema import Body, Harmless, parse_json, refuse_not_yet
-from backend.frontend.intake import ChatPrompt, RequestOptions
+from backend.frontend.intake import ChatPrompt, Prompt, RequestOptions
 from backend.frontend.request import RequestState
 
 CHAT_NOT_YET: Harmless = {
@@ -27,7 +28,6 @@ CHAT_NOT_YET: Harmless = {
     "function_call": ("none",),
     "modalities": (["text"],),
     "audio": (),
-    "input_ids": (),
 }
 TokenCount = Annotated[int, Field(ge=1)]
 
@@ -41,6 +41,7 @@ class Message(Body):
 
 class ChatRequest(OpenAIRequest):
     messages: Annotated[list[dict[str, Any]], Field(min_length=1)]
+    input_ids: list[StrictInt] | None = None  # the rendered conversation; the messages are then not read
     max_tokens: TokenCount | None = None
     max_completion_tokens: TokenCount | None = None
     tools: list[dict[str, Any]] = []
@@ -59,7 +60,7 @@ async def chat_completions(request: web.Request) -> web.StreamResponse:
     serving = request.app[CONTEXT].serving()
     data = parse_json(await request.read())
     refuse_not_yet(data, CHAT_NOT_YET)
-    body = ChatRequest.read(data)
+    body = ChatRequest.read(with_defaults(data, serving.sampling_defaults))
     check_model(body.model, serving.model)
     answer = _Chat(body, serving.model.name)
     generation = await serving.frontend.submit([_prompt(body)], [answer.options()])
@@ -69,7 +70,9 @@ async def chat_completions(request: web.Request) -> web.StreamResponse:
     return await answer_whole(request, generation, answer.whole)
 
 
-def _prompt(body: ChatRequest) -> ChatPrompt:
+def _prompt(body: ChatRequest) -> Prompt:
+    if body.input_ids is not None:
+        return body.input_ids
     if body.tools and body.tool_choice != "none":
         raise unsupported("tools", body.tools)
     for position, message in enumerate(body.messages):

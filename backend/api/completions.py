@@ -12,18 +12,18 @@ from pydantic import Field, StrictInt
 from backend.api.answers import answer_stream, answer_whole
 from backend.api.context import CONTEXT
 from backend.api.deltas import Deltas
-from backend.api.errors import SchemaError
+from backend.api.errors import SchemaError, unsupported
 from backend.api.openai import OPENAI_NOT_YET, OpenAIRequest, check_model, finish_fields, usage
+from backend.api.sampling_defaults import with_defaults
 from backend.api.schema import Harmless, parse_json, refuse_not_yet
-from backend.frontend.intake import Prompt, RequestOptions
+from backend.frontend.errors import RequestError
+from backend.frontend.intake import Prompt, RequestOptions, TokenizerLike
 from backend.frontend.request import RequestState
 
 COMPLETION_NOT_YET: Harmless = {
     **OPENAI_NOT_YET,
     "logprobs": (),
-    "echo": (False,),
     "suffix": (),
-    "best_of": (1,),
 }
 OBJECT = "text_completion"
 
@@ -31,16 +31,19 @@ OBJECT = "text_completion"
 class CompletionRequest(OpenAIRequest):
     prompt: str | list[str] | list[StrictInt] | list[list[StrictInt]]
     max_tokens: Annotated[int, Field(ge=0)] = 16
+    echo: bool = False
+    best_of: Annotated[int, Field(ge=1)] | None = None
 
 
 async def completions(request: web.Request) -> web.StreamResponse:
     serving = request.app[CONTEXT].serving()
     data = parse_json(await request.read())
     refuse_not_yet(data, COMPLETION_NOT_YET)
-    body = CompletionRequest.read(data)
+    body = CompletionRequest.read(with_defaults(data, serving.sampling_defaults))
     check_model(body.model, serving.model)
     prompts = _prompts(body.prompt)
-    answer = _Completion(body, serving.model.name)
+    _check_best_of(body)
+    answer = _Completion(body, serving.model.name, _echoes(body, prompts, serving.frontend.intake.tokenizer))
     generation = await serving.frontend.submit(prompts, answer.options(len(prompts)))
     if body.stream:
         answer.states = generation.states
@@ -56,12 +59,30 @@ def _prompts(prompt: Any) -> list[Prompt]:
     return [prompt] if isinstance(prompt[0], int) else list(prompt)
 
 
+def _check_best_of(body: CompletionRequest) -> None:
+    if body.best_of is None or body.best_of == body.n:
+        return
+    if body.best_of < body.n:
+        raise SchemaError(f"best_of must be at least n ({body.n}), got {body.best_of}", param="best_of")
+    raise unsupported("best_of", body.best_of)
+
+
+def _echoes(body: CompletionRequest, prompts: list[Prompt], tokenizer: TokenizerLike | None) -> list[str]:
+    """What each answer begins with: the prompt's text, when the client wants to read it again."""
+    if not body.echo:
+        return []
+    if tokenizer is None:
+        raise RequestError("This server runs with --skip-tokenizer-init: echo needs a tokenizer.", param="echo")
+    return [tokenizer.decode(prompt) if isinstance(prompt, list) else str(prompt) for prompt in prompts]
+
+
 class _Completion:
     """Builds the bodies of one call."""
 
-    def __init__(self, body: CompletionRequest, model: str) -> None:
+    def __init__(self, body: CompletionRequest, model: str, echoes: list[str]) -> None:
         self.states: list[RequestState] = []
         self._body = body
+        self._echoes = echoes  # one for each prompt, or none
         self._id = body.answer_id("cmpl")
         self._head = {"id": self._id, "object": OBJECT, "created": int(time.time()), "model": model}
         self._deltas = Deltas()
@@ -79,12 +100,13 @@ class _Completion:
         return [option] * count
 
     def whole(self, states: list[RequestState]) -> dict[str, Any]:
-        choices = [_choice(state, state.text) for state in states]
+        choices = [_choice(state, self._echo(state) + state.text) for state in states]
         return {**self._head, "choices": choices, "usage": usage(states, self._body.n)}
 
     def chunks(self, moved: list[RequestState]) -> Iterable[dict[str, Any]]:
         for state in moved:
-            if (text := self._deltas.take(state)) or state.finish:
+            echo = "" if self._deltas.begun(state) else self._echo(state)
+            if (text := echo + self._deltas.take(state)) or state.finish:
                 chunk = {**self._head, "choices": [_choice(state, text)]}
                 if self._body.stream_options.continuous_usage_stats:
                     chunk["usage"] = usage(self.states, self._body.n)
@@ -93,6 +115,9 @@ class _Completion:
     def last_chunks(self, states: list[RequestState]) -> Iterable[dict[str, Any]]:
         if self._body.stream_options.include_usage:
             yield {**self._head, "choices": [], "usage": usage(states, self._body.n)}
+
+    def _echo(self, state: RequestState) -> str:
+        return self._echoes[state.index // self._body.n] if self._echoes else ""
 
 
 def _choice(state: RequestState, text: str) -> dict[str, Any]:

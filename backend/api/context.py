@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from http import HTTPStatus
@@ -48,6 +49,7 @@ class Serving:
     model: ServedModel
     ready: SchedulerReady
     metrics: Metrics
+    sampling_defaults: Mapping[str, float] = field(default_factory=dict)  # of the OpenAI routes
 
 
 @dataclass(slots=True)

@@ -16,6 +16,7 @@ from backend.api.app import create_app
 from backend.api.context import Phase, ServedModel, ServerContext, Serving
 from backend.api.metrics import Metrics
 from backend.api.native import probe
+from backend.api.sampling_defaults import model_sampling_defaults
 from backend.config import ServerArgs
 from backend.frontend.client import SchedulerClient
 from backend.frontend.errors import RequestError
@@ -96,12 +97,13 @@ class Server:
             self._client = SchedulerClient(self._scheduler.to_scheduler, self._scheduler.from_scheduler)
             self._scheduler.start(args, source)
             assets = await asyncio.to_thread(_load_prompt, args, source)
+            defaults = model_sampling_defaults(source) if args.sampling_defaults == "model" else {}
         except (ModelError, TemplateError) as error:
             raise StartError(str(error)) from None
         ready = await self._while_alive(self._client.ready())
         if ready.error:
             raise StartError(ready.error)
-        serving = self._begin(_describe(args, source, config), assets, config, ready, self._client)
+        serving = self._begin(_describe(args, source, config), assets, config, ready, self._client, defaults)
         if not args.skip_server_warmup:
             await self._while_alive(_warm_up(serving.frontend))
         self.context.phase = Phase.READY
@@ -128,6 +130,7 @@ class Server:
         config: ModelConfig,
         ready: SchedulerReady,
         client: SchedulerClient,
+        sampling_defaults: dict[str, float],
     ) -> Serving:
         limits = Limits(ready.context_length, ready.vocab_size, self._args.allow_auto_truncate)
         if assets is None:
@@ -137,7 +140,7 @@ class Server:
         metrics = Metrics(model.name, ready)
         frontend = Frontend(intake, client, metrics)
         self._dispatching = asyncio.create_task(client.run(frontend.dispatch))
-        self.context.loaded = Serving(frontend, model, ready, metrics)
+        self.context.loaded = Serving(frontend, model, ready, metrics, sampling_defaults)
         return self.context.loaded
 
     def _announce(self, address: str, serving: Serving) -> None:

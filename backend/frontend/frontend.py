@@ -110,7 +110,7 @@ class Frontend:
         for option in options:
             check_sampling(option.sampling)
         for prompt, option in zip(prompts, options, strict=True):
-            ids = await self._tokenize(prompt)
+            ids = await self.tokenize(prompt)
             for each in fan_out(option):
                 accepted.append(self.intake.accept(ids, each, len(accepted), arrived))
         if self._failure is not None:
@@ -121,6 +121,13 @@ class Frontend:
             self._generations[state.uid] = generation
             self._client.submit(message)
         return generation
+
+    async def tokenize(self, prompt: Prompt, add_special_tokens: bool | None = None) -> list[int]:
+        """The ids of a prompt; long ones are worked on beside the event loop."""
+        if _characters(prompt) <= LONG_PROMPT_CHARS:
+            return self.intake.tokenize(prompt, add_special_tokens)
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._pool, self.intake.tokenize, prompt, add_special_tokens)
 
     def dispatch(self, message: FromScheduler) -> None:
         """Apply one message of the scheduler and wake those who wait for it."""
@@ -185,11 +192,6 @@ class Frontend:
 
     def close(self) -> None:
         self._pool.shutdown(wait=False, cancel_futures=True)
-
-    async def _tokenize(self, prompt: Prompt) -> list[int]:
-        if _characters(prompt) <= LONG_PROMPT_CHARS:
-            return self.intake.tokenize(prompt)
-        return await asyncio.get_running_loop().run_in_executor(self._pool, self.intake.tokenize, prompt)
 
 
 def _characters(prompt: Prompt) -> int:

@@ -89,23 +89,34 @@ class Intake:
         self._eos = list(eos_token_ids or (tokenizer.eos_token_ids if tokenizer else ()))
         self._uids = itertools.count(1)
 
-    def tokenize(self, prompt: Prompt) -> list[int]:
-        """The token ids of a prompt; a rendered conversation brings its own special tokens, a text gets the model's."""
+    def tokenize(self, prompt: Prompt, add_special_tokens: bool | None = None) -> list[int]:
+        """The token ids of a prompt; a rendered conversation brings its own special tokens, a text gets the model's.
+
+        ``add_special_tokens`` decides it for either.
+        """
         if isinstance(prompt, list):
             ids = prompt
         elif isinstance(prompt, str):
-            ids = self._encode(prompt, add_special_tokens=True) if prompt else []
+            ids = self._encode(prompt, add_special_tokens is not False) if prompt else []
         else:
-            ids = self._encode(self._render(prompt), add_special_tokens=False)
+            ids = self._encode(self._render(prompt), bool(add_special_tokens))
         if not ids:
             raise RequestError("The prompt is empty: give some text or at least one token id.", param="prompt")
         return ids
+
+    def check_ids(self, ids: list[int], param: str = "input_ids") -> None:
+        """Raise :class:`RequestError` for an id that is not in the vocabulary."""
+        wrong = next((each for each in ids if not 0 <= each < self.limits.vocab_size), None)
+        if wrong is not None:
+            raise RequestError(
+                f"token id {wrong} is not in the model's vocabulary of {self.limits.vocab_size} ids", param=param
+            )
 
     def accept(
         self, prompt_ids: list[int], options: RequestOptions, index: int, now: float
     ) -> tuple[RequestState, NewRequest]:
         """Check lengths and parameters and number the request. ``now`` is monotonic seconds."""
-        _check_ids(prompt_ids, self.limits.vocab_size)
+        self.check_ids(prompt_ids)
         prompt_ids, sampling = self._fit(prompt_ids, options)
         check_sampling(sampling)
         state = RequestState(
@@ -202,10 +213,3 @@ def _decoder(tokenizer: TokenizerLike, sampling: SamplingParams) -> Callable[[li
     decode = tokenizer.decode
     skip, spaces = sampling.skip_special_tokens, sampling.spaces_between_special_tokens
     return lambda ids: decode(ids, skip_special_tokens=skip, spaces_between_special_tokens=spaces)
-
-
-def _check_ids(ids: list[int], vocab_size: int) -> None:
-    if min(ids) >= 0 and max(ids) < vocab_size:
-        return
-    wrong = next(each for each in ids if not 0 <= each < vocab_size)
-    raise RequestError(f"token id {wrong} is not in the model's vocabulary of {vocab_size} ids", param="input_ids")

@@ -109,7 +109,6 @@ SAMPLING = not_yet(
     "sampling",
     "a request says how it is sampled",
     text("--preferred-sampling-params"),
-    text("--sampling-defaults", default="openai"),
     switch("--enable-custom-logit-processor"),
     switch("--enable-watermark"),
     text("--watermark-config"),

@@ -72,6 +72,12 @@ SERVER = works(
         help="least level of what is logged",
         sources=BOTH,
     ),
+    text(
+        "--sampling-defaults",
+        default="model",
+        choices=("model", "openai"),
+        help="what a request leaves out comes from the model's generation_config.json, or is the API's own",
+    ),
     integer(
         "--max-body-bytes", default=64 * 1024 * 1024, check=AT_LEAST_ONE, help="largest request body", sources=OURS
     ),

@@ -91,7 +91,6 @@ NOT_YET = [
     (CHAT, chat(logit_bias={"5": 1}), "logit_bias"),
     (CHAT, chat(lora_path="x"), "lora_path"),
     (COMPLETIONS, completion(logprobs=1), "logprobs"),
-    (COMPLETIONS, completion(echo=True), "echo"),
     (COMPLETIONS, completion(suffix="x"), "suffix"),
     (COMPLETIONS, completion(best_of=2), "best_of"),
     (GENERATE, {"text": "a", "return_logprob": True}, "return_logprob"),

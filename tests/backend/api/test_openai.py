@@ -148,6 +148,35 @@ async def test_a_completion_has_16_tokens_unless_told(backend: Backend) -> None:
     assert answer.choices[0].text == "a" * 16
 
 
+@pytest.mark.parametrize("stream", [False, True])
+async def test_echo_begins_with_the_prompt(backend: Backend, stream: bool) -> None:
+    answer = await backend.sdk.completions.create(
+        model=MODEL, prompt=[ids("ab"), ids("xyz")], max_tokens=2, n=2, echo=True, stream=stream
+    )
+    texts = ["", "", "", ""]
+    if stream:
+        async for chunk in answer:
+            for choice in chunk.choices:
+                texts[choice.index] += choice.text
+    else:
+        texts = [choice.text for choice in answer.choices]
+    assert texts == ["abab", "abab", "xyzxy", "xyzxy"]
+
+
+async def test_best_of_as_many_as_n(backend: Backend) -> None:
+    answer = await backend.sdk.completions.create(model=MODEL, prompt="a", max_tokens=1, n=2, best_of=2)
+    assert len(answer.choices) == 2
+    with pytest.raises(openai.BadRequestError, match="best_of must be at least n"):
+        await backend.sdk.completions.create(model=MODEL, prompt="a", max_tokens=1, n=3, best_of=2)
+
+
+async def test_a_rendered_conversation_as_token_ids(backend: Backend) -> None:
+    await backend.sdk.chat.completions.create(
+        model=MODEL, messages=HI, max_tokens=1, extra_body={"input_ids": ids("abc")}
+    )
+    assert backend.engine.seen[-1] == ids("abc")
+
+
 async def test_completion_stream(backend: Backend) -> None:
     stream = await backend.sdk.completions.create(
         model=MODEL, prompt=["é😀", "b"], max_tokens=6, stream=True, stream_options={"include_usage": True}
