@@ -9,6 +9,7 @@ from collections.abc import Mapping
 CACHED_HEADER = "x-warmlane-cached-tokens"
 TAIL_BYTES = 4096
 _CACHED = re.compile(rb'"cached_tokens"\s*:\s*(\d{1,9})')
+_OUTPUT = re.compile(rb'"(?:completion_tokens|output_tokens)"\s*:\s*(\d{1,9})')
 _PROMPT = re.compile(rb'"(?:prompt_tokens|input_tokens)"\s*:\s*(\d{1,9})')
 
 
@@ -35,6 +36,9 @@ class Tail:
 
     def prompt_tokens(self) -> int | None:
         return self._last(_PROMPT)
+
+    def output_tokens(self) -> int | None:
+        return self._last(_OUTPUT)
 
     def _last(self, pattern: re.Pattern[bytes]) -> int | None:
         found = pattern.findall(b"".join(self._chunks)[-TAIL_BYTES:])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Self
 
@@ -11,6 +11,8 @@ from policies.cost.leases import LeaseBook
 from policies.cost.rates import RateBook
 from policies.policy import Candidate, Decision, Policy, RouteRequest
 from router.answer_tail import Tail
+from router.dossier import Attempt, Dossier, Watcher
+from router.exact import ExactPrefixes
 from router.fleet.worker import Worker
 from router.metrics import Metrics, WorkerSeries
 from router.prompt_text import PromptText
@@ -25,18 +27,37 @@ class Placement:
     speeds: RateBook
     prompt_text: PromptText
     metrics: Metrics
+    exact: ExactPrefixes | None = None
+    watchers: list[Watcher] = field(default_factory=list)
 
-    def choose(self, route: RouteRequest, workers: Sequence[Worker], now: float) -> tuple[Worker, Decision]:
+    def choose(
+        self, route: RouteRequest, workers: Sequence[Worker], now: float, dossier: Dossier | None = None
+    ) -> tuple[Worker, Decision]:
         """One of ``workers`` (never empty). Nothing is booked; the decision is counted."""
         by_url = {worker.url: worker for worker in workers}
-        candidates = [Candidate(url, self.leases.load(url, now), self.speeds.speed(url)) for url in by_url]
+        candidates = self.candidates(list(by_url), now, dossier)
         decision = self.policy.choose(route, candidates, now)
         self.metrics.decided(self.policy.name, decision)
+        if dossier is not None:
+            dossier.attempts.append(Attempt(decision, candidates, now))
+            for watcher in self.watchers:
+                watcher.chosen(dossier, route, dossier.attempts[-1])
         return by_url[decision.worker], decision
 
-    def book(self, route: RouteRequest, decision: Decision, now: float) -> Booking:
+    def candidates(self, urls: Sequence[str], now: float, dossier: Dossier | None = None) -> list[Candidate]:
+        """What is known of each worker, for this request."""
+        leases, speeds, exact = self.leases, self.speeds, self.exact
+        if exact is None or dossier is None or dossier.tokens is None:
+            return [Candidate(url, leases.load(url, now), speeds.speed(url)) for url in urls]
+        matched = exact.match(dossier.tokens)
+        return [
+            Candidate(url, leases.load(url, now), speeds.speed(url), exact.held(url, matched, dossier.form))
+            for url in urls
+        ]
+
+    def book(self, route: RouteRequest, decision: Decision, now: float, dossier: Dossier | None = None) -> Booking:
         """The request is sent to the chosen worker now."""
-        return Booking(self, route, decision, now)
+        return Booking(self, route, decision, now, dossier)
 
     def forget(self, url: str) -> None:
         """The worker is gone."""
@@ -48,10 +69,15 @@ class Placement:
 class Booking:
     """One attempt on one worker. A context manager: leaving it releases the lease, whatever happened."""
 
-    def __init__(self, placement: Placement, route: RouteRequest, decision: Decision, now: float) -> None:
+    def __init__(
+        self, placement: Placement, route: RouteRequest, decision: Decision, now: float, dossier: Dossier | None = None
+    ) -> None:
         self._placement = placement
         self._route = route
         self._decision = decision
+        self._dossier = dossier
+        self._attempt = dossier.attempts[-1] if dossier and dossier.attempts else Attempt(decision, (), now)
+        self._started = now
         uncached = max(0, route.prompt_tokens - decision.cached_tokens)
         self._load_before = placement.leases.load(decision.worker)
         self._lease = placement.leases.open(decision.worker, uncached, now)
@@ -67,6 +93,10 @@ class Booking:
         self._lease.release()
         if series := self._series:
             series.outcome(self.outcome)
+        self._attempt.outcome = self.outcome
+        if self._dossier is not None:
+            for watcher in self._placement.watchers:
+                watcher.settled(self._dossier, self._route, self._attempt)
 
     def record(self, now: float) -> None:
         """Tell the policy that the worker will hold the prompt's prefix."""
@@ -88,6 +118,8 @@ class Booking:
         ttft_ms = self._lease.first_token(now)
         if cached is not None:
             self._told(cached, now)
+        if teach:
+            self._attempt.ttft_ms = ttft_ms
         if ttft_ms is not None and teach:
             known = self._decision.cached_tokens if cached is None else cached
             uncached = max(0, self._route.prompt_tokens - known)
@@ -95,7 +127,9 @@ class Booking:
 
     def finished(self, tail: Tail, now: float) -> None:
         """The whole answer was relayed: read from its end what its head did not tell."""
-        prompt = tail.prompt_tokens()
+        prompt = self._attempt.prompt_tokens = tail.prompt_tokens()
+        self._attempt.output_tokens = tail.output_tokens()
+        self._attempt.total_ms = (now - self._started) * 1000
         if prompt is not None:
             self._placement.prompt_text.learn(self._route.model, len(self._route.text), prompt)
             if series := self._series:
@@ -110,6 +144,7 @@ class Booking:
     def _told(self, cached: int, now: float) -> None:
         """The worker said how much it had cached: compare with the prediction."""
         self._cached_known = True
+        self._attempt.cached_tokens = cached
         self._placement.policy.observe(self._route, self._decision.worker, cached, now)
         if series := self._series:
             series.predicted.inc(self._decision.cached_tokens)

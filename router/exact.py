@@ -1,0 +1,59 @@
+"""Exact knowledge for placement: what each worker holds of a prompt, when that can be known.
+
+It can when the worker's events are complete, the prompt is known as token ids, and the worker is known to make the same
+ids of it as the router does. Otherwise the policy has its own guess.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+
+from policies.policy import RouteRequest
+from policies.prefix.block_index import Held, PromptKey
+from router.body import Facts, Form
+from router.fleet.kv_events import KVEvents
+from router.tokenise import TokenPool, Tokens
+
+NAMESPACE_SEPARATOR = "\x1f"
+
+
+class ExactPrefixes:
+    """Asks the block index. ``same_tokens(url)``: does this worker tokenise as the router does?"""
+
+    def __init__(self, events: KVEvents, pool: TokenPool, same_tokens: Callable[[str], bool]) -> None:
+        self._events = events
+        self._pool = pool
+        self._same_tokens = same_tokens
+
+    async def tokens(self, facts: Facts) -> Tokens | None:
+        """The prompt's tokens, if anybody's cache can be compared with them."""
+        sizes = self._events.index.block_sizes
+        if not sizes or facts.form is Form.OTHER:
+            return None
+        route = facts.route
+        key = prompt_key(route.namespace)
+        if facts.form is Form.IDS:
+            return await self._pool.of_ids(route.text[1:], sizes, key)
+        return await self._pool.of_text(route.text, facts.form is Form.PLAIN, sizes, key)
+
+    def match(self, tokens: Tokens | None) -> Mapping[str, Held]:
+        return {} if tokens is None else self._events.index.match(tokens.chains)
+
+    def held(self, url: str, matched: Mapping[str, Held], form: Form) -> int | None:
+        """Cached tokens of the prompt on a worker; None when they are not exactly known."""
+        if not self._events.exact(url) or not (form is Form.IDS or self._same_tokens(url)):
+            return None
+        found = matched.get(url)
+        return found.tokens if found else 0
+
+
+def with_length(route: RouteRequest, tokens: Tokens | None) -> RouteRequest:
+    """``route`` with the prompt's exact length."""
+    return route if tokens is None or not tokens.length else replace(route, prompt_tokens=tokens.length)
+
+
+def prompt_key(namespace: str) -> PromptKey:
+    """Adapter and salts out of a route's namespace."""
+    lora, *salts = namespace.split(NAMESPACE_SEPARATOR)
+    return PromptKey(lora, tuple(salt for salt in salts if salt))
