@@ -85,6 +85,11 @@ class RouterConfig(BaseModel):
     host: str = "0.0.0.0"
     port: int = Field(default=8080, ge=0, le=65535)
     router_hosts: list[str] = []
+    workers_file: str | None = None
+    service_discovery: bool = False
+    selector: list[str] = []
+    service_discovery_port: int | None = Field(default=None, ge=1, le=65535)
+    service_discovery_namespace: str | None = None
     max_payload_size: int = Field(default=64 * MIB, ge=1)
     request_id_headers: list[str] = list(REQUEST_ID_HEADERS)
 
@@ -175,6 +180,11 @@ class RouterConfig(BaseModel):
             first = error.errors()[0]
             flag = "--" + str(first["loc"][0]).replace("_", "-")
             raise ConfigError(f"{flag}: {first['msg'].removeprefix('Value error, ')}") from None
+
+    @property
+    def own_backends(self) -> bool:
+        """Nobody named workers: the router starts its own."""
+        return not (self.router_hosts or self.workers_file or self.service_discovery)
 
     @property
     def retries(self) -> RetrySettings:

@@ -65,6 +65,22 @@ WORKERS = _settings(
     text("--download-dir", metavar="DIR", help="where models from the hub are kept", sources=OURS),
 )
 
+DISCOVERY = _settings(
+    "discovery",
+    text(
+        "--workers-file",
+        metavar="FILE",
+        help="backends from a YAML or JSON list, read again when it changes: addresses or bodies of POST /workers",
+        sources=OURS,
+    ),
+    switch(
+        "--service-discovery", help="backends from Kubernetes: ready endpoints of the Services that --selector names"
+    ),
+    words("--selector", metavar="LABEL=VALUE", help="labels of the Services, which their EndpointSlices share"),
+    integer("--service-discovery-port", check=PORT, help="port of the backends, if not that of the slices"),
+    text("--service-discovery-namespace", metavar="NAME", help="namespace, if not all of them"),
+)
+
 PLACEMENT = _settings(
     "placement",
     text("--policy", choices=POLICY_NAMES, help="how a backend is chosen"),
@@ -184,5 +200,17 @@ OPERATION = _settings(
     text("--log-dir", metavar="DIR", help="folder of the local backends' logs, in place of a temporary one"),
 )
 
-SETTINGS = LISTENING + WORKERS + PLACEMENT + ADMISSION + TIMEOUTS + RETRIES + BREAKER + HEALTH + SECURITY + OPERATION
+SETTINGS = (
+    LISTENING
+    + WORKERS
+    + DISCOVERY
+    + PLACEMENT
+    + ADMISSION
+    + TIMEOUTS
+    + RETRIES
+    + BREAKER
+    + HEALTH
+    + SECURITY
+    + OPERATION
+)
 ROUTER_FLAGS: tuple[Flag, ...] = SETTINGS + KNOWN

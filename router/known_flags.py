@@ -78,14 +78,6 @@ NOT_BUILT = (
     ),
     *_missing("workers", "a data-parallel server counts as one worker", switch("--dp-aware")),
     *_missing(
-        "discovery",
-        "workers are named with --router-hosts or added at /workers",
-        switch("--service-discovery"),
-        words("--selector"),
-        integer("--service-discovery-port", default=80),
-        text("--service-discovery-namespace"),
-    ),
-    *_missing(
         "security",
         "TLS is left to a proxy in front",
         text("--tls-cert-path"),

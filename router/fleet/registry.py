@@ -42,6 +42,16 @@ class Registry:
         for listener in self._on_remove:
             listener(worker)
 
+    def change(self, worker: Worker, spec: WorkerSpec) -> None:
+        """Reach and watch ``worker`` as ``spec`` says from now on; its address stays. Listeners are not told."""
+        if spec.url != worker.url:
+            raise ValueError(f"worker {worker.url} cannot move to {spec.url}: remove it and add another")
+        worker.spec = spec
+
+    def drain(self, worker: Worker, draining: bool) -> None:
+        """Whether ``worker`` gets no new requests."""
+        worker.draining = draining
+
     def find(self, id_or_url: str) -> Worker | None:
         """The worker with this id or exact address."""
         if id_or_url in self._workers:

@@ -55,6 +55,24 @@ class WorkerSpec(BaseModel):
     health_success_threshold: int | None = Field(default=None, ge=1)
     health_failure_threshold: int | None = Field(default=None, ge=1)
     disable_health_check: bool = False
+    max_concurrent_requests: int | None = Field(default=None, ge=1)  # in place of the flag for all workers
+
+
+class WorkerChange(BaseModel):
+    """What may be changed of a worker: the body of ``PUT /workers/{id}``. Fields as in :class:`WorkerSpec`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    api_key: str | None = Field(default=None, repr=False)
+    priority: int = 50
+    cost: float = 1.0
+    labels: dict[str, str] = {}
+    health_check_timeout_secs: float | None = Field(default=None, gt=0)
+    health_check_interval_secs: float | None = Field(default=None, gt=0)
+    health_success_threshold: int | None = Field(default=None, ge=1)
+    health_failure_threshold: int | None = Field(default=None, ge=1)
+    disable_health_check: bool = False
+    max_concurrent_requests: int | None = Field(default=None, ge=1)
 
 
 @dataclass(slots=True, eq=False)
