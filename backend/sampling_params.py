@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-import math
-
 import msgspec
 
 GREEDY_TEMPERATURE = 1e-6
 MAX_STOP_STRINGS = 32
+# The scheduler keeps these in float32 and int32. Positive numbers stay far from float32's ends, so that a product or a
+# quotient with them is neither 0 nor infinite.
+TINY, HUGE = 1e-30, 1e30
+INT32_MAX = 2**31 - 1
+MAX_BIAS = 1000  # more forces or forbids a token no better
 
 
 class SamplingParams(msgspec.Struct, kw_only=True, omit_defaults=True):
@@ -41,13 +44,13 @@ class SamplingParams(msgspec.Struct, kw_only=True, omit_defaults=True):
         checks = (
             ("max_new_tokens", self.max_new_tokens >= 0, "at least 0"),
             ("min_new_tokens", 0 <= self.min_new_tokens <= self.max_new_tokens, "between 0 and max_new_tokens"),
-            ("temperature", math.isfinite(self.temperature) and self.temperature >= 0, "a finite number of at least 0"),
-            ("top_k", self.top_k == -1 or self.top_k >= 1, "-1 (all) or at least 1"),
-            ("top_p", 0 < self.top_p <= 1, "in (0, 1]"),
+            ("temperature", 0 <= self.temperature <= HUGE, f"between 0 and {HUGE:g}"),
+            ("top_k", self.top_k == -1 or 1 <= self.top_k <= INT32_MAX, f"-1 (all) or between 1 and {INT32_MAX}"),
+            ("top_p", TINY <= self.top_p <= 1, f"in (0, 1] and at least {TINY:g}"),
             ("min_p", 0 <= self.min_p <= 1, "in [0, 1]"),
             ("frequency_penalty", -2 <= self.frequency_penalty <= 2, "in [-2, 2]"),
             ("presence_penalty", -2 <= self.presence_penalty <= 2, "in [-2, 2]"),
-            ("repetition_penalty", 0 < self.repetition_penalty <= 2, "in (0, 2]"),
+            ("repetition_penalty", TINY <= self.repetition_penalty <= 2, f"in (0, 2] and at least {TINY:g}"),
             ("n", 1 <= self.n <= 128, "between 1 and 128"),
             (
                 "stop",
@@ -58,3 +61,17 @@ class SamplingParams(msgspec.Struct, kw_only=True, omit_defaults=True):
         for name, ok, wanted in checks:
             if not ok:
                 raise ValueError(f"{name} must be {wanted}, got {getattr(self, name)!r}")
+        seed = self.sampling_seed
+        if seed is not None and not -(2**63) <= seed < 2**64:
+            raise ValueError(f"sampling_seed must be an integer of 64 bits, got {seed}")
+        self._validate_tokens()
+
+    def _validate_tokens(self) -> None:
+        for token in self.stop_token_ids:
+            if not 0 <= token <= INT32_MAX:
+                raise ValueError(f"stop_token_ids must be token ids between 0 and {INT32_MAX}, got {token}")
+        for token, bias in self.logit_bias.items():
+            if not abs(bias) <= MAX_BIAS:
+                raise ValueError(
+                    f"logit_bias must be between -{MAX_BIAS} and {MAX_BIAS}, got {bias!r} for token {token}"
+                )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import importlib.metadata
+import math
 import time
 from dataclasses import asdict
 from http import HTTPStatus
@@ -149,9 +150,12 @@ async def flush_cache(request: web.Request) -> web.Response:
 
 def _seconds(text: str) -> float:
     try:
-        return float(text)
+        seconds = float(text)
     except ValueError:
-        raise SchemaError(f"timeout must be a number of seconds, got {text!r}", param="timeout") from None
+        seconds = math.nan
+    if not math.isfinite(seconds) or seconds < 0:
+        raise SchemaError(f"timeout must be a number of seconds of at least 0, got {text!r}", param="timeout")
+    return seconds
 
 
 class AbortRequest(Body):

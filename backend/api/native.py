@@ -111,7 +111,12 @@ def _spread(field: str, value: Any, count: int) -> list[Any]:
 def _rids(rid: str | list[str] | None, count: int) -> list[str]:
     if isinstance(rid, str) and count > 1:
         return [f"{rid}_{i}" for i in range(count)]
-    return _spread("rid", rid or "", count)
+    rids = _spread("rid", rid or "", count)
+    named = [each for each in rids if each]
+    if len(set(named)) < len(named):
+        twice = next(each for each in named if named.count(each) > 1)
+        raise SchemaError(f"rid names two requests of the batch alike: {twice!r}", param="rid")
+    return rids
 
 
 def _whole(states: list[RequestState], many: bool) -> Any:

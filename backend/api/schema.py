@@ -80,6 +80,8 @@ def parse_json(raw: bytes) -> dict[str, Any]:
         data = msgspec.json.decode(raw)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise SchemaError(f"The request body is not valid JSON: {error}") from None
+    except RecursionError:
+        raise SchemaError("The request body is not usable JSON: it is nested too deeply.") from None
     if not isinstance(data, dict):
         raise SchemaError(f"The request body must be a JSON object, got {_shown(data)}.")
     return data

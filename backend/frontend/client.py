@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import cast
 
 import msgspec
 import zmq
@@ -29,6 +30,7 @@ class SchedulerClient:
         self._pull.bind(from_scheduler)
         self._encoder = msgspec.msgpack.Encoder()
         self._pending = ToScheduler()
+        self._new: list[msgspec.Raw] = []  # requests of the pending message, encoded already
         self._scheduled = False
         self._tickets = itertools.count(1)
         self._flushes: dict[int, asyncio.Future[bool]] = {}
@@ -49,8 +51,12 @@ class SchedulerClient:
                     waiter.set_result(done)
             handle(message)
 
-    def submit(self, request: NewRequest) -> None:
-        self._pending.new.append(request)
+    def submit(self, requests: Sequence[NewRequest]) -> None:
+        """Start all of ``requests``. Raises what ``msgspec`` raises when one cannot be encoded; then none is started.
+
+        Each is encoded here and not with the whole message, so that a bad one costs no other its place in it.
+        """
+        self._new += [msgspec.Raw(self._encoder.encode(request)) for request in requests]
         self._send_soon()
 
     def abort(self, uid: int) -> None:
@@ -96,6 +102,7 @@ class SchedulerClient:
         if self._push.closed:
             return
         message, self._pending = self._pending, ToScheduler()
+        message.new, self._new = cast("list[NewRequest]", self._new), []
         try:
             self._push.send(self._encoder.encode(message), zmq.NOBLOCK)
         except zmq.Again:

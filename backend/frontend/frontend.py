@@ -115,11 +115,14 @@ class Frontend:
                 accepted.append(self.intake.accept(ids, each, len(accepted), arrived))
         if self._failure is not None:
             raise self._failure
+        try:
+            self._client.submit([message for _, message in accepted])
+        except (TypeError, ValueError, OverflowError) as error:  # a lone surrogate, a number beyond 64 bits
+            raise RequestError(f"The request cannot be passed to the scheduler: {error}") from None
         generation = Generation(self, [state for state, _ in accepted])
-        for state, message in accepted:
+        for state in generation.states:
             self._outputs.add(state)
             self._generations[state.uid] = generation
-            self._client.submit(message)
         return generation
 
     async def tokenize(self, prompt: Prompt, add_special_tokens: bool | None = None) -> list[int]:

@@ -119,6 +119,9 @@ class Intake:
         self.check_ids(prompt_ids)
         prompt_ids, sampling = self._fit(prompt_ids, options)
         check_sampling(sampling)
+        stop_ids = self._stop_ids(sampling)
+        if not -(2**63) <= options.priority < 2**63:
+            raise RequestError(f"priority must be an integer of 64 bits, got {options.priority}", param="priority")
         state = RequestState(
             uid=next(self._uids),
             rid=options.rid or uuid.uuid4().hex,
@@ -134,11 +137,26 @@ class Intake:
             uid=state.uid,
             input_ids=np.asarray(prompt_ids, dtype="<i4").tobytes(),
             sampling=sampling,
-            stop_token_ids=sampling.stop_token_ids if sampling.ignore_eos else [*sampling.stop_token_ids, *self._eos],
+            stop_token_ids=stop_ids,
             namespace=options.namespace,
             priority=options.priority,
         )
         return state, message
+
+    def _stop_ids(self, sampling: SamplingParams) -> list[int]:
+        """What ends the answer. Ids beyond the vocabulary, as clients of other models send them, are never sampled.
+
+        Raises :class:`RequestError` for a token outside of it that would have to be sampled.
+        """
+        self.check_ids(list(sampling.logit_bias), "logit_bias")
+        wanted = sampling.stop_token_ids if sampling.ignore_eos else [*sampling.stop_token_ids, *self._eos]
+        ids = [token for token in dict.fromkeys(wanted) if token < self.limits.vocab_size]
+        if sampling.min_new_tokens and len(ids) == self.limits.vocab_size:
+            raise RequestError(
+                f"stop_token_ids names every token, so that min_new_tokens={sampling.min_new_tokens} allows none",
+                param="stop_token_ids",
+            )
+        return ids
 
     def _encode(self, text: str, add_special_tokens: bool) -> list[int]:
         if self.tokenizer is None:

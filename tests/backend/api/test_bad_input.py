@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 
 from tests.backend.api.conftest import MODEL, Backend, StartBackend
@@ -78,9 +80,37 @@ BAD = [
     (GENERATE, native(temperature="hot"), ["sampling_params.temperature", '"hot"']),
     (GENERATE, native(repetition_penalty=3), ["repetition_penalty", "3"]),
     (GENERATE, {"text": "a", "sampling_params": 4}, ["sampling_params", "4"]),
+    (GENERATE, {"text": ["a", "b"], "rid": ["x", "x"]}, ["rid", "'x'"]),
+    (GENERATE, {"text": "a", "priority": 10**30}, ["priority", str(10**30)]),
+    (GENERATE, b'{"text": ' + b"[" * 3000 + b"]" * 3000 + b"}", ["nested too deeply"]),
+    (GENERATE, b'{"text": "a", "sampling_params": {"temperature": 1e999}}', ["not valid JSON"]),
     ("/abort_request", {"rid": 5}, ["rid", "5"]),
     ("/flush_cache?timeout=soon", {}, ["timeout", "'soon'"]),
+    ("/flush_cache?timeout=nan", {}, ["timeout", "'nan'"]),
+    ("/flush_cache?timeout=inf", {}, ["timeout", "'inf'"]),
+    ("/flush_cache?timeout=-1", {}, ["timeout", "'-1'"]),
 ]
+# Ranges hold in the types that the scheduler computes with: float32, int32, 64 bits.
+EXTREMES = [
+    ("top_k", 2**31, "2147483648"),
+    ("top_k", 2**40, "1099511627776"),
+    ("top_k", -2, "-2"),
+    ("top_p", 1e-50, "1e-50"),
+    ("top_p", 1e-38, "1e-38"),
+    ("min_p", -1e-50, "-1e-50"),
+    ("repetition_penalty", 1e-38, "1e-38"),
+    ("repetition_penalty", 1e-50, "1e-50"),
+    ("temperature", 1e300, "1e+300"),
+    ("frequency_penalty", 1e300, "1e+300"),
+    ("presence_penalty", -2.1, "-2.1"),
+    ("stop_token_ids", [-1], "-1"),
+    ("stop_token_ids", [5, 99_999_999_999], "99999999999"),
+    ("stop_token_ids", [10**30], str(10**30)),
+    ("max_new_tokens", 10**30, str(10**30)),
+    ("min_new_tokens", 10**30, str(10**30)),
+    ("n", 10**30, str(10**30)),
+]
+SEEDS = [(GENERATE, lambda seed: native(sampling_seed=seed)), (CHAT, lambda seed: chat(seed=seed))]
 NOT_YET = [
     (CHAT, chat(logprobs=True), "logprobs"),
     (CHAT, chat(top_logprobs=2), "top_logprobs"),
@@ -118,6 +148,33 @@ async def test_bad_input(backend: Backend, path: str, body: dict | bytes, told: 
         assert answer["object"] == "error"
         assert answer["code"] == 400
     assert backend.engine.received == []
+
+
+@pytest.mark.parametrize(("field", "value", "shown"), EXTREMES)
+async def test_numbers_beyond_the_schedulers_types(backend: Backend, field: str, value: object, shown: str) -> None:
+    response = await backend.http.post(GENERATE, json=native(**{field: value}))
+    assert response.status_code == 400, response.text
+    told = message_of(response.json())
+    assert ("max_tokens" if field == "max_new_tokens" else field) in told or "token count" in told
+    assert shown in told
+    assert backend.engine.received == []
+
+
+@pytest.mark.parametrize("seed", [2**64, -(2**63) - 1, 10**30])
+@pytest.mark.parametrize(("path", "body"), SEEDS)
+async def test_seeds_beyond_64_bits(backend: Backend, path: str, body: Callable[[int], dict], seed: int) -> None:
+    response = await backend.http.post(path, json=body(seed))
+    assert response.status_code == 400, response.text
+    assert f"sampling_seed must be an integer of 64 bits, got {seed}" in message_of(response.json())
+
+
+@pytest.mark.parametrize("sampling", [
+    {"top_k": 2**31 - 1}, {"top_p": 1e-30, "min_p": 1e-50}, {"repetition_penalty": 1e-30}, {"temperature": 1e-50},
+    {"stop_token_ids": [2**31 - 1]}, {"sampling_seed": 2**64 - 1}, {"sampling_seed": -(2**63)},
+])  # fmt: skip
+async def test_the_last_numbers_that_are_served(backend: Backend, sampling: dict) -> None:
+    response = await backend.http.post(GENERATE, json=native(**sampling, max_new_tokens=1))
+    assert response.status_code == 200, response.text
 
 
 @pytest.mark.parametrize(("path", "body", "field"), NOT_YET)

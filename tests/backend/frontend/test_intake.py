@@ -31,6 +31,11 @@ def test_a_request_becomes_ids_and_stop_ids() -> None:
     assert (message.uid, state.index, state.created) == (state.uid, 3, 1.0)
 
 
+def test_stop_ids_that_can_never_be_sampled_are_dropped() -> None:
+    _, message = make().accept([50], options(stop_token_ids=[5, 300, 5, 2**31 - 1]), 0, now=0.0)
+    assert message.stop_token_ids == [5, EOS]
+
+
 def test_ignore_eos_leaves_the_requests_own_stop_ids() -> None:
     _, message = make().accept([50], options(stop_token_ids=[5], ignore_eos=True), 0, now=0.0)
     assert message.stop_token_ids == [5]
@@ -60,9 +65,18 @@ def test_a_conversation_is_rendered() -> None:
         (list(range(20, 30)), options(11), "maximum context length of 20 tokens: 10 tokens of the input and 11"),
         ([50, 300], options(), "token id 300 is not in the model's vocabulary of 300 ids"),
         ([50, -1], options(), "token id -1"),
-        ([50], options(temperature=-0.5), "temperature must be a finite number of at least 0, got -0.5"),
+        ([50], options(temperature=-0.5), "temperature must be between 0 and 1e+30, got -0.5"),
         ([50], options(-1), "max_new_tokens must be at least 0, got -1"),
         ([50], options(stop=[""]), "stop must be"),
+        ([50], options(logit_bias={300: 1.0}), "token id 300 is not in the model's vocabulary"),
+        ([50], options(logit_bias={-1: 1.0}), "token id -1"),
+        ([50], options(logit_bias={5: 1e300}), "logit_bias must be between -1000 and 1000, got 1e+300 for token 5"),
+        ([50], options(2, min_new_tokens=1, stop_token_ids=list(range(300))), "min_new_tokens=1 allows none"),
+        (
+            [50],
+            RequestOptions(sampling=SamplingParams(max_new_tokens=1), priority=2**63),
+            f"priority must be an integer of 64 bits, got {2**63}",
+        ),
     ],
 )
 def test_what_cannot_be_served_is_refused(ids: list[int], option: RequestOptions, told: str) -> None:
