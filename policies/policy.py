@@ -55,17 +55,25 @@ class Candidate(NamedTuple):
 
 
 class Score(NamedTuple):
-    """The cost of one candidate, all terms in milliseconds to first token. A tuple: one is made per candidate."""
+    """The cost of one candidate in milliseconds: three terms to this request's first token, two for everybody else."""
 
     worker: str
     cached_tokens: int = 0
-    queue_ms: float = 0.0
-    prefill_ms: float = 0.0
-    decode_ms: float = 0.0
+    queue_ms: float = 0.0  # prompts ahead
+    prefill_ms: float = 0.0  # its own uncached tokens
+    decode_ms: float = 0.0  # answers that share each step with it
+    later_ms: float = 0.0  # what later requests wait for its uncached tokens
+    evict_ms: float = 0.0  # what recomputing the prefixes costs that it pushes out of a full cache
+
+    @property
+    def ttft_ms(self) -> float:
+        """Estimated time to first token."""
+        return self.queue_ms + self.prefill_ms + self.decode_ms
 
     @property
     def total_ms(self) -> float:
-        return self.queue_ms + self.prefill_ms + self.decode_ms
+        """What is compared."""
+        return self.ttft_ms + self.later_ms + self.evict_ms
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +83,7 @@ class Decision:
     worker: str
     cached_tokens: int = 0  # predicted prefix hit on the chosen worker
     reason: str = ""  # the branch taken, a bounded set of words: also a metric label
-    scores: tuple[Score, ...] = ()
+    scores: Sequence[Score] = ()  # of the candidates that were weighed; worked out when first read
 
 
 class Policy(ABC):
@@ -92,6 +100,9 @@ class Policy(ABC):
 
     def observe(self, request: RouteRequest, worker: str, cached_tokens: int, now: float) -> None:  # noqa: B027
         """``worker`` reported how many prompt tokens it had cached: trim what over-promised."""
+
+    def capacity(self, worker: str, kv_tokens: int) -> None:  # noqa: B027
+        """``worker`` said how many tokens its cache holds."""
 
     def forget(self, worker: str) -> None:  # noqa: B027
         """``worker`` is gone, or restarted with an empty cache."""

@@ -1,10 +1,10 @@
 """Prefill speed of each worker, learned from the times to first token that it showed.
 
-One number a worker: milliseconds per prompt token, the least-squares line through the origin of work against time to
-first token, with exponential forgetting. Work is own uncached tokens, tokens ahead, and running decodes at the price of
-so many prompt tokens as the default speed says: that ratio holds far better from machine to machine than any time does.
-Through the origin, long prompts weigh most, which are the ones that placement is about; the fixed part of a request is
-the same wherever it goes.
+A line a worker: fixed milliseconds plus milliseconds per prompt token, fitted with exponential forgetting to the work
+and the times observed. Work is own uncached tokens, tokens ahead, and running decodes at the price of so many prompt
+tokens as the default speed says: that ratio holds far better from machine to machine than any time does. The fixed part
+(waiting for the step under way, the network) is fitted so that short prompts do not make a fast worker look slow; it is
+not part of the speed. Where all prompts are alike the two cannot be told apart, and the line goes through the origin.
 """
 
 from __future__ import annotations
@@ -13,7 +13,9 @@ from statistics import median
 
 from policies.policy import WorkerLoad, WorkerSpeed
 
-FORGET = 0.95  # weight kept by the past at each observation: the last 20 or so count
+FORGET = 0.97  # weight kept by the past at each observation: the last 33 or so count
+SPREAD_TOKENS = 500.0  # times vary in proportion to the work, with this much on top
+PRIOR = 0.02  # weight of the line through the origin against the observations
 MIN_TOKENS = 32  # below this the fixed part of a request hides its prefill
 TRUSTED = 3  # observations before a worker's own line replaces the fleet's
 OUTLIER = 8.0  # one observation counts as at most so many times the expected time, and at least its inverse
@@ -21,26 +23,35 @@ SLOWEST, FASTEST = 1000.0, 1e-4  # ms per token, whatever is observed
 
 
 class _Line:
-    """Recursive least squares of y = slope * x."""
+    """Recursive weighted least squares of ``y = fixed + slope * x``, both at least 0."""
 
-    __slots__ = ("count", "xx", "xy")
+    __slots__ = ("count", "slope", "w", "wx", "wxx", "wxy", "wy")
 
     def __init__(self) -> None:
         self.count = 0
-        self.xx = 0.0
-        self.xy = 0.0
-
-    @property
-    def slope(self) -> float:
-        return min(max(self.xy / self.xx, FASTEST), SLOWEST)
+        self.slope = 0.0
+        self.w = self.wx = self.wy = self.wxx = self.wxy = 0.0
 
     def add(self, x: float, y: float) -> None:
         if self.count >= TRUSTED:
-            expected = self.slope * x
+            fixed = max(0.0, (self.wy - self.slope * self.wx) / self.w)
+            expected = fixed + self.slope * x
             y = min(max(y, expected / OUTLIER), expected * OUTLIER)
         self.count += 1
-        self.xx = FORGET * self.xx + x * x
-        self.xy = FORGET * self.xy + x * y
+        weight = 1.0 / (x + SPREAD_TOKENS)
+        self.w = FORGET * self.w + weight
+        self.wx = FORGET * self.wx + weight * x
+        self.wy = FORGET * self.wy + weight * y
+        self.wxx = FORGET * self.wxx + weight * x * x
+        self.wxy = FORGET * self.wxy + weight * x * y
+        self.slope = min(max(self._fit(), FASTEST), SLOWEST)
+
+    def _fit(self) -> float:
+        origin = self.wxy / self.wxx
+        prior = PRIOR * self.wxx
+        variance = self.wxx - self.wx * self.wx / self.w
+        covariance = self.wxy - self.wx * self.wy / self.w
+        return min((covariance + prior * origin) / (variance + prior), origin)
 
 
 class RateBook:

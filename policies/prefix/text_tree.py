@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Iterator
 from operator import attrgetter
+from typing import NamedTuple
 
 from policies.prefix.node import Node, Root, collapse, common_length, split
 
@@ -27,12 +28,54 @@ class Holder:
     is the younger of the two.
     """
 
-    __slots__ = ("bit", "ends", "size")
+    __slots__ = ("bit", "ends", "limit", "size")
 
-    def __init__(self, bit: int) -> None:
+    def __init__(self, bit: int, limit: int | None) -> None:
         self.bit = bit
         self.size = 0
+        self.limit = limit
         self.ends: OrderedDict[Node, float] = OrderedDict()  # node -> when a prompt last ended there
+
+
+class Found(NamedTuple):
+    """What was in the tree already of an inserted text, in leading bytes."""
+
+    held: int  # by its worker
+    known: int  # by anybody
+    continues: float | None = None  # when its worker was sent the prompt that this one continues
+
+
+class PrefixMatch:
+    """What workers hold of one text; valid until the tree changes."""
+
+    __slots__ = ("_holders", "_path", "_workers", "longest")
+
+    def __init__(self, path: list[tuple[int, int]], workers: dict[int, str], holders: dict[str, Holder]) -> None:
+        self._path = path  # (mask, matched bytes), deepest first: masks grow along it
+        self._workers = workers
+        self._holders = holders
+        self.longest = path[0][1] if path else 0
+
+    def all(self, limit: int | None = None) -> dict[str, int]:
+        """Matched bytes by worker, the longest first; at most ``limit`` workers."""
+        lengths: dict[str, int] = {}
+        seen = 0
+        for mask, length in self._path:
+            new = mask & ~seen
+            seen |= mask
+            while new:
+                if limit is not None and len(lengths) >= limit:
+                    return lengths
+                bit = new & -new
+                lengths[self._workers[bit]] = length
+                new ^= bit
+        return lengths
+
+    def of(self, worker: str) -> int:
+        """Matched bytes of one worker."""
+        holder = self._holders.get(worker)
+        bit = holder.bit if holder is not None else 0
+        return next((length for mask, length in self._path if mask & bit), 0)
 
 
 class TextTree:
@@ -45,6 +88,7 @@ class TextTree:
         self._longest = max(1, budget_bytes // 4)  # one giant prompt must not push out everybody else's
         self._roots: dict[str, Root] = {}
         self._holders: dict[str, Holder] = {}
+        self._limits: dict[str, int] = {}
         self._workers: dict[int, str] = {}  # bit of a holder -> worker
         self._text_bytes = 0
         self._nodes = 0
@@ -69,11 +113,28 @@ class TextTree:
         holder = self._holders.get(worker)
         return holder.size if holder else 0
 
+    def limit(self, worker: str, text_bytes: int) -> None:
+        """``worker`` cannot hold more than ``text_bytes`` of text; from its next insert on it will not."""
+        self._limits[worker] = text_bytes
+        if worker in self._holders:
+            self._holders[worker].limit = text_bytes
+
+    def pushed_out(self, worker: str, text_bytes: int) -> tuple[int, float]:
+        """How many bytes ``worker`` would lose to ``text_bytes`` new ones, and when the first victim was last used."""
+        holder = self._holders.get(worker)
+        if holder is None or holder.limit is None or not holder.ends:
+            return 0, 0.0
+        return max(0, holder.size + text_bytes - holder.limit), next(iter(holder.ends.values()))
+
     def match(self, text: bytes, namespace: str = "") -> dict[str, int]:
         """How many leading bytes of ``text`` each worker holds; workers that hold none are left out."""
+        return self.walk(text, namespace).all()
+
+    def walk(self, text: bytes, namespace: str = "") -> PrefixMatch:
+        """The same, to be asked for some workers only: large fleets hold common heads on every worker."""
         node: Node | None = self._roots.get(namespace)
         position, end = 0, len(text)
-        path: list[tuple[int, int]] = []  # (mask, matched bytes), masks shrink along the path
+        path: list[tuple[int, int]] = []
         while node is not None and position < end:
             node = node.kid(text[position])
             if node is None:
@@ -84,33 +145,24 @@ class TextTree:
             else:
                 path.append((node.mask, position + common_length(node.text, text, position)))
                 break
-        return self._lengths(path)
+        path.reverse()
+        return PrefixMatch(path, self._workers, self._holders)
 
-    def _lengths(self, path: list[tuple[int, int]]) -> dict[str, int]:
-        lengths: dict[str, int] = {}
-        seen = 0
-        for mask, length in reversed(path):
-            new = mask & ~seen
-            seen |= mask
-            while new:
-                bit = new & -new
-                lengths[self._workers[bit]] = length
-                new ^= bit
-        return lengths
-
-    def insert(self, text: bytes, worker: str, namespace: str = "", now: float = 0.0) -> None:
-        """``worker`` holds ``text`` from ``now`` on."""
+    def insert(self, text: bytes, worker: str, namespace: str = "", now: float = 0.0) -> Found:
+        """``worker`` holds ``text`` from ``now`` on. Returns what was there before."""
         text = text[: self._longest]
         if not text:
-            return
+            return Found(0, 0)
         holder = self._holder(worker)
         bit = holder.bit
         node: Node = self._root(namespace)
         position, end = 0, len(text)
+        held, known = 0, end
         passed = []
         while True:
             child = node.kid(text[position])
             if child is None:
+                known = position
                 child = self._add_leaf(node, text[position:])
             elif not text.startswith(child.text, position):
                 child = split(child, common_length(child.text, text, position))
@@ -119,16 +171,20 @@ class TextTree:
             if not child.mask & bit:
                 child.mask |= bit
                 holder.size += len(child.text)
+            else:
+                held = position
             if position == end:
                 break
             if child.marks & bit:
                 passed.append(child)
             node = child
         self._mark(holder, child, now)
+        stamp = None
         for node in passed:
-            self._unmark(holder, node)
+            stamp = self._unmark(holder, node)
             self._tidy(node)
-        self._shrink()
+        self._shrink(holder)
+        return Found(held, known, stamp)
 
     def touched(self, text: bytes, worker: str, namespace: str = "") -> float | None:
         """When ``text`` was last inserted for ``worker``; None when it was evicted or a longer prompt followed."""
@@ -155,7 +211,12 @@ class TextTree:
         return len(lost)
 
     def forget(self, worker: str) -> None:
-        """``worker`` holds nothing any more."""
+        """``worker`` is gone."""
+        self._limits.pop(worker, None)
+        self.clear(worker)
+
+    def clear(self, worker: str) -> None:
+        """``worker`` is there, but has lost its cache."""
         holder = self._holders.pop(worker, None)
         if holder is None:
             return
@@ -167,7 +228,10 @@ class TextTree:
         holder = self._holders.get(worker)
         if holder is None:
             used = sum(self._workers)
-            holder = self._holders[worker] = Holder(~used & (used + 1))  # the lowest bit that nobody has
+            holder = self._holders[worker] = Holder(
+                ~used & (used + 1),  # the lowest bit that nobody has
+                self._limits.get(worker),
+            )
             self._workers[holder.bit] = worker
         return holder
 
@@ -241,7 +305,9 @@ class TextTree:
             node = parent
         self._tidy(node)
 
-    def _shrink(self) -> None:
+    def _shrink(self, holder: Holder) -> None:
+        while holder.limit is not None and holder.size > holder.limit and len(holder.ends) > 1:
+            self._evict_leaf(holder)
         while self.used_bytes > self.budget_bytes:
             self._evict_leaf(max(self._holders.values(), key=_size))
 

@@ -39,7 +39,8 @@ class PolicyRouter(SimRouter):
     """A router process with a real policy, told what the real router is told.
 
     ``learn_speeds`` off keeps the default speed for every worker: what a router assumes that knows no better.
-    ``reports`` off hides the cached tokens, as backends do that do not report them.
+    ``reports`` off hides the cached tokens, as backends do that do not report them. ``kv_tokens`` are those of each
+    worker, where backends tell them.
     """
 
     def __init__(
@@ -59,7 +60,8 @@ class PolicyRouter(SimRouter):
         self._text_of = text_of
         self._learn_speeds = learn_speeds
         self._reports = reports
-        self._kv_tokens = list(kv_tokens) or [0] * len(workers)
+        for worker, tokens in zip(workers, kv_tokens, strict=False):
+            policy.capacity(worker, tokens)
         self._index = {worker: index for index, worker in enumerate(workers)}
         self._flights: dict[int, _Flight] = {}
         self.decisions = 0

@@ -135,8 +135,9 @@ class TestCacheAware:
         request = chat(SYSTEM + b"question")
         cache_aware.record(request, "w0", 0.0)
         serve(cache_aware, request, fleet(WorkerLoad(9, 9000), WorkerLoad()))
-        both = {cache_aware.choose(request, idle(3), 1.0).worker for _ in range(40)}
-        assert both == {"w0", "w1"}
+        first, second, third = cache_aware.choose(request, idle(3), 1.0).scores
+        assert first.cached_tokens == second.cached_tokens == request.prompt_tokens - 1
+        assert third.cached_tokens == 0
 
     def test_running_decodes_count(self, cache_aware):
         request = chat(b"hello " * 20)
