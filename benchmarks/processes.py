@@ -38,13 +38,14 @@ def _wait(process: subprocess.Popen[bytes], url: str) -> None:
     while time.monotonic() < deadline:
         if process.poll() is not None:
             raise SystemExit(f"a program ended with exit code {process.returncode} before it answered {url}")
-        if _answers(url):
+        if answers(url):
             return
         time.sleep(0.2)
     raise SystemExit(f"{url} did not answer within {START_SECONDS:.0f} s")
 
 
-def _answers(url: str) -> bool:
+def answers(url: str) -> bool:
+    """Did ``url`` answer 200?"""
     try:
         with urllib.request.urlopen(url, timeout=2) as answer:
             return bool(answer.status == 200)

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 from random import Random
 
 from aiohttp import web
-from aiohttp.typedefs import Handler, Middleware
+from aiohttp.typedefs import Handler
 
 from policies import make_policy
 from policies.cost.leases import LeaseBook
@@ -17,6 +16,8 @@ from router.admin import Admin
 from router.auth import Auth
 from router.breaker import BreakerState
 from router.config import RouterConfig
+from router.control import ControlPlane
+from router.cors import Cors
 from router.errors import Refusal
 from router.exchange import now_seconds
 from router.fleet.health import HealthMonitor
@@ -24,25 +25,26 @@ from router.fleet.registry import Registry
 from router.fleet.vitals import Vitals
 from router.fleet.worker import Worker, WorkerSpec
 from router.fleet_info import FleetInfo
+from router.front import Front, MetricsFront
 from router.gateway import Gateway
 from router.guards import Guards
+from router.http.listener import Listener
+from router.http.server import Limits, Service
 from router.inflight import Inflight
+from router.keys import load_keys
 from router.metrics import Metrics
 from router.placement import Placement
 from router.probes import Probes
 from router.prompt_text import PromptText
 from router.protection import Protection
-from router.relay import SERVER, break_off_if_begun
 from router.retry_budget import RetryBudget
 from router.silence import Silence
 from router.silence_probes import SilenceProbes
-from router.upstream import MAX_HEADER_BYTES, Upstream
+from router.upstream import Upstream
 
 log = logging.getLogger(__name__)
 
-KEEP_ALIVE_SECONDS = 75.0
-BACKLOG = 4096
-CUT_SECONDS = 0.1  # draining comes before; aiohttp takes 0 for no limit
+SERVER = "warmlane"
 
 
 class Router:
@@ -59,7 +61,8 @@ class Router:
             Guards(config.breaker, self._breaker_turned), RetryBudget(), Silence(config.first_byte_probe_secs)
         )
         self.placement = Placement(self.policy, self.leases, RateBook(), prompt_text or PromptText(), self.metrics)
-        self._runners: list[web.AppRunner] = []
+        self._controls: list[ControlPlane] = []
+        self._listeners: list[Listener] = []
         self.port = config.port
         self.metrics_port = config.prometheus_port
 
@@ -81,11 +84,10 @@ class Router:
         self.registry.listen(self._worker_came, self._worker_went)
         probes = Probes(self.registry, self.policy, self.leases, self.inflight, self.metrics)
         try:
-            self.port = await self._listen(self._application(probes), config.host, config.port)
+            self.port = await self._listen(await self._front(probes), config.host, config.port)
             if config.prometheus_port is not None:
-                app = web.Application()
-                probes.add_metrics(app)
-                self.metrics_port = await self._listen(app, config.prometheus_host, config.prometheus_port)
+                metrics = await self._metrics_alone(probes)
+                self.metrics_port = await self._listen(metrics, config.prometheus_host, config.prometheus_port)
         except OSError:
             await self.stop()
             raise
@@ -106,47 +108,46 @@ class Router:
 
     async def stop(self) -> None:
         """Close everything; requests still under way are cut."""
-        for runner in reversed(self._runners):
-            await runner.cleanup()
-        self._runners.clear()
+        for listener in self._listeners:
+            await listener.stop()
+        for control in self._controls:
+            await control.stop()
+        self._listeners.clear()
+        self._controls.clear()
         self._monitor.close()
         self._probes.close()
         await self._upstream.close()
 
-    def _application(self, probes: Probes) -> web.Application:
+    async def _front(self, probes: Probes) -> Front:
         config = self.config
-        auth = Auth(config.api_key, config.admin_api_key)
+        keys = load_keys(config.api_key, config.api_key_file)
+        auth = Auth(keys, load_keys(config.admin_api_key, None), config.metrics_public)
         gateway = Gateway(
             config, self.registry, self.placement, self._upstream, self.metrics, self.inflight, self._monitor.suspect,
             Random(config.seed), self.protection,
         )  # fmt: skip
-        app = web.Application(middlewares=[_front(auth)])
+        app = web.Application(middlewares=[_refusals_answered])
         probes.add_routes(app)
         Admin(self.registry, self.policy, self._upstream, auth, self._load).add_routes(app)
         FleetInfo(self.registry, self._upstream).add_routes(app)
-        app.router.add_route("*", "/{path:.*}", gateway.handle)
-        return app
+        return Front(auth, Cors(config.cors_allowed_origins), await self._control(app), gateway, self.metrics)
 
-    async def _listen(self, app: web.Application, host: str, port: int) -> int:
+    async def _metrics_alone(self, probes: Probes) -> MetricsFront:
+        app = web.Application()
+        probes.add_metrics(app)
+        return MetricsFront(await self._control(app))
+
+    async def _control(self, app: web.Application) -> ControlPlane:
+        control = ControlPlane(app)
+        self._controls.append(control)
+        await control.start()
+        return control
+
+    async def _listen(self, service: Service, host: str, port: int) -> int:
         """The port listened on, which differs from ``port`` when that is 0."""
-        runner = web.AppRunner(
-            app,
-            access_log=None,
-            handler_cancellation=True,  # a client that leaves cancels the request, also before its first token
-            auto_decompress=False,
-            keepalive_timeout=KEEP_ALIVE_SECONDS,
-            shutdown_timeout=CUT_SECONDS,
-            max_line_size=MAX_HEADER_BYTES,
-            max_field_size=MAX_HEADER_BYTES,
-        )
-        self._runners.append(runner)
-        await runner.setup()
-        try:
-            await web.TCPSite(runner, host, port, backlog=BACKLOG).start()
-        except OSError as error:
-            reason = os.strerror(error.errno) if error.errno and error.errno > 0 else error.strerror
-            raise OSError(error.errno, f"cannot listen on {host}:{port}: {reason}") from error
-        return int(runner.addresses[0][1])
+        listener = Listener(service, Limits(body_bytes=self.config.max_payload_size))
+        self._listeners.append(listener)
+        return await listener.start(host, port)
 
     def _worker_came(self, worker: Worker) -> None:
         self.metrics.worker_added(worker.url)
@@ -157,6 +158,7 @@ class Router:
         self._monitor.unwatch(worker)
         self.placement.forget(worker.url)
         self.protection.worker_went(worker.url)
+        self._upstream.forget(worker)
         self.metrics.worker_removed(worker.url)
 
     def _breaker_turned(self, url: str, state: BreakerState) -> None:
@@ -180,24 +182,17 @@ class Router:
         return self.leases.load(url).requests
 
 
-def _front(auth: Auth) -> Middleware:
-    """The first thing every request meets: its key is checked, and refusals become answers."""
-
-    @web.middleware
-    async def front(request: web.Request, handler: Handler) -> web.StreamResponse:
-        try:
-            auth.check(request)
-            response = await handler(request)
-        except Refusal as refusal:
-            response = refusal.response()
-        except web.HTTPException:
-            raise
-        except Exception:
-            log.exception("a defect of the router ended a request to %s", request.path)
-            break_off_if_begun(request)
-            response = Refusal(500, "The router failed.", kind="internal_error", code="internal_error").response()
-        if not response.prepared:
-            response.headers.setdefault("Server", SERVER)
-        return response
-
-    return front
+@web.middleware
+async def _refusals_answered(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Refusals become answers; a defect says nothing of itself."""
+    try:
+        response = await handler(request)
+    except Refusal as refusal:
+        response = refusal.response()
+    except web.HTTPException:
+        raise
+    except Exception:
+        log.exception("a defect of the router ended a request to %s", request.path)
+        response = Refusal(500, "The router failed.", kind="internal_error", code="internal_error").response()
+    response.headers.setdefault("Server", SERVER)
+    return response

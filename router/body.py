@@ -91,7 +91,7 @@ def read_facts(
     """
     if path not in INFERENCE_ROUTES:
         return Facts(route=RouteRequest(routing_key=_header_key(headers)))
-    if headers.get("Content-Encoding", "identity") != "identity":
+    if headers.get("content-encoding", "identity") != "identity":
         return Facts(inference=True, route=RouteRequest(routing_key=_header_key(headers)))
     try:
         envelope = _DECODER.decode(body)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import msgspec
 from aiohttp import web
+
+from router.http.message import Reply
+from router.http.response import error_reply
 
 
 class Refusal(Exception):
@@ -30,6 +33,14 @@ class Refusal(Exception):
         self.code = code
         self.retry_after = retry_after
         self.close = close
+
+    def reply(self, pairs: Sequence[tuple[bytes, bytes]] = ()) -> Reply:
+        """The HTTP answer, with ``pairs`` as further headers."""
+        reply = error_reply(self.status, self.message, self.code, self.kind, self.param)
+        retry = [] if self.retry_after is None else [(b"Retry-After", b"%d" % self.retry_after)]
+        reply.pairs = [*reply.pairs, *retry, *pairs]
+        reply.close = self.close
+        return reply
 
     def response(self, headers: Mapping[str, str] | None = None) -> web.Response:
         """The HTTP answer, with ``headers`` added to it."""

@@ -8,21 +8,22 @@ from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass, field
 
-from aiohttp import web
-
 from policies.policy import Decision
 from router.answer_tail import Tail, cached_at_head
 from router.body import Facts
 from router.breaker import Permit
 from router.fleet.worker import Worker
 from router.headers import to_client
+from router.http.answer import Answer, Fault
+from router.http.message import Reply, Request
+from router.http.response import ResponseWriter
 from router.metrics import Metrics
 from router.placement import Booking, Placement
 from router.protection import Protection
 from router.relay import Cut, relay
 from router.retry import RETRIABLE_STATUSES, Failure
 from router.retry_after import retry_after_seconds
-from router.upstream import Answer, Outgoing, Upstream, UpstreamError
+from router.upstream import Outgoing, Upstream, UpstreamError
 
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 KEPT_ANSWER_BYTES = 256 * 1024  # of a 5xx that may yet be the last word
@@ -32,13 +33,14 @@ KEPT_ANSWER_BYTES = 256 * 1024  # of a 5xx that may yet be the last word
 class Visit:
     """What is known of one client request while it is served."""
 
-    request: web.Request
+    request: Request
+    client: ResponseWriter
     started: float  # in now_seconds()
     deadline: float | None  # in seconds of the event loop's clock
     id_name: str
     id_value: str
     facts: Facts = field(default_factory=Facts)
-    kept: web.Response | None = None  # the last 5xx of a worker, relayed when no other attempt does better
+    kept: Reply | None = None  # the last 5xx of a worker, relayed when no other attempt does better
 
     @property
     def expired(self) -> bool:
@@ -68,14 +70,17 @@ class Exchange:
         self._guards = protection.guards
         self._silence = protection.silence
 
-    async def attempt(self, visit: Visit, worker: Worker, decision: Decision, outgoing: Outgoing) -> web.StreamResponse:
-        """Send to ``worker`` and relay its answer. Raises UpstreamError as long as the client has seen nothing."""
+    async def attempt(self, visit: Visit, worker: Worker, decision: Decision, outgoing: Outgoing) -> int:
+        """Send to ``worker`` and relay its answer, whose status is returned.
+
+        Raises UpstreamError as long as the client has seen nothing.
+        """
         now = now_seconds()
         with self._placement.book(visit.facts.route, decision, now) as booking:
             booking.record(now)
             permit = self._guards.begin(worker.url, now)
             try:
-                response = await self._exchange(visit, worker, outgoing, booking, permit)
+                status = await self._exchange(visit, worker, outgoing, booking, permit)
             except UpstreamError as error:
                 booking.outcome = error.failure.value
                 raise
@@ -84,14 +89,14 @@ class Exchange:
                 self._suspect(worker)
                 raise
             else:
-                booking.outcome = _outcome(response.status)
-                return response
+                booking.outcome = _outcome(status)
+                return status
             finally:
                 self._guards.settle(permit, worker.url, booking.outcome, now_seconds())
 
     async def _exchange(
         self, visit: Visit, worker: Worker, outgoing: Outgoing, booking: Booking, permit: Permit | None
-    ) -> web.StreamResponse:
+    ) -> int:
         answer, cached = await self._first_byte(visit, worker, outgoing, booking)
         with closing(answer):
             good = answer.status < 400
@@ -101,11 +106,10 @@ class Exchange:
             if cached is None:
                 self._first_token(visit, booking, None, good and visit.facts.stream)
             tail = Tail()
-            headers = to_client(answer.headers, visit.id_name, visit.id_value)
-            response = await relay(visit.request, answer, headers, tail)
+            await relay(visit.client, answer, to_client(answer.pairs, visit.id_name, visit.id_value), tail)
             if good and visit.facts.inference:
                 booking.finished(tail, now_seconds())
-            return response
+            return answer.status
 
     async def _first_byte(
         self, visit: Visit, worker: Worker, outgoing: Outgoing, booking: Booking
@@ -117,15 +121,17 @@ class Exchange:
         answer, cached = None, None
         try:
             async with limit:
-                answer, first_byte_by = await self._upstream.send(worker, outgoing, visit.deadline)
+                answer = await self._upstream.send(worker, outgoing, visit.deadline)
                 if answer.status < 400 and (cached := cached_at_head(answer.headers)) is not None:
                     self._first_token(visit, booking, cached, True)  # this head came with the first token
-                await answer.peek(first_byte_by)
+                await answer.peek()
                 self._silence.end(wait, answered=True)
                 return answer, cached
         except BaseException as error:
             if answer is not None:
                 answer.close()
+            if isinstance(error, Fault):
+                raise UpstreamError.of(error) from error
             if isinstance(error, TimeoutError):
                 raise UpstreamError(Failure.SILENT, "it did not answer its probes either") from None
             raise
@@ -146,12 +152,15 @@ class Exchange:
         if not visit.replayable or answer.status not in RETRIABLE_STATUSES:
             return
         body = answer.first
-        while not answer.complete and len(body) <= KEPT_ANSWER_BYTES:
-            body += await answer.read()
+        try:
+            while not answer.complete and len(body) <= KEPT_ANSWER_BYTES:
+                body += await answer.read()
+        except Fault as fault:
+            raise UpstreamError.of(fault) from fault
         if answer.complete:
-            headers = to_client(answer.headers, visit.id_name, visit.id_value)
-            visit.kept = web.Response(status=answer.status, reason=answer.reason, headers=headers, body=body)
-        pause = retry_after_seconds(answer.headers.get("Retry-After"), time.time())
+            lines = to_client(answer.pairs, visit.id_name, visit.id_value)
+            visit.kept = Reply(answer.status, body, lines=lines, reason=answer.reason)
+        pause = retry_after_seconds(answer.headers.get("retry-after"), time.time())
         busy = answer.status == 429 or (answer.status == 503 and pause is not None)
         failure = Failure.BUSY if busy else Failure.STATUS
         raise UpstreamError(failure, f"status {answer.status}", answer.status, pause)

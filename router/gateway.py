@@ -7,20 +7,20 @@ import logging
 from collections.abc import Callable
 from random import Random
 
-from aiohttp import web
-
-from router.body import read_body, read_facts
+from router.body import read_facts
 from router.config import RouterConfig
 from router.errors import Refusal, bad_gateway, gateway_timeout, unavailable, unknown_model
 from router.exchange import Exchange, Visit, now_seconds
 from router.fleet.registry import Registry
 from router.fleet.worker import Worker
 from router.headers import request_id, to_backend
+from router.http.message import Request
+from router.http.response import ResponseWriter
 from router.inflight import Inflight
 from router.metrics import Metrics
 from router.placement import Placement
 from router.protection import Protection
-from router.relay import ClientGone, Cut
+from router.relay import Cut
 from router.retry import Attempts, Failure
 from router.upstream import Outgoing, Upstream, UpstreamError
 
@@ -46,7 +46,7 @@ class Gateway:
         random: Random,
         protection: Protection,
     ) -> None:
-        self._config = config
+        self._id_names = [name.lower() for name in config.request_id_headers]
         self._retries = config.retries
         self._total = config.timeouts.total
         self._registry = registry
@@ -59,48 +59,45 @@ class Gateway:
         self._guards = protection.guards
         self._budget = protection.budget
 
-    async def handle(self, request: web.Request) -> web.StreamResponse:
+    async def handle(self, request: Request, client: ResponseWriter) -> None:
         """Answer ``request`` from a worker, or say why not."""
-        visit = self._admit(request)
+        visit = self._admit(request, client)
         status = CLIENT_LEFT
         try:
             with self._inflight.one():
-                response = await self._serve(visit)
-                status = response.status
-                return response
+                status = await self._serve(visit)
         except Refusal as refusal:
             status = refusal.status
-            return refusal.response({visit.id_name: visit.id_value})
+            client.reply(refusal.reply([(visit.id_name.encode("latin-1"), visit.id_value.encode("latin-1"))]))
         except Cut as cut:
             status = 502
             log.warning("request %s was cut after its first byte: %s", visit.id_value, cut)
-            return web.Response(status=status)  # goes nowhere: the connection is closed
-        except ClientGone:
-            return web.Response(status=status)
         finally:
             self._metrics.answered(request.path, status, now_seconds() - visit.started)
 
-    def _admit(self, request: web.Request) -> Visit:
+    def _admit(self, request: Request, client: ResponseWriter) -> Visit:
         self._metrics.arrived(request.method, request.path)
         now = now_seconds()
         self._budget.request(now)
         deadline = None if self._total is None else asyncio.get_running_loop().time() + self._total
-        return Visit(request, now, deadline, *request_id(request.headers, self._config.request_id_headers))
+        return Visit(request, client, now, deadline, *request_id(request.headers, self._id_names))
 
-    async def _serve(self, visit: Visit) -> web.StreamResponse:
+    async def _serve(self, visit: Visit) -> int:
+        """The status of the answer that was sent."""
         if self._inflight.refusing:
             raise unavailable("The router is shutting down.", code="shutting_down", close=True)
         request = visit.request
-        body = await read_body(request, self._config.max_payload_size)
         if request.method == "POST":
             visit.facts = read_facts(
-                request.path, request.headers, body, self._placement.prompt_text, self._registry.canonical
+                request.path, request.headers, request.body, self._placement.prompt_text, self._registry.canonical
             )
         self._count(visit)
         if not self._registry.serves(visit.facts.model):
             raise unknown_model(visit.facts.model)
-        headers = to_backend(request, visit.id_name, visit.id_value)
-        return await self._try_workers(visit, Outgoing(request.method, _target(request), headers, body))
+        lines, authorization = to_backend(request, visit.id_name, visit.id_value)
+        return await self._try_workers(
+            visit, Outgoing(request.method, request.target, lines, request.body, authorization)
+        )
 
     def _count(self, visit: Visit) -> None:
         facts = visit.facts
@@ -108,7 +105,7 @@ class Gateway:
             model = self._metrics.model_label(facts.model)
             self._metrics.model_requests.labels(model, visit.request.path, str(facts.stream).lower()).inc()
 
-    async def _try_workers(self, visit: Visit, outgoing: Outgoing) -> web.StreamResponse:
+    async def _try_workers(self, visit: Visit, outgoing: Outgoing) -> int:
         attempts = Attempts(self._retries, visit.replayable, self._random)
         while True:
             eligible = await self._eligible(visit, attempts)
@@ -149,18 +146,13 @@ class Gateway:
             self._metrics.retries.labels(failure.value).inc()
         return again
 
-    def _give_up(self, visit: Visit, attempts: Attempts) -> web.StreamResponse:
+    def _give_up(self, visit: Visit, attempts: Attempts) -> int:
         if visit.kept is not None:
-            return visit.kept
+            visit.client.reply(visit.kept)
+            return visit.kept.status
         if attempts.last is None:
             raise unavailable("No healthy backend can take this request now.", code="no_healthy_backend")
         tried = f"{attempts.count} attempt{'s' if attempts.count > 1 else ''}"
         if attempts.last in (Failure.TIMEOUT, Failure.SILENT):
             raise gateway_timeout(f"No backend answered in time ({tried}).")
         raise bad_gateway(f"No backend could answer the request ({tried}).")
-
-
-def _target(request: web.Request) -> str:
-    """Path and query as they came, also from a request line with a whole URL."""
-    raw = request.raw_path
-    return raw if raw.startswith("/") else request.rel_url.raw_path_qs

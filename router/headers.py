@@ -2,28 +2,29 @@
 
 from __future__ import annotations
 
-import uuid
+import random
 from collections.abc import Mapping, Sequence
 
-from aiohttp import web
-from multidict import CIMultiDict, CIMultiDictProxy
+from router.http.message import Pairs, Request, fields
 
 REQUEST_ID_HEADERS = ("x-request-id", "x-correlation-id", "x-trace-id", "request-id")
+FORWARDING = ("forwarded", "x-real-ip")
 _HOP_BY_HOP = frozenset(
     {
-        "connection",
-        "keep-alive",
-        "proxy-authenticate",
-        "proxy-authorization",
-        "proxy-connection",
-        "te",
-        "trailer",
-        "transfer-encoding",
-        "upgrade",
+        b"connection",
+        b"keep-alive",
+        b"proxy-authenticate",
+        b"proxy-authorization",
+        b"proxy-connection",
+        b"te",
+        b"trailer",
+        b"transfer-encoding",
+        b"upgrade",
     }
 )
-_REQUEST_ONLY = frozenset({"host", "content-length", "expect", "x-forwarded-for"})
-FORWARDING = ("forwarded", "x-real-ip")
+_NOT_ON = _HOP_BY_HOP | {b"host", b"content-length", b"expect", b"x-forwarded-for", b"authorization"}
+_NOT_BACK = _HOP_BY_HOP | {b"content-length"}
+_SERVER = b"Server: warmlane\r\n"
 
 
 def request_id(headers: Mapping[str, str], names: Sequence[str]) -> tuple[str, str]:
@@ -31,24 +32,42 @@ def request_id(headers: Mapping[str, str], names: Sequence[str]) -> tuple[str, s
     for name in names:
         if value := headers.get(name):
             return name, value
-    return names[0], uuid.uuid4().hex
+    return names[0], f"{random.getrandbits(128):032x}"
 
 
-def to_backend(request: web.BaseRequest, id_name: str, id_value: str) -> CIMultiDict[str]:
-    """The headers to send upstream. Content-Length is left to the connection, which knows the body."""
-    headers = _passed(request.headers, _REQUEST_ONLY)
-    headers[id_name] = id_value
-    came_through = request.headers.getall("X-Forwarded-For", [])
-    headers["X-Forwarded-For"] = ", ".join([*came_through, request.remote or "unknown"])
-    headers.setdefault("X-Forwarded-Proto", request.scheme)
-    return headers
+def to_backend(request: Request, id_name: str, id_value: str) -> tuple[bytes, bytes]:
+    """(header lines to send upstream, the client's authorization as a line or nothing).
+
+    Host, length and authorization are left to the connection, which knows the worker and the body.
+    """
+    headers = request.headers
+    dropped = _NOT_ON | {id_name.encode("latin-1")}
+    if "connection" in headers:
+        dropped |= _named(headers["connection"])
+    lines = [b"%b: %b\r\n" % pair for pair in request.pairs if pair[0].lower() not in dropped]
+    before = headers.get("x-forwarded-for")
+    came_from = request.remote or "unknown"
+    through = f"{before}, {came_from}" if before else came_from
+    added = f"{id_name}: {id_value}\r\nX-Forwarded-For: {through}\r\n"
+    if "x-forwarded-proto" not in headers:
+        added += f"X-Forwarded-Proto: {request.scheme}\r\n"
+    lines.append(added.encode("latin-1"))
+    given = headers.get("authorization")
+    return b"".join(lines), f"Authorization: {given}\r\n".encode("latin-1") if given is not None else b""
 
 
-def to_client(upstream: CIMultiDictProxy[str], id_name: str, id_value: str) -> CIMultiDict[str]:
-    """The headers to answer with."""
-    headers = _passed(upstream, frozenset())
-    headers.setdefault(id_name, id_value)
-    return headers
+def to_client(pairs: Pairs, id_name: str, id_value: str) -> bytes:
+    """The header lines to answer with; the framing is left to the connection."""
+    names = [name.lower() for name, _ in pairs]
+    dropped = _NOT_BACK
+    if b"connection" in names:
+        dropped = dropped | _named(fields(pairs)["connection"])
+    lines = [b"%b: %b\r\n" % pair for name, pair in zip(names, pairs, strict=True) if name not in dropped]
+    if id_name.encode("latin-1") not in names:
+        lines.append(f"{id_name}: {id_value}\r\n".encode("latin-1"))
+    if b"server" not in names:
+        lines.append(_SERVER)
+    return b"".join(lines)
 
 
 def was_forwarded(headers: Mapping[str, str]) -> bool:
@@ -56,8 +75,6 @@ def was_forwarded(headers: Mapping[str, str]) -> bool:
     return any(name.lower() in FORWARDING or name.lower().startswith("x-forwarded-") for name in headers)
 
 
-def _passed(headers: CIMultiDictProxy[str], also_dropped: frozenset[str]) -> CIMultiDict[str]:
-    dropped = _HOP_BY_HOP | also_dropped
-    for value in headers.getall("Connection", []):
-        dropped |= {name.strip().lower() for name in value.split(",")}
-    return CIMultiDict((name, value) for name, value in headers.items() if name.lower() not in dropped)
+def _named(connection: str) -> frozenset[bytes]:
+    """The headers that a Connection header claims for this hop."""
+    return frozenset(name.strip().lower().encode("latin-1") for name in connection.split(","))

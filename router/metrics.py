@@ -126,6 +126,10 @@ class Metrics:
         self.responses.labels(str(status)).inc()
         self.duration.labels(self.path_label(path)).observe(seconds)
 
+    def refused(self, status: int) -> None:
+        """A request was answered before it was read."""
+        self.responses.labels(str(status)).inc()
+
     def decided(self, policy: str, decision: Decision) -> None:
         reason = decision.reason or "none"
         if reason not in self._reasons and len(self._reasons) >= _MAX_REASONS:

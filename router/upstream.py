@@ -1,24 +1,19 @@
-"""Connections to backends: send a request, wait for its first byte, hand over the rest as it comes."""
+"""Connections to backends: send a request, wait for its answer, and name what goes wrong."""
 
 from __future__ import annotations
 
 import asyncio
+import ssl
+from contextlib import closing
 from dataclasses import dataclass
-from types import SimpleNamespace
-
-import aiohttp
-from multidict import CIMultiDict, CIMultiDictProxy
-from yarl import URL
+from urllib.parse import urlsplit
 
 from router.config import Timeouts
 from router.fleet.worker import Worker
+from router.http.answer import Answer, Fault
+from router.http.deadline import NEVER
+from router.http.pool import Address, Pool
 from router.retry import Failure
-
-POOL_IDLE_SECONDS = (
-    3.0  # below the keep-alive of the usual servers (uvicorn: 5), so that few kept connections are stale
-)
-MAX_HEADER_BYTES = 65536
-_NO_AUTO_HEADERS = ("User-Agent", "Accept", "Accept-Encoding", "Content-Type")
 
 
 class UpstreamError(Exception):
@@ -30,143 +25,110 @@ class UpstreamError(Exception):
         self.status = status  # of a Failure.STATUS or BUSY
         self.retry_after = retry_after  # seconds, as the worker said
 
+    @classmethod
+    def of(cls, fault: Fault) -> UpstreamError:
+        """What an exchange's fault is to the router."""
+        return cls(Failure(fault.kind), fault.detail)
+
 
 @dataclass(frozen=True, slots=True)
 class Outgoing:
-    """A request as it goes to a worker. ``target`` is the raw path with its query; ``body`` the bytes that came."""
+    """A request as it goes to a worker: raw path with its query, header lines, the bytes of the body that came.
+
+    ``authorization`` is the client's, as a header line: a worker with a key of its own gets that one instead.
+    """
 
     method: str
     target: str
-    headers: CIMultiDict[str]
+    lines: bytes
     body: bytes
-
-
-class Answer:
-    """A worker's answer, from its head on. Close it always: an unfinished one cancels the work at the worker."""
-
-    def __init__(self, response: aiohttp.ClientResponse, deadline: float | None, timeouts: Timeouts) -> None:
-        self._response = response
-        self._deadline = deadline
-        self._timeouts = timeouts
-        self.first = b""  # set by peek()
-
-    @property
-    def status(self) -> int:
-        return self._response.status
-
-    @property
-    def reason(self) -> str | None:
-        return self._response.reason
-
-    @property
-    def headers(self) -> CIMultiDictProxy[str]:
-        return self._response.headers
-
-    @property
-    def complete(self) -> bool:
-        """Nothing follows what was read."""
-        return self._response.content.at_eof()
-
-    async def peek(self, deadline: float | None) -> None:
-        """Wait for the first bytes of the body; empty when it has none. Raises :class:`UpstreamError`."""
-        try:
-            async with asyncio.timeout_at(deadline):
-                self.first = await self._response.content.readany()
-        except (aiohttp.ClientError, OSError, TimeoutError) as error:
-            raise _failed(error, reused=False) from error
-
-    async def read(self) -> bytes:
-        """The next bytes as they came; empty at the end. Raises :class:`UpstreamError` when it is cut or stalls."""
-        idle = self._timeouts.idle
-        deadline = self._deadline
-        if idle is not None:
-            deadline = _earlier(asyncio.get_running_loop().time() + idle, deadline)
-        try:
-            async with asyncio.timeout_at(deadline):
-                return await self._response.content.readany()
-        except (aiohttp.ClientError, OSError, TimeoutError) as error:
-            raise _failed(error, reused=False) from error
-
-    def close(self) -> None:
-        self._response.close()
+    authorization: bytes = b""
 
 
 class Upstream:
-    """The pool of connections to all workers."""
+    """The pools of connections to all workers."""
 
-    def __init__(self, timeouts: Timeouts) -> None:
+    def __init__(self, timeouts: Timeouts, tls: ssl.SSLContext | None = None) -> None:
         self._timeouts = timeouts
-        tracing = aiohttp.TraceConfig()
-        tracing.on_connection_reuseconn.append(_note_reuse)
-        self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=0, limit_per_host=0, keepalive_timeout=POOL_IDLE_SECONDS),
-            timeout=aiohttp.ClientTimeout(total=None, sock_connect=timeouts.connect),
-            cookie_jar=aiohttp.DummyCookieJar(),
-            auto_decompress=False,
-            skip_auto_headers=_NO_AUTO_HEADERS,
-            max_line_size=MAX_HEADER_BYTES,
-            max_field_size=MAX_HEADER_BYTES,
-            trace_configs=[tracing],
-        )
+        self._tls = tls
+        self._idle = NEVER if timeouts.idle is None else timeouts.idle
+        self._pools: dict[str, Pool] = {}
+        self._loop = asyncio.get_running_loop()
+
+    @property
+    def connections(self) -> int:
+        """Connections that are open now, in use or not."""
+        return sum(pool.open for pool in self._pools.values())
 
     async def close(self) -> None:
-        await self._session.close()
+        for pool in self._pools.values():
+            pool.close()
 
-    async def send(
-        self, worker: Worker, outgoing: Outgoing, total_deadline: float | None
-    ) -> tuple[Answer, float | None]:
-        """(the answer at its head, the deadline of its first byte). Raises :class:`UpstreamError`."""
+    def forget(self, worker: Worker) -> None:
+        """``worker`` is gone: what is under way finishes."""
+        if (pool := self._pools.pop(worker.url, None)) is not None:
+            pool.retire()
+
+    async def send(self, worker: Worker, outgoing: Outgoing, total_deadline: float | None) -> Answer:
+        """The answer at its head; close it always. Raises :class:`UpstreamError`."""
         first_byte = self._timeouts.first_byte
-        now = asyncio.get_running_loop().time()
-        deadline = _earlier(now + first_byte, total_deadline) if first_byte is not None else total_deadline
-        trace = SimpleNamespace(reused=False)
-        headers = outgoing.headers
-        if worker.auth:
-            headers = headers.copy()
-            headers.update(worker.auth)
+        total = NEVER if total_deadline is None else total_deadline
+        first_byte_by = NEVER if first_byte is None else self._loop.time() + first_byte
         try:
-            async with asyncio.timeout_at(deadline):
-                response = await self._session.request(
-                    outgoing.method,
-                    URL(worker.url + outgoing.target, encoded=True),
-                    headers=headers,
-                    data=outgoing.body or None,
-                    allow_redirects=False,
-                    trace_request_ctx=trace,
-                )
-        except (aiohttp.ClientError, OSError, TimeoutError) as error:
-            raise _failed(error, trace.reused) from error
-        return Answer(response, total_deadline, self._timeouts), deadline
+            return await self._send(worker, outgoing, first_byte_by, total)
+        except Fault as fault:
+            raise UpstreamError.of(fault) from fault
 
     async def fetch(
         self, worker: Worker, method: str, path: str, timeout: float, body: bytes | None = None
     ) -> tuple[int, bytes]:
         """(status, body) of a small control request; a body is JSON. Raises :class:`UpstreamError`."""
-        headers = worker.auth if body is None else {**worker.auth, "Content-Type": "application/json"}
+        deadline = self._loop.time() + timeout
+        lines = b"" if body is None else b"Content-Type: application/json\r\n"
+        outgoing = Outgoing(method, path, lines, body or b"")
         try:
-            async with (
-                asyncio.timeout(timeout),
-                self._session.request(method, worker.url + path, headers=headers, data=body) as response,
-            ):
-                return response.status, await response.read()
-        except (aiohttp.ClientError, OSError, TimeoutError) as error:
-            raise _failed(error, reused=False) from error
+            try:
+                return await self._fetch(worker, outgoing, deadline)
+            except Fault as fault:
+                if fault.kind != "stale":
+                    raise
+                return await self._fetch(worker, outgoing, deadline)
+        except Fault as fault:
+            raise UpstreamError.of(fault) from fault
+
+    async def _fetch(self, worker: Worker, outgoing: Outgoing, deadline: float) -> tuple[int, bytes]:
+        with closing(await self._send(worker, outgoing, deadline, deadline)) as answer:
+            pieces = []
+            while piece := await answer.read():
+                pieces.append(piece)
+            return answer.status, b"".join(pieces)
+
+    async def _send(self, worker: Worker, outgoing: Outgoing, first_byte_by: float, total: float) -> Answer:
+        pool = self._pools.get(worker.url) or self._pool(worker)
+        connection = pool.kept() or await pool.connect(min(first_byte_by, total))
+        key = worker.spec.api_key
+        authorization = outgoing.authorization if key is None else f"Authorization: Bearer {key}\r\n".encode("latin-1")
+        body = outgoing.body
+        length = b"Content-Length: %d\r\n" % len(body) if body or outgoing.method in _WITH_BODY else b""
+        head = b"%b %b HTTP/1.1\r\nHost: %b\r\n%b%b%b\r\n" % (
+            outgoing.method.encode("ascii"), outgoing.target.encode("latin-1"), pool.host, outgoing.lines,
+            authorization, length,
+        )  # fmt: skip
+        answer = connection.start(outgoing.method, head, body, first_byte_by, total)
+        try:
+            await answer.head()
+        except BaseException:
+            answer.close()
+            raise
+        return answer
+
+    def _pool(self, worker: Worker) -> Pool:
+        parts = urlsplit(worker.url)
+        address = Address(parts.hostname or "", parts.port or 80, parts.netloc.encode("latin-1"))
+        secure = parts.scheme == "https"
+        tls = (self._tls or ssl.create_default_context()) if secure else None
+        pool = self._pools[worker.url] = Pool(address, tls, self._timeouts.connect, self._idle)
+        return pool
 
 
-async def _note_reuse(_session: aiohttp.ClientSession, context: SimpleNamespace, _params: object) -> None:
-    if (trace := context.trace_request_ctx) is not None:
-        trace.reused = True
-
-
-def _earlier(one: float, other: float | None) -> float:
-    return one if other is None else min(one, other)
-
-
-def _failed(error: Exception, reused: bool) -> UpstreamError:
-    """The failure that an exception of the client library stands for."""
-    if isinstance(error, (aiohttp.ConnectionTimeoutError, aiohttp.ClientConnectorError)):
-        return UpstreamError(Failure.CONNECT, str(error) or type(error).__name__)
-    if isinstance(error, TimeoutError):
-        return UpstreamError(Failure.TIMEOUT, "no answer in time")
-    gone = isinstance(error, (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError, ConnectionError))
-    return UpstreamError(Failure.STALE if reused and gone else Failure.RESET, str(error) or type(error).__name__)
+_WITH_BODY = frozenset({"POST", "PUT", "PATCH"})

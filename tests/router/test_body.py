@@ -73,7 +73,7 @@ def test_a_body_of_another_route_is_not_looked_at():
 
 
 def test_a_packed_body_is_routed_without_its_text():
-    read = read_facts("/generate", {"Content-Encoding": "gzip"}, b"\x1f\x8b", PromptText())
+    read = read_facts("/generate", {"content-encoding": "gzip"}, b"\x1f\x8b", PromptText())
     assert (read.inference, read.route.text) == (True, b"")
 
 

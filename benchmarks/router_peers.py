@@ -1,0 +1,88 @@
+"""The routers that the benchmark compares: how each one is installed and started."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import mkdtemp
+
+PEERS = Path(__file__).parent / ".peers"
+Start = Callable[[int, Sequence[int]], list[str]]
+
+
+@dataclass(frozen=True)
+class Peer:
+    """``command(port, backend ports)`` starts it in the foreground."""
+
+    name: str
+    command: Start
+
+
+def ours(policy: str = "cache_aware", workers: int = 1) -> Peer:
+    def command(port: int, backends: Sequence[int]) -> list[str]:
+        hosts = [f"127.0.0.1:{backend}" for backend in backends]
+        more = ["--workers", str(workers)] if workers > 1 else []
+        return [
+            sys.executable, "-m", "router.launch_router", "--host", "127.0.0.1", "--port", str(port),
+            "--policy", policy, "--log-level", "warning", *more, "--router-hosts", *hosts,
+        ]  # fmt: skip
+
+    return Peer("warmlane" if workers == 1 else f"warmlane x{workers}", command)
+
+
+def nginx() -> Peer:
+    def command(port: int, backends: Sequence[int]) -> list[str]:
+        folder = Path(mkdtemp(prefix="warmlane-nginx-"))
+        servers = "".join(f"server 127.0.0.1:{backend};" for backend in backends)
+        config = folder / "nginx.conf"
+        config.write_text(
+            f"worker_processes 1; daemon off; pid {folder}/pid; error_log {folder}/error.log; master_process off;\n"
+            f"events {{ worker_connections 4096; }}\n"
+            f"http {{ access_log off; client_max_body_size 64m; client_body_buffer_size 1m; keepalive_requests 1000000;\n"
+            f"client_body_temp_path {folder}/body; proxy_temp_path {folder}/proxy; fastcgi_temp_path {folder}/f;"
+            f"uwsgi_temp_path {folder}/u; scgi_temp_path {folder}/s;\n"
+            f"upstream fleet {{ {servers} keepalive 512; keepalive_requests 1000000; }}\n"
+            f"server {{ listen 127.0.0.1:{port} backlog=1024; location / {{ proxy_pass http://fleet; proxy_buffering off;"
+            f'proxy_http_version 1.1; proxy_set_header Connection ""; }} }} }}\n'
+        )
+        return ["nginx", "-c", str(config), "-p", str(folder)]
+
+    return Peer("nginx", command)
+
+
+def sglang_router() -> Peer:
+    python = _venv("sglang-router==0.3.2")
+    return Peer("sglang-router", lambda port, backends: _launch(python, "sglang_router.launch_router", port, backends))
+
+
+def vllm_router() -> Peer:
+    python = _venv("vllm-router==0.1.17")
+    return Peer("vllm-router", lambda port, backends: _launch(python, "vllm_router.launch_router", port, backends))
+
+
+def smg() -> Peer:
+    python = _venv("smg==1.13.0")
+    return Peer("smg", lambda port, backends: _launch(python, "smg.launch_router", port, backends))
+
+
+def _launch(python: str, module: str, port: int, backends: Sequence[int]) -> list[str]:
+    urls = [f"http://127.0.0.1:{backend}" for backend in backends]
+    return [
+        python, "-m", module, "--host", "127.0.0.1", "--port", str(port), "--policy", "cache_aware",
+        "--prometheus-host", "127.0.0.1", "--prometheus-port", str(port + 1), "--log-level", "error",
+        "--worker-urls", *urls,
+    ]  # fmt: skip
+
+
+def _venv(requirement: str) -> str:
+    """The interpreter of the requirement's own environment, made at first use."""
+    folder = PEERS / requirement.replace("==", "-")
+    python = folder / "bin" / "python"
+    if not (folder / ".done").exists():
+        subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
+        subprocess.run([str(python), "-m", "pip", "install", "-q", requirement], check=True)
+        (folder / ".done").touch()
+    return str(python)

@@ -1,0 +1,81 @@
+"""The first thing every request meets: its key is checked, its route told, and refusals become answers."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+
+from router.auth import Auth
+from router.control import ControlPlane
+from router.cors import Cors
+from router.errors import Refusal
+from router.gateway import Gateway
+from router.http.message import Reply, Request
+from router.http.response import ResponseWriter
+from router.metrics import Metrics
+
+log = logging.getLogger(__name__)
+
+
+class Front:
+    """The service behind the listening socket."""
+
+    def __init__(self, auth: Auth, cors: Cors, control: ControlPlane, gateway: Gateway, metrics: Metrics) -> None:
+        self._auth = auth
+        self._cors = cors
+        self._control = control
+        self._gateway = gateway
+        self._metrics = metrics
+
+    def look(self, request: Request) -> Reply | None:
+        """Before the body is read: may this client ask at all?"""
+        allowed = self._cors.preflight(request.method, request.headers)
+        if allowed is not None:
+            return Reply(204, lines=_lines(allowed))
+        try:
+            self._auth.check(request)
+        except Refusal as refusal:
+            return refusal.reply()
+        return None
+
+    async def serve(self, request: Request, client: ResponseWriter) -> None:
+        """Answer from the control plane or from a backend."""
+        if "origin" in request.headers:
+            client.lines = _lines(self._cors.headers(request.headers))
+        try:
+            if self._control.owns(request.method, request.path):
+                client.reply(await self._control.ask(request))
+            else:
+                await self._gateway.handle(request, client)
+        except Exception:
+            log.exception("a defect of the router ended a request to %s", request.path)
+            if client.begun:
+                client.break_off()
+            else:
+                client.reply(Refusal(500, "The router failed.", kind="internal_error", code="internal_error").reply())
+
+    def refused(self, reply: Reply) -> None:
+        """Count what was answered to a request that nobody served."""
+        self._metrics.refused(reply.status)
+
+
+def _lines(headers: Mapping[str, str]) -> bytes:
+    return b"".join(f"{name}: {value}\r\n".encode("latin-1") for name, value in headers.items())
+
+
+class MetricsFront:
+    """The service behind the separate metrics port."""
+
+    def __init__(self, control: ControlPlane) -> None:
+        self._control = control
+
+    def look(self, _request: Request) -> Reply | None:
+        """Everybody may ask."""
+        return None
+
+    async def serve(self, request: Request, client: ResponseWriter) -> None:
+        """Answer, also with 404."""
+        client.reply(await self._control.ask(request))
+
+    def refused(self, reply: Reply) -> None:
+        """Not counted."""

@@ -1,0 +1,185 @@
+"""Requests out of a client's bytes: llhttp does the framing; this adds the limits and what a proxy must refuse."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from httptools import HttpRequestParser
+
+from router.http.message import Pairs, Reply, Request, fields
+from router.http.response import malformed
+
+LONG_BODY = 65536  # the rest of a longer one goes past the parser
+REPEATED = frozenset({"host", "content-length", "transfer-encoding"})  # headers that may stand once
+
+
+class Refused(Exception):
+    """The request is answered with ``reply`` and the connection closed."""
+
+    def __init__(self, reply: Reply) -> None:
+        super().__init__(reply.status)
+        self.reply = reply
+
+
+class Intake:
+    """Reads one request after the other. ``feed`` raises :class:`Refused` or an error of the parser.
+
+    ``on_head`` gets each request without its body, ``on_whole`` with it.
+    """
+
+    def __init__(
+        self,
+        head_bytes: int,
+        body_bytes: int,
+        on_head: Callable[[Request], None],
+        on_whole: Callable[[Request], None],
+        remote: str,
+        scheme: str,
+    ) -> None:
+        self._max_head = head_bytes
+        self._max_body = body_bytes
+        self._on_head = on_head
+        self._on_whole = on_whole
+        self._remote = remote
+        self._scheme = scheme
+        self.in_head = False
+        self.begun = 0.0  # when the head that is being read began; the connection's to use
+        self._request: Request | None = None  # its head is known, its body is being read
+        self._url = b""
+        self._pairs: Pairs = []
+        self._chunks: list[bytes] = []
+        self._size = 0
+        self._length = 0
+        self._left = 0  # of a body that goes past the parser
+        self._head_size = 0
+        self._stalled = 0
+        self._progress = False
+        self._parser = HttpRequestParser(self)
+
+    @property
+    def in_body(self) -> bool:
+        return self._request is not None
+
+    def feed(self, data: bytes) -> None:
+        """The next bytes of the connection."""
+        if self._left:
+            data = self._rest_of_body(data)
+            if not data:
+                return
+        self._progress = False
+        self._parser.feed_data(data)
+        if not self._progress:
+            self._count_stalled(len(data))
+        if self._request is not None and self._length - self._size > LONG_BODY:
+            self._left = self._length - self._size
+
+    def _rest_of_body(self, data: bytes) -> bytes:
+        """Collect what is missing of a long body; what stands behind it is given back."""
+        piece = data[: self._left]
+        self._chunks.append(piece)
+        self._left -= len(piece)
+        if self._left:
+            return b""
+        self._parser = HttpRequestParser(self)
+        self.on_message_complete()
+        return data[len(piece) :]
+
+    def _count_stalled(self, size: int) -> None:
+        """Bytes that make no whole header, piece of body or chunk (a long trailer, chunk extension, or header)."""
+        self._stalled += size
+        if self._stalled > self._max_head:
+            raise Refused(malformed(431, "The request's head is too large.", "head_too_large"))
+
+    # What the parser calls.
+
+    def on_message_begin(self) -> None:
+        self.in_head = True
+        self._url = b""
+        self._pairs = []
+        self._head_size = self._stalled = 0
+
+    def on_url(self, url: bytes) -> None:
+        self._url += url
+        self._progress = True
+        self._grow(len(url))
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self._progress = True
+        self._grow(len(name) + len(value) + 4)
+        if self.in_head:  # else a trailer, which is dropped
+            self._pairs.append((name, value))
+
+    def _grow(self, size: int) -> None:
+        self._head_size += size
+        if self._head_size > self._max_head:
+            raise Refused(malformed(431, "The request's head is too large.", "head_too_large"))
+
+    def on_headers_complete(self) -> None:
+        self.in_head, self.begun = False, 0.0
+        self._progress = True
+        parser = self._parser
+        headers = fields(self._pairs)
+        version = parser.get_http_version()
+        self._length = self._framing(headers, version)
+        request = Request(
+            parser.get_method().decode("ascii"), self._target(), version, self._pairs, headers,
+            self._remote, self._scheme,
+        )  # fmt: skip
+        request.keep_alive = version == "1.1" and parser.should_keep_alive()
+        self._on_head(request)
+        self._request = request
+        self._chunks = []
+        self._size = 0
+
+    def _framing(self, headers: dict[str, str], version: str) -> int:
+        """The declared length of the body; 0 when chunked. Refuses what two readers could read differently."""
+        if version not in ("1.1", "1.0"):
+            raise Refused(malformed(505, "Only HTTP/1.1 and HTTP/1.0 are spoken here.", "version_unknown"))
+        if len(headers) < len(self._pairs):
+            names = [name.lower() for name, _ in self._pairs]
+            if any(names.count(name.encode()) > 1 for name in REPEATED):
+                raise Refused(malformed(400, "A header that may stand once stands twice.", "malformed_request"))
+        if version == "1.1" and "host" not in headers:
+            raise Refused(malformed(400, "The Host header is missing.", "malformed_request"))
+        coding = headers.get("transfer-encoding")
+        if coding is not None and (coding.strip().lower() != "chunked" or version == "1.0"):
+            raise Refused(malformed(400, "The transfer coding is not understood.", "malformed_request"))
+        length = int(headers.get("content-length", "0"))
+        if length > self._max_body:
+            raise Refused(too_large(self._max_body))
+        return length
+
+    def _target(self) -> str:
+        """Path and query; of a whole URL, as a proxy is asked, what follows the host."""
+        target = self._url.decode("latin-1")
+        if target.startswith("/") or target == "*":
+            return target
+        scheme, mark, rest = target.partition("://")
+        if not mark or scheme.lower() not in ("http", "https"):
+            raise Refused(malformed(400, "The request's target is malformed.", "malformed_request"))
+        _, slash, path = rest.partition("/")
+        return slash + path or "/"
+
+    def on_body(self, data: bytes) -> None:
+        self._progress = True
+        self._stalled = 0
+        self._chunks.append(data)
+        self._size += len(data)
+        if self._size > self._max_body:
+            raise Refused(too_large(self._max_body))
+
+    def on_chunk_header(self) -> None:
+        self._progress = True
+        self._stalled = 0
+
+    def on_message_complete(self) -> None:
+        request, self._request = self._request, None
+        self._progress = True
+        if request is not None:
+            chunks, self._chunks = self._chunks, []
+            request.body = chunks[0] if len(chunks) == 1 else b"".join(chunks)
+            self._on_whole(request)
+
+
+def too_large(limit: int) -> Reply:
+    return malformed(413, f"The body is larger than {limit} bytes.", "body_too_large")

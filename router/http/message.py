@@ -1,0 +1,72 @@
+"""Requests and replies, and their heads as bytes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from http import HTTPStatus
+
+Pairs = list[tuple[bytes, bytes]]  # header names and values as they came
+
+
+class Request:
+    """A client's request. ``headers`` has lower-case names; values of repeated ones are joined with commas."""
+
+    __slots__ = ("body", "headers", "keep_alive", "method", "pairs", "path", "remote", "scheme", "target", "version")
+
+    def __init__(
+        self, method: str, target: str, version: str, pairs: Pairs, headers: dict[str, str], remote: str, scheme: str
+    ) -> None:
+        self.method = method
+        self.target = target  # path and query as they came
+        self.path = target.partition("?")[0]
+        self.version = version
+        self.pairs = pairs
+        self.headers = headers
+        self.remote = remote
+        self.scheme = scheme
+        self.body = b""
+        self.keep_alive = True
+
+
+@dataclass(slots=True)
+class Reply:
+    """A whole answer. The connection adds its length and what concerns the connection."""
+
+    status: int
+    body: bytes = b""
+    pairs: Sequence[tuple[bytes, bytes]] = ()
+    lines: bytes = b""  # more headers, ready to be sent
+    reason: bytes | None = None
+    close: bool = False
+
+
+def fields(pairs: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:
+    """Headers by lower-case name."""
+    found: dict[str, str] = {}
+    for raw, value in pairs:
+        name = raw.decode("latin-1").lower()
+        text = value.decode("latin-1")
+        found[name] = f"{found[name]}, {text}" if name in found else text
+    return found
+
+
+def block(pairs: Iterable[tuple[bytes, bytes]]) -> bytes:
+    """Header lines."""
+    return b"".join([b"%b: %b\r\n" % pair for pair in pairs])
+
+
+def status_line(status: int, reason: bytes | None = None) -> bytes:
+    """The first line of an answer; without a reason the usual one."""
+    if reason is None or _USUAL.get(status) == reason:
+        return _LINES.get(status) or b"HTTP/1.1 %d \r\n" % status
+    return b"HTTP/1.1 %d %b\r\n" % (status, reason)
+
+
+def bodiless(method: str, status: int) -> bool:
+    """Has an answer no body, whatever its head says?"""
+    return method == "HEAD" or status in (204, 304)
+
+
+_USUAL = {status.value: status.phrase.encode() for status in HTTPStatus}
+_LINES = {status: b"HTTP/1.1 %d %b\r\n" % (status, phrase) for status, phrase in _USUAL.items()}
