@@ -51,6 +51,10 @@ class ServerArgs:
     chunked_prefill_size: int | None = None  # -1: never split a prompt
     disable_radix_cache: bool = False
     disable_overlap_schedule: bool = False
+    schedule_policy: str = "fcfs"
+    enable_priority_scheduling: bool = False
+    disable_priority_preemption: bool = False
+    priority_scheduling_preemption_threshold: int = 10
     schedule_conservativeness: float = 1.0
     random_seed: int | None = None
     kv_events_config: str | None = None  # JSON, see backend/scheduler/kv_config.py

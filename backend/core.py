@@ -5,12 +5,13 @@ The scheduler process and the offline Engine both run this.
 
 from __future__ import annotations
 
+import secrets
 import time
 from dataclasses import dataclass
 
 import torch
 
-from backend.attention import AttentionShape, attention_class
+from backend.attention import attention_class
 from backend.cache import KVPool
 from backend.config import ServerArgs
 from backend.loader.model_config import ModelConfig, load_model_config
@@ -39,14 +40,14 @@ def build_core(args: ServerArgs, source: ModelSource) -> Core:
     device = choose_device(args.device)
     if device.type == "cpu":
         set_threads(args.cpu_threads)
-    config = load_model_config(source)
+    config = load_model_config(source).limited(args.context_length)
+    refuse_quantised(config)
     dtype = choose_dtype(args.dtype, config.dtype, device)
     attention_kind = attention_class(args.attention_backend)
     model = build_model(args, source, config, dtype, device)
     limits, pool = _size(args, config, dtype, device)
-    shape = AttentionShape(config.num_heads, config.num_kv_heads, config.head_dim, config.head_dim**-0.5)
     rows = make_rows(limits)
-    runner = ModelRunner(model, attention_kind(pool, shape), rows.slots, device, overlap=limits.overlap)
+    runner = ModelRunner(model, attention_kind(pool, model.attention_shapes()), rows.slots, device, overlap=limits.overlap)
     per_token = KVPool.bytes_per_token(config.num_layers, config.num_kv_heads, config.head_dim, dtype)
     ready = SchedulerReady(
         max_total_tokens=limits.num_pages * limits.page_size,
@@ -61,6 +62,16 @@ def build_core(args: ServerArgs, source: ModelSource) -> Core:
         vocab_size=config.vocab_size,
     )
     return Core(Scheduler(runner, limits, rows), ready)
+
+
+def refuse_quantised(config: ModelConfig) -> None:
+    """Raise ``ValueError`` for a checkpoint whose matrices are packed in a way that nothing here unpacks."""
+    quantization = config.raw.get("quantization_config")
+    if quantization:
+        method = quantization.get("quant_method", "unknown") if isinstance(quantization, dict) else quantization
+        raise ValueError(
+            f"the checkpoint is quantised ({method}), which is not supported yet; use one in bfloat16, or a GGUF file"
+        )
 
 
 def build_model(
@@ -96,7 +107,10 @@ def _size(
 ) -> tuple[SchedulerLimits, KVPool]:
     """Resolve the sizes that the user left open and allocate the KV pool."""
     page = args.page_size or DEFAULT_PAGE_SIZE
-    context = min(args.context_length or config.max_position_embeddings, config.max_position_embeddings)
+    context = args.context_length or config.max_position_embeddings
+    if context > config.max_position_embeddings:
+        known = config.max_position_embeddings
+        raise ValueError(f"--context-length {context} is more than the {known} positions that the model knows")
     rows = args.max_running_requests or DEFAULT_ROWS[device.type]
     per_token = KVPool.bytes_per_token(config.num_layers, config.num_kv_heads, config.head_dim, dtype)
     tokens = args.max_total_tokens or kv_room(args, device, per_token, context, rows)
@@ -109,11 +123,13 @@ def _size(
         context_length=min(context, num_pages * page),
         num_pages=num_pages,
         page_size=page,
-        prefill_budget=_prefill_budget(args, device),
+        prefill_budget=_prefill_budget(args, device, context),
         radix_cache=not args.disable_radix_cache,
         overlap=not args.disable_overlap_schedule,
         conservativeness=args.schedule_conservativeness,
-        random_seed=args.random_seed or 0,
+        random_seed=secrets.randbits(31) if args.random_seed is None else args.random_seed,
+        schedule_policy="priority" if args.enable_priority_scheduling else args.schedule_policy,
+        preemption_threshold=_preemption_threshold(args),
         check_invariants=args.check_invariants,
     )
     pool = KVPool(
@@ -128,8 +144,14 @@ def _size(
     return limits, pool
 
 
-def _prefill_budget(args: ServerArgs, device: torch.device) -> int:
+def _preemption_threshold(args: ServerArgs) -> int | None:
+    preempts = args.enable_priority_scheduling and not args.disable_priority_preemption
+    return args.priority_scheduling_preemption_threshold if preempts else None
+
+
+def _prefill_budget(args: ServerArgs, device: torch.device, context_length: int) -> int:
+    """Prompt tokens of one step. Without chunking it holds the longest prompt, so that none is ever split."""
     chunk = args.chunked_prefill_size
     if chunk == -1:
-        return args.max_prefill_tokens
+        return max(args.max_prefill_tokens, context_length)
     return min(chunk or DEFAULT_CHUNK[device.type], args.max_prefill_tokens)

@@ -95,6 +95,8 @@ class RadixCache:
         have = len(match.pages)
         if have == len(pages):
             return match
+        if match.node.parent is None:
+            self._roots[namespace] = match.node
         node = Node(match.node, tokens[have * self.page_size :].copy(), pages[have:].copy(), self._clock)
         match.node.children[self._child_key(node.key)] = node
         self._nodes += 1
@@ -151,10 +153,11 @@ class RadixCache:
     # -- inside -----------------------------------------------------------------------------------------------------
 
     def _root(self, namespace: str) -> Node:
+        """The root of ``namespace``. One that has no children yet is not kept: only :meth:`insert` attaches it."""
         root = self._roots.get(namespace)
         if root is None:
             empty = np.empty(0, np.int32)
-            root = self._roots[namespace] = Node(None, empty, empty, 0)
+            root = Node(None, empty, empty, 0)
         return root
 
     def _child_key(self, tokens: Tokens) -> bytes:
@@ -167,7 +170,7 @@ class RadixCache:
             child = node.children.get(self._child_key(tokens[done:]))
             if child is None:
                 return
-            shared = _common_prefix(child.key, tokens[done:]) // self.page_size * self.page_size
+            shared = common_prefix(child.key, tokens[done:]) // self.page_size * self.page_size
             whole = shared == len(child.key)  # asked before the caller may split the edge
             yield child, shared
             if not whole:
@@ -234,7 +237,8 @@ class RadixCache:
             node = node.parent
 
 
-def _common_prefix(a: Tokens, b: Tokens) -> int:
+def common_prefix(a: Tokens, b: Tokens) -> int:
+    """How many leading tokens of ``a`` and ``b`` are equal."""
     length = min(len(a), len(b))
     differ = a[:length] != b[:length]
     first = int(differ.argmax()) if length else 0

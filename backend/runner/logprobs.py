@@ -14,7 +14,10 @@ from backend.scheduler.slots import Slots
 
 @dataclass(frozen=True, slots=True)
 class LogprobPlan:
-    """Where the logits of each row's places stand and which tokens stand there. One entry a row of ``batch.logprobs``."""
+    """Where the logits of each row's places stand and which tokens stand there.
+
+    One entry a row of ``batch.logprobs``.
+    """
 
     specs: tuple[LogprobSpec, ...]
     hidden: torch.Tensor  # int64[N] index among the step's tokens, of every prompt place of every row
@@ -46,7 +49,9 @@ def _hidden(batch: StepBatch, row: LogprobRow, begin: int) -> np.ndarray:
 def row_logprobs(
     plan: LogprobPlan, prompt_logits: torch.Tensor, logits: torch.Tensor, sampled: torch.Tensor
 ) -> list[RowLogprobs]:
-    """``prompt_logits`` float32 ``[N, vocab]`` as planned; ``logits`` ``[S, vocab]`` of the model, ``sampled`` int64[S]."""
+    """``prompt_logits`` float32 ``[N, vocab]`` as planned; ``logits`` ``[S, vocab]`` of the model, ``sampled``
+    int64[S].
+    """
     results, start = [], 0
     for spec, count, index in zip(plan.specs, plan.counts, plan.sampled, strict=True):
         rows = slice(start, start + count)

@@ -43,7 +43,9 @@ def _draw_sorted(probabilities: torch.Tensor, plan: SamplingPlan, at: torch.Tens
         # A token stays when the ones before it do not yet reach top_p of what top_k left.
         total = ordered.sum(dim=-1, keepdim=True)
         before = ordered.cumsum(dim=-1) - ordered
-        ordered = ordered.masked_fill(before >= plan.row.top_p[:, None] * total, 0.0)
+        beyond = before >= plan.row.top_p[:, None] * total
+        beyond[:, 0] = False
+        ordered = ordered.masked_fill(beyond, 0.0)
     place = _draw(_drop_unlikely(ordered, plan.row.min_p), at)
     return tokens.gather(-1, place[:, None])[:, 0]
 
@@ -61,4 +63,5 @@ def _draw(weights: torch.Tensor, at: torch.Tensor) -> torch.Tensor:
     # Strictly below the total, so that rounding never lands on a weight of zero past the last positive one.
     total = cumulative[:, -1]
     target = torch.minimum(at * total, torch.nextafter(total, torch.zeros_like(total)))
-    return torch.searchsorted(cumulative, target[:, None], right=True)[:, 0]
+    drawn = torch.searchsorted(cumulative, target[:, None], right=True)[:, 0]
+    return drawn.clamp_(max=weights.shape[-1] - 1)  # a row of zeros or NaN has no such place

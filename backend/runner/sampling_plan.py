@@ -90,7 +90,7 @@ class SamplingPlanner:
     ) -> tuple[torch.Tensor, torch.Tensor] | None:
         early = lengths < slots.min_known[rows]
         ids = np.where(early[:, None], slots.stop_ids[rows], -1)
-        row, column = (ids >= 0).nonzero()
+        row, column = ((ids >= 0) & (ids < self._vocab_size)).nonzero()
         if not len(row):
             return None
         tokens = ids[row, column].astype(np.int64)

@@ -5,6 +5,7 @@ Nothing here depends on a clock, on identity or on hash order: the same messages
 
 from __future__ import annotations
 
+import logging
 from collections import deque
 from dataclasses import dataclass
 from typing import Protocol
@@ -12,14 +13,21 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from backend.cache.radix import common_prefix
 from backend.messages import Finish, FromScheduler, NewRequest, SchedulerStats, TokenLogprobs, ToScheduler
 from backend.scheduler.admission import RESERVED_OUTPUT_MAX, NewTokenRatio
 from backend.scheduler.batch import LogprobRow, RowLogprobs, StepBatch
 from backend.scheduler.invariants import check_invariants
+from backend.scheduler.order import make_order
 from backend.scheduler.queue import Request, WaitingQueue
 from backend.scheduler.rows import Rows
 from backend.scheduler.slots import Slots
 
+logger = logging.getLogger(__name__)
+
+WAITING_LOOKAHEAD = 64  # waiting requests that are looked at beyond the free slots: some are put off
+IN_FLIGHT_PREFIX_MIN = 32  # tokens; a shorter shared prefix is computed again rather than waited for
+STEP_FAILED = "The model failed on this request; the server's log says more."
 NO_ROWS = np.empty(0, np.int64)
 NO_LENS = np.empty(0, np.int32)
 
@@ -37,6 +45,8 @@ class SchedulerLimits:
     radix_cache: bool = True
     overlap: bool = False  # launch a step before the one before it is settled
     conservativeness: float = 1.0
+    schedule_policy: str = "fcfs"
+    preemption_threshold: int | None = None  # a higher priority by more than this preempts; None: never
     random_seed: int = 0
     check_invariants: bool = False
 
@@ -78,6 +88,7 @@ class Scheduler:
         self._runner = runner
         self._waiting = WaitingQueue()
         self._launched: deque[tuple[StepBatch, LaunchedStep]] = deque()
+        self._order = make_order(limits.schedule_policy, limits.random_seed)
         self._ratio = NewTokenRatio(limits.conservativeness)
         self._random = np.random.default_rng(limits.random_seed)
         self._ones = np.ones(limits.max_running_requests, np.int32)
@@ -100,6 +111,8 @@ class Scheduler:
         for uid in message.abort:
             self._abort(uid)
         if message.flush_cache:
+            if not self.requests:
+                self._settle()  # the last steps of requests that have ended
             done = not self.has_work
             if done:
                 self.rows.flush()
@@ -107,20 +120,36 @@ class Scheduler:
 
     def _enqueue(self, new: NewRequest) -> None:
         limit = self.limits.max_queued_requests
-        if limit is not None and len(self._waiting) >= limit:
+        if limit is not None and len(self._waiting) >= limit + self.slots.free_slots:
             message = f"The request queue is full ({limit} requests wait). Try again later."
             self._out.finished.append(Finish(new.uid, "abort", message=message, status_code=503))
             return
         tokens = np.frombuffer(new.input_ids, np.int32)
         seed = new.sampling.sampling_seed
-        if seed is None:
-            seed = int(self._random.integers(0, 2**63))
-        request = Request(new.uid, tokens, len(tokens), new.sampling, seed, new.stop_token_ids, new.namespace)
-        request.priority, request.logprobs = new.priority, new.logprobs
+        request = Request(
+            uid=new.uid,
+            tokens=tokens,
+            prompt_len=len(tokens),
+            sampling=new.sampling,
+            seed=int(self._random.integers(0, 2**63)) if seed is None else seed,
+            stop_ids=new.stop_token_ids,
+            namespace=new.namespace,
+            priority=new.priority,
+            logprobs=new.logprobs,
+        )
         if new.logprobs is not None:
             request.logprob_from = max(new.logprobs.start, 1) if new.logprobs.start >= 0 else len(tokens)
         self.requests[new.uid] = request
-        self._waiting.append(request)
+        self._wait(request)
+
+    def _wait(self, request: Request, *, first: bool = False) -> None:
+        """Queue ``request``, ahead of the others when it is not its first time."""
+        cached = self.rows.radix.matched_tokens(request.tokens[: request.cacheable], request.namespace)
+        request.uncached = len(request.tokens) - cached
+        if first:
+            self._waiting.push_front(request)
+        else:
+            self._waiting.append(request)
 
     def _abort(self, uid: int) -> None:
         request = self.requests.pop(uid, None)
@@ -148,7 +177,7 @@ class Scheduler:
         stats = self.stats
         stats.running = self.slots.num_slots - self.slots.free_slots - len(self.leaving)
         stats.waiting = len(self._waiting)
-        stats.waiting_uncached_tokens = sum(len(request.tokens) for request in self._waiting)
+        stats.waiting_uncached_tokens = self._waiting.uncached_tokens
         page = self.limits.page_size
         stats.cached_tokens = self.rows.radix.evictable_pages * page
         stats.used_tokens = stats.total_tokens - self.rows.room * page
@@ -161,6 +190,8 @@ class Scheduler:
 
     def _schedule(self) -> StepBatch | None:
         """Every row that misses one token, then prompts (running before waiting) while the budget lasts."""
+        if self.limits.preemption_threshold is not None:
+            self._preempt(self.limits.preemption_threshold)
         self._grow_rows()
         slots = self.slots
         rows = slots.running()
@@ -225,19 +256,47 @@ class Scheduler:
     def _admit(self, budget: int) -> NDArray[np.int64]:
         """Move waiting requests into slots until budget, slots or pages run out. Returns the new rows."""
         admitted: list[int] = []
-        while budget > 0 and len(self._waiting) and self.slots.free_slots:
-            request = self._waiting.head()
+        for request in self._candidates():
+            if budget <= 0 or not self.slots.free_slots:
+                break
+            if self._computed_soon(request):
+                continue
             cached = self.rows.place(request, self._limit(request), self._reserve(request))
             if cached is None:
-                if self.rows.idle:
-                    self._fail_oversized(request)
-                    continue
-                break
+                if not self.rows.idle:
+                    break
+                self._fail_oversized(request)
+                continue
+            self._waiting.remove(request)
             self._tell_cached(request, cached)
-            self._waiting.pop()
             admitted.append(request.slot)
             budget -= len(request.tokens) - cached
         return np.sort(np.array(admitted, np.int64)) if admitted else NO_ROWS
+
+    def _candidates(self) -> list[Request]:
+        """Waiting requests in the order in which they may be admitted, as many as could be."""
+        return self._order(self._waiting, self.rows.radix, self.slots.free_slots + WAITING_LOOKAHEAD)
+
+    def _computed_soon(self, request: Request) -> bool:
+        """Whether a running row is computing a prefix that ``request`` shares and that the cache lacks.
+
+        Then waiting a few steps saves computing it twice.
+        """
+        slots = self.slots
+        rows = slots.running()
+        prompts = rows[slots.computed[rows] < slots.prompt_len[rows]]
+        if not len(prompts):
+            return False
+        cached = self.rows.radix.matched_tokens(request.tokens[: request.cacheable], request.namespace)
+        return any(self._shared(request, int(row)) >= cached + IN_FLIGHT_PREFIX_MIN for row in prompts)
+
+    def _shared(self, request: Request, row: int) -> int:
+        """Whole-page tokens of the running prompt in ``row`` that ``request`` could read from the cache."""
+        if self.requests[int(self.slots.uid[row])].namespace != request.namespace:
+            return 0
+        length = min(request.cacheable, int(self.slots.prompt_len[row]))
+        shared = common_prefix(request.tokens[:length], self.slots.tokens[row, :length])
+        return shared // self.limits.page_size * self.limits.page_size
 
     def _limit(self, request: Request) -> int:
         """The longest known length that the request may reach."""
@@ -261,7 +320,7 @@ class Scheduler:
         return int(self._ratio.value * (int(left.sum()) + newcomer) / self.limits.page_size) + 1
 
     def _fail_oversized(self, request: Request) -> None:
-        self._waiting.pop()
+        self._waiting.remove(request)
         self._finish(request, "abort", message=self._no_room(len(request.tokens)))
 
     def _no_room(self, tokens: int) -> str:
@@ -280,7 +339,7 @@ class Scheduler:
             self.rows.grow(short)
 
     def _retract_cheapest(self) -> None:
-        """Send the row with the least output (then the youngest) back to the queue; the last one is aborted instead."""
+        """Retract the row with the least output (then the youngest); the last one left is aborted instead."""
         slots = self.slots
         rows = slots.running()
         if not len(rows):
@@ -291,14 +350,34 @@ class Scheduler:
         if len(rows) == 1:
             self._finish(request, "abort", message=self._no_room(int(slots.known[row]) + 1))
             return
-        request.tokens = slots.tokens[row, : slots.known[row]].copy()
-        self._leave(request)
-        self._waiting.push_front(request)
-        self.stats.retracted_total += 1
+        self._retract(request)
         rows = slots.running()
-        output_left = int((slots.known[rows] - slots.prompt_len[rows]).sum())
+        decoded = int((slots.known[rows] - slots.prompt_len[rows]).sum())
         max_new = int((slots.limit[rows] - slots.prompt_len[rows]).sum())
-        self._ratio.raise_after_retraction(output_left, max_new, len(rows))
+        self._ratio.raise_after_retraction(decoded, max_new, len(rows))
+
+    def _retract(self, request: Request) -> None:
+        """Send a running request, none of whose steps is under way, back to the head of the queue."""
+        row = request.slot
+        request.tokens = self.slots.tokens[row, : self.slots.known[row]].copy()
+        self._leave(request)
+        self._wait(request, first=True)
+        self.stats.retracted_total += 1
+
+    def _preempt(self, threshold: int) -> None:
+        """Retract running requests of far lower priority while the first waiting one finds no room."""
+        while first := self._order(self._waiting, self.rows.radix, 1):
+            waiting = first[0]
+            if self.rows.fits(waiting, self._reserve(waiting)):
+                return
+            running = [request for request in self.requests.values() if request.slot >= 0]
+            victims = [request for request in running if waiting.priority - request.priority > threshold]
+            if not victims:
+                return
+            if self._launched:
+                self._settle()  # some of them may end here
+            else:
+                self._retract(min(victims, key=lambda request: (request.priority, -request.uid)))
 
     # -- launching and settling -------------------------------------------------------------------------------------
 
@@ -318,11 +397,26 @@ class Scheduler:
         """Take in the results of launched steps, oldest first, until ``keep`` are left."""
         while len(self._launched) > keep:
             batch, launched = self._launched.popleft()
-            self._take_in(batch, launched)
+            try:
+                tokens = launched.tokens()
+            except Exception:
+                logger.exception("a step of %d rows failed; their requests are aborted", len(batch.rows))
+                self._fail_step(batch)
+                continue
+            self._take_in(batch, launched, tokens)
 
-    def _take_in(self, batch: StepBatch, launched: LaunchedStep) -> None:
+    def _fail_step(self, batch: StepBatch) -> None:
+        """The device failed: abort the rows, and let nothing that they computed from here on enter the tree."""
+        slots = self.slots
+        slots.in_flight[batch.rows] -= 1
+        slots.computed[batch.rows] = np.minimum(slots.computed[batch.rows], batch.starts)
+        for row in batch.rows[slots.generation[batch.rows] == batch.generations]:
+            self._finish(self.requests[int(slots.uid[row])], "abort", message=STEP_FAILED)
+        self._vacate_left()
+
+    def _take_in(self, batch: StepBatch, launched: LaunchedStep, tokens: NDArray[np.int32]) -> None:
         """The results of one step: tokens, finished rows, prompts to share."""
-        slots, tokens = self.slots, launched.tokens()
+        slots = self.slots
         rows, ends = batch.rows, batch.starts + batch.lens
         slots.in_flight[rows] -= 1
         # Written for leaving rows too: their pages enter the tree under these tokens.
@@ -346,9 +440,7 @@ class Scheduler:
             self._finish(self.requests[int(slots.uid[rows[i]])], "stop", matched=int(tokens[i]))
         for i in full.nonzero()[0]:
             self._finish(self.requests[int(slots.uid[rows[i]])], "length")
-        if self.leaving:
-            for slot in [slot for slot in self.leaving if not slots.in_flight[slot]]:
-                self.rows.vacate(slot, self.leaving.pop(slot))
+        self._vacate_left()
 
     def _tell_logprobs(
         self, batch: StepBatch, live: NDArray[np.bool_], tokens: NDArray[np.int32], results: list[RowLogprobs]
@@ -376,6 +468,12 @@ class Scheduler:
         del self.requests[request.uid]
         self._leave(request)
         self._out.finished.append(Finish(request.uid, kind, matched, message))
+
+    def _vacate_left(self) -> None:
+        """Give back the rows of requests that have ended, once no launched step refers to them."""
+        if self.leaving:
+            for slot in [slot for slot in self.leaving if not self.slots.in_flight[slot]]:
+                self.rows.vacate(slot, self.leaving.pop(slot))
 
     def _leave(self, request: Request) -> None:
         """End the request's run, whatever the reason. Idempotent.

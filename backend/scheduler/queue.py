@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import deque
+from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -14,7 +14,7 @@ from backend.messages import LogprobSpec
 from backend.sampling_params import SamplingParams
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Request:
     """Cold fields of one request. ``tokens`` grows by its output only when it is retracted and must start again."""
 
@@ -25,12 +25,13 @@ class Request:
     seed: int
     stop_ids: list[int]
     namespace: str
-    slot: int = -1  # -1: waiting
-    node: Node | None = None  # locked end of the row's part in the radix tree
-    told_cached: bool = False
     priority: int = 0
     logprobs: LogprobSpec | None = None
     logprob_from: int = 0  # prompt positions before it have been told, or are not wanted
+    uncached: int = 0  # tokens that the cache lacked when the request came to wait
+    slot: int = -1  # -1: waiting
+    node: Node | None = None  # locked end of the row's part in the radix tree
+    told_cached: bool = False
 
     @property
     def cacheable(self) -> int:
@@ -45,28 +46,26 @@ class Request:
 
 
 class WaitingQueue:
-    """First come, first served; a retracted request goes back to the head."""
+    """In order of arrival; a retracted request goes back to the head. Every operation takes constant time."""
 
     def __init__(self) -> None:
-        self._queue: deque[Request] = deque()
+        self._queue: OrderedDict[int, Request] = OrderedDict()
+        self.uncached_tokens = 0
 
     def __len__(self) -> int:
         return len(self._queue)
 
     def __iter__(self) -> Iterator[Request]:
-        return iter(self._queue)
+        return iter(self._queue.values())
 
     def append(self, request: Request) -> None:
-        self._queue.append(request)
+        self._queue[request.uid] = request
+        self.uncached_tokens += request.uncached
 
     def push_front(self, request: Request) -> None:
-        self._queue.appendleft(request)
-
-    def head(self) -> Request:
-        return self._queue[0]
-
-    def pop(self) -> Request:
-        return self._queue.popleft()
+        self.append(request)
+        self._queue.move_to_end(request.uid, last=False)
 
     def remove(self, request: Request) -> None:
-        self._queue.remove(request)
+        del self._queue[request.uid]
+        self.uncached_tokens -= request.uncached

@@ -38,6 +38,14 @@ class Rows:
         """Every slot is free."""
         return self.slots.free_slots == self.slots.num_slots
 
+    def fits(self, request: Request, reserve: int) -> bool:
+        """Whether :meth:`place` would find room."""
+        if not self.slots.free_slots:
+            return False
+        cached = self.radix.matched_tokens(request.tokens[: request.cacheable], request.namespace) // self.page_size
+        # Locking the cached part takes at most its own pages from the evictable ones.
+        return self.room - cached >= -(-len(request.tokens) // self.page_size) - cached + reserve
+
     def place(self, request: Request, limit: int, reserve: int) -> int | None:
         """Give ``request`` a slot, its cached prefix and pages for its known tokens.
 

@@ -16,6 +16,8 @@ from backend.scheduler.seeds import hash_seed
 
 STOP_IDS_PER_SLOT = 16  # grown when a request asks for more
 NO_TOKEN = -1
+INT32_MAX = 2**31 - 1
+MIN_REPETITION_PENALTY = 1e-2  # less would take float32 logits to infinity
 
 
 class Slots:
@@ -90,13 +92,14 @@ class Slots:
     def set_sampling(self, slot: int, params: SamplingParams, seed: int, stop_ids: list[int]) -> None:
         self.temperature[slot] = 0.0 if params.greedy else params.temperature
         self.top_p[slot] = params.top_p
-        self.top_k[slot] = max(params.top_k, 0)
+        self.top_k[slot] = min(max(params.top_k, 0), INT32_MAX)
         self.min_p[slot] = params.min_p
         self.frequency_penalty[slot] = params.frequency_penalty
         self.presence_penalty[slot] = params.presence_penalty
-        self.repetition_penalty[slot] = params.repetition_penalty
+        self.repetition_penalty[slot] = max(params.repetition_penalty, MIN_REPETITION_PENALTY)
         self.seed[slot] = hash_seed(seed)
         self.min_known[slot] = self.prompt_len[slot] + params.min_new_tokens
+        stop_ids = [each for each in stop_ids if 0 <= each <= INT32_MAX]
         if len(stop_ids) > self.stop_ids.shape[1]:
             extra = np.full((self.num_slots, len(stop_ids) - self.stop_ids.shape[1]), NO_TOKEN, np.int32)
             self.stop_ids = np.concatenate((self.stop_ids, extra), axis=1)

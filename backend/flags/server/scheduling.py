@@ -34,13 +34,9 @@ STEPS = accepted(
 ORDER = not_yet(
     "scheduling",
     "requests are served in the order of their arrival",
-    text("--schedule-policy", default="fcfs"),
-    switch("--enable-priority-scheduling"),
-    switch("--disable-priority-preemption"),
     integer("--default-priority-value"),
     switch("--abort-on-priority-when-disabled"),
     switch("--schedule-low-priority-values-first"),
-    integer("--priority-scheduling-preemption-threshold", default=10),
     text("--retraction-policy", default="length"),
 )
 

@@ -135,6 +135,22 @@ RUNTIME = works(
         "--disable-overlap-schedule",
         help="launch a step only when the one before it has ended",
     ),
+    text(
+        "--schedule-policy",
+        "--scheduling-policy",
+        default="fcfs",
+        choices=("fcfs", "lpm", "dfs-weight", "lof", "random", "priority", "shortest-prefill-first"),
+        help="order in which waiting requests are admitted",
+        sources=BOTH,
+    ),
+    switch("--enable-priority-scheduling", help="admit by the requests' priority (larger first), then by arrival"),
+    switch("--disable-priority-preemption", help="never retract a running request for one of higher priority"),
+    integer(
+        "--priority-scheduling-preemption-threshold",
+        default=10,
+        check=NOT_NEGATIVE,
+        help="a waiting request retracts a running one when its priority is higher by more than this",
+    ),
     number(
         "--schedule-conservativeness",
         default=1.0,

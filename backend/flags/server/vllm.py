@@ -74,7 +74,6 @@ FEATURES = not_yet(
     "vLLM",
     "the feature is missing",
     switch("--no-enable-chunked-prefill", reason="use --chunked-prefill-size -1"),
-    text("--scheduling-policy", default="fcfs"),
     switch("--enable-auto-tool-choice"),
     text("--chat-template-content-format", default="auto"),
     text("--response-role", default="assistant"),

@@ -116,7 +116,7 @@ def test_tuning_flags_are_accepted_and_logged(words):
         "--ssl-keyfile k.pem",
         "--disaggregation-mode prefill",
         "--enable-hierarchical-cache",
-        "--schedule-policy lpm",
+        "--radix-eviction-policy lfu",
         "--nnodes 2",
     ],
 )
@@ -174,6 +174,8 @@ def test_the_example_file_is_read():
 def values(row: Flag) -> st.SearchStrategy:
     if row.choices:
         return st.sampled_from(row.choices)
+    if row.dest == "kv_events_config":
+        return st.just('{"publisher": "zmq"}')
     kinds = {
         Kind.SWITCH: st.booleans(),
         Kind.INT: st.integers(1, 60000),

@@ -28,14 +28,14 @@ class Harness:
         self.cached = {}
         self.asked = {}
 
-    def add(self, *prompts, max_new=6, namespace="", stop_ids=(STOP,), **sampling):
+    def add(self, *prompts, max_new=6, namespace="", stop_ids=(STOP,), priority=0, **sampling):
         uids = []
         for prompt in prompts:
             uid = len(self.asked) + 1
             self.asked[uid] = (list(prompt), max_new, stop_ids)
             params = SamplingParams(max_new_tokens=max_new, temperature=0, **sampling)
             ids = np.array(prompt, np.int32).tobytes()
-            self.scheduler.receive(ToScheduler(new=[NewRequest(uid, ids, params, list(stop_ids), namespace)]))
+            self.scheduler.receive(ToScheduler(new=[NewRequest(uid, ids, params, list(stop_ids), namespace, priority)]))
             uids.append(uid)
         return uids
 

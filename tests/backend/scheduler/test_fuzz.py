@@ -8,7 +8,9 @@ from tests.backend.scheduler.harness import Harness
 
 PROMPT = st.lists(st.integers(1, 2), min_size=1, max_size=20)
 EVENT = st.one_of(
-    st.tuples(st.just("add"), PROMPT, st.integers(0, 12), st.sampled_from(["", "salt"]), st.booleans()),
+    st.tuples(
+        st.just("add"), PROMPT, st.integers(0, 12), st.sampled_from(["", "salt"]), st.booleans(), st.integers(0, 3)
+    ),
     st.tuples(st.just("abort"), st.integers(0, 30)),
     st.tuples(st.just("step"), st.integers(1, 4)),
 )
@@ -22,6 +24,8 @@ LIMITS = st.fixed_dictionaries(
         "conservativeness": st.sampled_from([0.0, 0.3, 1.0]),
         "overlap": st.booleans(),
         "late": st.booleans(),
+        "schedule_policy": st.sampled_from(["fcfs", "lpm", "dfs-weight", "random", "priority"]),
+        "preemption_threshold": st.sampled_from([None, 0, 1]),
     }
 )
 
@@ -33,10 +37,11 @@ def test_random_lives(limits, events):
     harness = Harness(**limits, context_length=context)
     for event in events:
         match event:
-            case ("add", prompt, max_new, namespace, stops):
+            case ("add", prompt, max_new, namespace, stops, priority):
                 if len(prompt) < context:
                     fits = min(max_new, context - len(prompt))
-                    harness.add(prompt, max_new=fits, namespace=namespace, stop_ids=(STOP,) if stops else ())
+                    stop_ids = (STOP,) if stops else ()
+                    harness.add(prompt, max_new=fits, namespace=namespace, stop_ids=stop_ids, priority=priority)
             case ("abort", uid):
                 if uid in harness.asked:
                     harness.abort(uid)

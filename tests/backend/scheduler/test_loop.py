@@ -272,3 +272,102 @@ def test_prompts_of_the_next_request_survive_the_late_token_of_the_one_before():
     harness.add(*[start + [3] * 12 for start in starts], *starts, max_new=9)
     harness.run()
     harness.check_answers()
+
+
+def test_a_prompt_that_is_being_computed_is_waited_for_and_then_read():
+    harness = Harness(prefill_budget=20, num_pages=200, context_length=128, max_running_requests=4)
+    head = [1, 2, 3, 4] * 15
+    uids = harness.add(head + [5], head + [6], head + [7], max_new=2, stop_ids=())
+    harness.run()
+    assert [harness.cached[uid] for uid in uids] == [0, 60, 60]
+    assert harness.runner.computed < 80
+    harness.check_answers()
+
+
+def test_others_pass_a_request_that_waits_for_a_prefix():
+    harness = Harness(prefill_budget=25, num_pages=200, context_length=128)
+    head = [1, 2, 3, 4] * 15
+    first, second = harness.add(head, head + [9], max_new=8, stop_ids=())
+    (other,) = harness.add([7, 8], max_new=1, stop_ids=())
+    harness.step()
+    harness.step()
+    harness.step()
+    assert other in harness.cached
+    assert first in harness.cached
+    harness.run()
+    assert harness.cached[second] == 60
+    harness.check_answers()
+
+
+def test_the_queue_limit_counts_only_those_that_must_wait():
+    harness = Harness(max_running_requests=4, max_queued_requests=1)
+    harness.add([1], [2], [3], [4], [5], max_new=3, stop_ids=())
+    (refused,) = harness.add([6])
+    harness.run()
+    assert harness.finished[refused].status_code == 503
+    assert [harness.finished[uid].kind for uid in range(1, 6)] == ["length"] * 5
+
+
+def test_namespaces_without_pages_are_not_kept():
+    harness = Harness()
+    for i in range(50):
+        harness.add([1], max_new=0, namespace=f"salt {i}")
+        harness.run()
+    assert len(harness.scheduler.rows.radix._roots) == 0
+
+
+def test_uncached_waiting_tokens_are_those_that_the_cache_lacks():
+    harness = Harness(max_running_requests=1)
+    harness.add([1] * 10, max_new=1)
+    harness.run()
+    harness.add([2] * 4, max_new=30, stop_ids=())
+    harness.step()
+    harness.add([1] * 10, [3] * 5)
+    assert harness.step().stats.waiting_uncached_tokens == 2 + 5
+
+
+def test_a_step_that_fails_aborts_its_requests_and_nobody_elses():
+    harness = Harness(max_running_requests=2, overlap=True)
+    first, second = harness.add([1] * 6, [2] * 6, max_new=5, stop_ids=())
+    (third,) = harness.add([1] * 6, max_new=4, stop_ids=())
+    launch = harness.runner.launch
+
+    def broken(batch, slots):
+        step = launch(batch, slots)
+
+        def fail():
+            raise RuntimeError("the device is on fire")
+
+        step.tokens = fail
+        return step
+
+    harness.step()
+    harness.runner.launch = broken
+    harness.step()
+    harness.runner.launch = launch
+    harness.run()
+    assert harness.finished[first].kind == harness.finished[second].kind == "abort"
+    assert harness.finished[first].status_code == 500
+    assert harness.finished[third].kind == "length"
+    harness.check_answers()
+
+
+def test_extreme_parameters_do_not_break_the_slots():
+    harness = Harness()
+    harness.add([1, 2], stop_ids=(10**15, -5, STOP), top_k=2**40, repetition_penalty=1e-50, top_p=1e-50, min_p=1.0)
+    harness.run()
+    assert len(harness.finished) == 1
+
+
+def test_a_higher_priority_takes_the_place_of_a_running_request():
+    harness = Harness(max_running_requests=1, schedule_policy="priority", preemption_threshold=10)
+    (low,) = harness.add([1, 2], max_new=10, stop_ids=())
+    harness.step()
+    (middle,) = harness.add([3, 4], max_new=3, stop_ids=(), priority=10)
+    (high,) = harness.add([5, 6], max_new=3, stop_ids=(), priority=11)
+    order = []
+    while harness.scheduler.has_work:
+        order += [finish.uid for finish in harness.step().finished]
+    assert order == [high, middle, low]
+    assert harness.scheduler.stats.retracted_total == 1
+    harness.check_answers()
