@@ -4,6 +4,9 @@ A window of recent tokens is decoded anew with each step, and what grew at its e
 are not all there decodes to U+FFFD and needs at most three tokens more: for so long everything new is held back. After
 that the bytes are taken as broken, and only the last three U+FFFD are held. The window is bounded, so that broken
 bytes cost no more than others.
+
+Tokenizers that fall back to bytes (Llama 2, Mistral) decode a run of byte tokens as one: while its last character lacks
+a byte, all of the run is U+FFFD, also what was given out already. Such a text is not believed, only waited over.
 """
 
 from __future__ import annotations
@@ -12,7 +15,8 @@ from collections.abc import Callable, Sequence
 
 REPLACEMENT = "\ufffd"
 LONGEST_UNFINISHED = 3  # bytes, hence tokens, of a UTF-8 character that lacks its end
-CONTEXT = 6  # tokens kept before the new ones: a tokenizer may decode a token differently at the start of a text
+KEPT = 6  # tokens kept before the new ones: a tokenizer may decode a token differently at the start of a text
+CONTEXT = KEPT + LONGEST_UNFINISHED  # tokens of the prompt in which a whole character starts near their beginning
 WINDOW = 16
 
 Decode = Callable[[list[int]], str]
@@ -23,8 +27,7 @@ class IncrementalDetokenizer:
 
     def __init__(self, decode: Decode, context: Sequence[int] = ()) -> None:
         self._decode = decode
-        self._window = list(context[-CONTEXT:])
-        self._text = decode(self._window) if self._window else ""
+        self._window, self._text = self._shortest(list(context))
         if self._text.endswith(REPLACEMENT):
             self._window, self._text = [], ""
         self._given = len(self._text)  # characters of the window's text that are given out
@@ -34,13 +37,21 @@ class IncrementalDetokenizer:
         """The text that became certain with ``ids``."""
         if not ids:
             return ""
+        text = self._decode([*self._window, *ids])
+        if len(ids) > 1 and text.endswith(REPLACEMENT):
+            return "".join(self.push([token]) for token in ids)  # where its last whole character ends must be seen
+        if text == self._text and text and not text.endswith(REPLACEMENT):
+            return ""  # tokens without text must not push the context out of the window
         self._window.extend(ids)
-        text = self._decode(self._window)
-        if text == self._text and not text.endswith(REPLACEMENT):
-            del self._window[-len(ids) :]  # tokens without text must not push the context out of the window
-            return ""
+        self._unfinished += len(ids)
+        if self._spoils(text):
+            if text.endswith(REPLACEMENT) and self._unfinished <= LONGEST_UNFINISHED:
+                return ""
+            self._start_anew()
+            text = self._text
         self._text = text
-        self._unfinished = self._unfinished + len(ids) if text.endswith(REPLACEMENT) else 0
+        if not text.endswith(REPLACEMENT):
+            self._unfinished = 0
         fresh = self._take(len(text) - self._held())
         if len(self._window) > WINDOW:
             self._trim()
@@ -48,7 +59,19 @@ class IncrementalDetokenizer:
 
     def flush(self) -> str:
         """What is left at the end; an unfinished character comes out as U+FFFD."""
+        if self._unfinished and self._spoils(self._decode(self._window)):
+            self._start_anew()
         return self._take(len(self._text))
+
+    def _spoils(self, text: str) -> bool:
+        """Does the window's new ``text`` take back characters that were given out?"""
+        given, now = self._text[: self._given], text[: self._given]
+        return now != given and now.count(REPLACEMENT) > given.count(REPLACEMENT)
+
+    def _start_anew(self) -> None:
+        """The run of bytes is broken for good: go on with what came after its last whole character."""
+        self._window = self._window[-self._unfinished :]
+        self._text, self._given = self._decode(self._window), 0
 
     def _held(self) -> int:
         """Characters at the end of the window's text that may still change."""
@@ -67,10 +90,15 @@ class IncrementalDetokenizer:
     def _trim(self) -> None:
         """Forget old tokens, at a cut between two characters if one is near."""
         held = len(self._text) - self._given
-        for kept in range(CONTEXT, CONTEXT + LONGEST_UNFINISHED + 1):
-            window = self._window[-kept:]
-            text = self._decode(window)
-            if not text.startswith(REPLACEMENT):
+        self._window, self._text = self._shortest(self._window)
+        self._given = max(0, len(self._text) - held)
+
+    def _shortest(self, tokens: list[int]) -> tuple[list[int], str]:
+        """The last ``KEPT`` of ``tokens`` and their text, or some more so that a whole character comes first."""
+        window, text = tokens[-KEPT:], ""
+        for kept in range(KEPT, CONTEXT + 1):
+            window = tokens[-kept:]
+            text = self._decode(window) if window else ""
+            if not text.startswith(REPLACEMENT) or kept >= len(tokens):
                 break
-        self._window, self._text = window, text
-        self._given = max(0, len(text) - held)
+        return window, text
