@@ -50,6 +50,7 @@ class ServerArgs:
     max_prefill_tokens: int = 16384
     chunked_prefill_size: int | None = None  # -1: never split a prompt
     disable_radix_cache: bool = False
+    radix_eviction_policy: str = "lru"
     disable_overlap_schedule: bool = False
     schedule_policy: str = "fcfs"
     enable_priority_scheduling: bool = False

@@ -47,7 +47,8 @@ def build_core(args: ServerArgs, source: ModelSource) -> Core:
     model = build_model(args, source, config, dtype, device)
     limits, pool = _size(args, config, dtype, device)
     rows = make_rows(limits)
-    runner = ModelRunner(model, attention_kind(pool, model.attention_shapes()), rows.slots, device, overlap=limits.overlap)
+    attention = attention_kind(pool, model.attention_shapes())
+    runner = ModelRunner(model, attention, rows.slots, device, overlap=limits.overlap)
     per_token = KVPool.bytes_per_token(config.num_layers, config.num_kv_heads, config.head_dim, dtype)
     ready = SchedulerReady(
         max_total_tokens=limits.num_pages * limits.page_size,
@@ -125,6 +126,7 @@ def _size(
         page_size=page,
         prefill_budget=_prefill_budget(args, device, context),
         radix_cache=not args.disable_radix_cache,
+        eviction=args.radix_eviction_policy,
         overlap=not args.disable_overlap_schedule,
         conservativeness=args.schedule_conservativeness,
         random_seed=secrets.randbits(31) if args.random_seed is None else args.random_seed,

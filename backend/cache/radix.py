@@ -3,14 +3,14 @@
 Keys are cut at page boundaries, so an edge is a whole number of pages and children are told apart by their first page.
 Requests of different namespaces (cache salt, adapter) live under different roots and never share a page.
 
-Algorithm: radix tree with LRU eviction of unlocked leaves, after Zheng et al., "SGLang: Efficient Execution of
+Algorithm: radix tree with eviction of unlocked leaves, after Zheng et al., "SGLang: Efficient Execution of
 Structured Language Model Programs" (2024), section 3.
 """
 
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -25,15 +25,29 @@ Tokens = NDArray[np.int32]
 class Node:
     """One edge of the tree with the pages along it. ``locks`` counts the running rows that read these pages."""
 
-    __slots__ = ("children", "key", "last_used", "locks", "pages", "parent")
+    __slots__ = ("children", "hits", "key", "last_used", "locks", "pages", "parent", "priority")
 
-    def __init__(self, parent: Node | None, key: Tokens, pages: Pages, last_used: int) -> None:
+    def __init__(
+        self, parent: Node | None, key: Tokens, pages: Pages, last_used: int, hits: int = 0, priority: int = 0
+    ) -> None:
         self.parent = parent
         self.key = key
         self.pages = pages
         self.children: dict[bytes, Node] = {}
         self.locks = 0
         self.last_used = last_used
+        self.hits = hits
+        self.priority = priority  # the highest of the requests that used it
+
+
+Rank = tuple[int, ...]
+
+# What goes first: the lowest rank.
+EVICTION_POLICIES: dict[str, Callable[[Node], Rank]] = {
+    "lru": lambda node: (node.last_used,),
+    "lfu": lambda node: (node.hits, node.last_used),
+    "priority": lambda node: (node.priority, node.last_used),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,14 +65,18 @@ class RadixCache:
     lock covers it. The clock is a counter of operations, so that behaviour depends on nothing but the calls made.
     """
 
-    def __init__(self, page_size: int) -> None:
+    def __init__(self, page_size: int, eviction: str = "lru") -> None:
+        """``eviction`` is one of ``EVICTION_POLICIES``; ``ValueError`` otherwise."""
+        if eviction not in EVICTION_POLICIES:
+            raise ValueError(f"eviction policy {eviction!r} is unknown; known: {', '.join(EVICTION_POLICIES)}")
         self.page_size = page_size
+        self._rank = EVICTION_POLICIES[eviction]
         self.cached_pages = 0
         self.evictable_pages = 0
         self._roots: dict[str, Node] = {}
         self._clock = 0
         self._nodes = 0
-        self._leaves: list[tuple[int, int, Node]] = []  # heap of (last_used, entry number, node); entries may be stale
+        self._leaves: list[tuple[Rank, int, Node]] = []  # heap of (rank, entry number, node); entries may be stale
         self._entries = 0
         self.log: CacheLog | None = None  # notes what is stored and removed, when somebody wants to know
 
@@ -82,7 +100,7 @@ class RadixCache:
 
     # -- change -----------------------------------------------------------------------------------------------------
 
-    def insert(self, tokens: Tokens, pages: Pages, namespace: str = "") -> Match:
+    def insert(self, tokens: Tokens, pages: Pages, namespace: str = "", priority: int = 0) -> Match:
         """Own ``pages`` as the cache of ``tokens`` (whole pages of both).
 
         Returns the node that ends the sequence and the tree's pages for it. Where they differ from ``pages`` the tree
@@ -92,12 +110,16 @@ class RadixCache:
         if len(tokens) != len(pages) * self.page_size:
             raise ValueError(f"{len(tokens)} tokens do not fill {len(pages)} pages of {self.page_size}")
         match = self.match(tokens, namespace)
+        for node in self._path(match.node):
+            node.priority = max(node.priority, priority)
         have = len(match.pages)
         if have == len(pages):
             return match
         if match.node.parent is None:
             self._roots[namespace] = match.node
-        node = Node(match.node, tokens[have * self.page_size :].copy(), pages[have:].copy(), self._clock)
+        node = Node(
+            match.node, tokens[have * self.page_size :].copy(), pages[have:].copy(), self._clock, priority=priority
+        )
         match.node.children[self._child_key(node.key)] = node
         self._nodes += 1
         self.cached_pages += len(node.pages)
@@ -131,8 +153,8 @@ class RadixCache:
         freed: list[Pages] = []
         missing = count
         while missing > 0 and self._leaves:
-            last_used, _, node = heapq.heappop(self._leaves)
-            if node.last_used != last_used or not self._is_evictable(node):
+            rank, _, node = heapq.heappop(self._leaves)
+            if rank != self._rank(node) or not self._is_evictable(node):
                 continue
             freed.append(self._remove(node))
             missing -= len(node.pages)
@@ -184,7 +206,7 @@ class RadixCache:
         parent = node.parent
         if parent is None:
             raise ValueError("a root cannot be split")
-        upper = Node(parent, node.key[:at], node.pages[:pages], node.last_used)
+        upper = Node(parent, node.key[:at], node.pages[:pages], node.last_used, node.hits, node.priority)
         upper.locks = node.locks
         parent.children[self._child_key(upper.key)] = upper
         node.parent, node.key, node.pages = upper, node.key[at:], node.pages[pages:]
@@ -194,20 +216,21 @@ class RadixCache:
 
     def _touch(self, node: Node) -> None:
         node.last_used = self._clock
+        node.hits += 1
         if self._is_evictable(node):
             self._offer(node)
 
     def _offer(self, node: Node) -> None:
-        """Put ``node`` on the heap if it can be evicted. Its older entries become stale through ``last_used``."""
+        """Put ``node`` on the heap if it can be evicted. Its older entries become stale when its rank changes."""
         if not self._is_evictable(node):
             return
         self._entries += 1
-        heapq.heappush(self._leaves, (node.last_used, self._entries, node))
+        heapq.heappush(self._leaves, (self._rank(node), self._entries, node))
         if len(self._leaves) > 64 + 4 * self._nodes:
             self._drop_stale()
 
     def _drop_stale(self) -> None:
-        fresh = (entry for entry in self._leaves if entry[0] == entry[2].last_used and self._is_evictable(entry[2]))
+        fresh = (entry for entry in self._leaves if entry[0] == self._rank(entry[2]) and self._is_evictable(entry[2]))
         self._leaves = list({id(entry[2]): entry for entry in fresh}.values())
         heapq.heapify(self._leaves)
 

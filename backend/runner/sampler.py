@@ -1,8 +1,8 @@
 """From logits to tokens, for a whole batch at once.
 
-Order of the steps, as in SGLang: penalties, forbidden stop tokens, temperature, top-k, top-p, min-p, draw. The draw
-inverts the cumulative distribution at one uniform number per row, which depends on the request's seed and position
-only.
+Order of the steps, as in SGLang: penalties, logit bias, forbidden stop tokens, temperature, top-k, top-p, min-p, draw.
+The draw inverts the cumulative distribution at one uniform number per row, which depends on the request's seed and
+position only.
 """
 
 from __future__ import annotations
@@ -20,6 +20,9 @@ def sample(logits: torch.Tensor, plan: SamplingPlan, pool: torch.Tensor) -> torc
     """
     if plan.penalties is not None:
         apply_penalties(logits, plan.penalties, pool)
+    if plan.row.bias is not None:
+        bias = plan.row.bias
+        logits.index_put_((bias.rows, bias.tokens), bias.values, accumulate=True)
     if plan.forbidden is not None:
         logits.index_put_(plan.forbidden, torch.tensor(float("-inf"), device=logits.device))
     greedy = logits.argmax(dim=-1)

@@ -14,6 +14,32 @@ from backend.scheduler.slots import Slots
 
 
 @dataclass(frozen=True, slots=True)
+class Bias:
+    """What ``logit_bias`` adds: ``values`` float32[N] at (``rows``, ``tokens``), int64[N] each."""
+
+    rows: torch.Tensor
+    tokens: torch.Tensor
+    values: torch.Tensor
+
+    @staticmethod
+    def of(slots: Slots, rows: NDArray[np.int64], vocab_size: int, device: torch.device) -> Bias | None:
+        entries = [
+            (i, token, value)
+            for i, slot in enumerate(rows.tolist())
+            for token, value in slots.logit_bias.get(slot, {}).items()
+            if 0 <= token < vocab_size
+        ]
+        if not entries:
+            return None
+        places, tokens, values = zip(*entries, strict=True)
+        return Bias(
+            torch.tensor(places, device=device),
+            torch.tensor(tokens, device=device),
+            torch.tensor(values, dtype=torch.float32, device=device),
+        )
+
+
+@dataclass(frozen=True, slots=True)
 class RowSampling:
     """The parameters of some rows, which stay the same for the rows' whole run. One entry a row."""
 
@@ -22,6 +48,7 @@ class RowSampling:
     top_k: torch.Tensor | None  # int64[R], None when no row limits it
     top_p: torch.Tensor | None  # float32[R], the same
     min_p: torch.Tensor | None
+    bias: Bias | None
     penalised: bool
     min_known: int  # the largest known length below which some row may not stop
 
@@ -40,6 +67,7 @@ class RowSampling:
             top_k=on_device(top_k.astype(np.int64), top_k < vocab_size),
             top_p=on_device(top_p, top_p < 1),
             min_p=on_device(min_p, min_p > 0),
+            bias=Bias.of(slots, rows, vocab_size, device) if slots.logit_bias else None,
             penalised=Penalties.any(slots, rows),
             min_known=int(slots.min_known[rows].max()),
         )

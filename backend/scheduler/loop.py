@@ -43,6 +43,7 @@ class SchedulerLimits:
     page_size: int
     prefill_budget: int  # prompt tokens computed per step
     radix_cache: bool = True
+    eviction: str = "lru"
     overlap: bool = False  # launch a step before the one before it is settled
     conservativeness: float = 1.0
     schedule_policy: str = "fcfs"
@@ -59,6 +60,7 @@ def make_rows(limits: SchedulerLimits) -> Rows:
         num_pages=limits.num_pages,
         page_size=limits.page_size,
         keep_prefixes=limits.radix_cache,
+        eviction=limits.eviction,
     )
 
 

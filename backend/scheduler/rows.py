@@ -19,12 +19,12 @@ class Rows:
     """Owns the slots, the free pages and the radix tree."""
 
     def __init__(
-        self, *, num_slots: int, context_length: int, num_pages: int, page_size: int, keep_prefixes: bool
+        self, *, num_slots: int, context_length: int, num_pages: int, page_size: int, keep_prefixes: bool, eviction: str
     ) -> None:
         self.page_size = page_size
         self.slots = Slots(num_slots, context_length, page_size)
         self.pages = PageAllocator(num_pages)
-        self.radix = RadixCache(page_size)
+        self.radix = RadixCache(page_size, eviction)
         self.evicted_pages = 0
         self._keep_prefixes = keep_prefixes
 
@@ -92,7 +92,9 @@ class Rows:
         slots = self.slots
         count = int(slots.computed[slot]) // self.page_size
         own = slots.row_pages(slot)[:count].copy()
-        shared = self.radix.insert(slots.tokens[slot, : count * self.page_size], own, request.namespace)
+        shared = self.radix.insert(
+            slots.tokens[slot, : count * self.page_size], own, request.namespace, request.priority
+        )
         self.radix.lock(shared.node)
         if request.node is not None:
             self.radix.unlock(request.node)

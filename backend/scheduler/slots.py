@@ -53,6 +53,7 @@ class Slots:
         self.repetition_penalty = np.ones(num_slots, np.float32)
         self.seed = np.zeros(num_slots, np.uint64)  # hashed, so that close seeds start far apart
         self.min_known = np.zeros(num_slots, np.int32)  # no stop token before this length
+        self.logit_bias: dict[int, dict[int, float]] = {}  # of the slots that have any
         self.wants_logprobs = np.zeros(num_slots, np.bool_)
         self.stop_ids = np.full((num_slots, STOP_IDS_PER_SLOT), NO_TOKEN, np.int32)
 
@@ -98,6 +99,8 @@ class Slots:
         self.presence_penalty[slot] = params.presence_penalty
         self.repetition_penalty[slot] = max(params.repetition_penalty, MIN_REPETITION_PENALTY)
         self.seed[slot] = hash_seed(seed)
+        if params.logit_bias:
+            self.logit_bias[slot] = params.logit_bias
         self.min_known[slot] = self.prompt_len[slot] + params.min_new_tokens
         stop_ids = [each for each in stop_ids if 0 <= each <= INT32_MAX]
         if len(stop_ids) > self.stop_ids.shape[1]:
@@ -119,6 +122,7 @@ class Slots:
         """The slot may be occupied again; no launched step refers to it."""
         if self.uid[slot] != -1 or self.in_flight[slot]:
             raise ValueError(f"slot {slot} is still in use")
+        self.logit_bias.pop(slot, None)
         self.page_table[slot, : self.pages[slot]] = PADDING_PAGE
         self.pages[slot] = self.tree_pages[slot] = 0
         self._free.append(slot)

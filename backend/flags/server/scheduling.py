@@ -43,7 +43,6 @@ ORDER = not_yet(
 EVICTION = not_yet(
     "prefix cache",
     "the least recently used pages are evicted",
-    text("--radix-eviction-policy", default="lru"),
     text("--radix-eviction-policy-config"),
     text("--radix-cache-backend"),
 )

@@ -131,6 +131,12 @@ RUNTIME = works(
         help="do not reuse the KV of earlier prompts",
         sources=BOTH,
     ),
+    text(
+        "--radix-eviction-policy",
+        default="lru",
+        choices=("lru", "lfu", "priority"),
+        help="which cached prefixes go first",
+    ),
     switch(
         "--disable-overlap-schedule",
         help="launch a step only when the one before it has ended",

@@ -19,10 +19,10 @@ def array(values):
 class RadixMachine(RuleBasedStateMachine):
     locked = Bundle("locked")
 
-    @initialize(page_size=st.sampled_from([1, 2, 4]))
-    def start(self, page_size):
+    @initialize(page_size=st.sampled_from([1, 2, 4]), eviction=st.sampled_from(["lru", "lfu", "priority"]))
+    def start(self, page_size, eviction):
         self.page = page_size
-        self.cache = RadixCache(page_size)
+        self.cache = RadixCache(page_size, eviction)
         self.pool = PageAllocator(24)
         self.known = {}  # (namespace, prefix) -> page
         self.locks = {}  # (namespace, prefix) -> count
@@ -125,6 +125,29 @@ def test_least_recently_used_leaf_goes_first():
     assert len(cache.evict(1)) == 2
     assert cache.matched_tokens(array([3, 4])) == 0
     assert cache.matched_tokens(array([1, 2])) == cache.matched_tokens(array([5, 6])) == 2
+
+
+def test_least_frequently_used_leaf_goes_first():
+    cache, pool = RadixCache(1, "lfu"), PageAllocator(20)
+    fill(cache, pool, [[1, 2], [3, 4], [5, 6]])
+    for tokens in ([1, 2], [1, 2], [3, 4], [5, 6], [5, 6]):
+        cache.match(array(tokens))
+    cache.evict(1)
+    assert [cache.matched_tokens(array(tokens)) for tokens in ([1, 2], [3, 4], [5, 6])] == [2, 0, 2]
+
+
+def test_the_leaf_of_the_lowest_priority_goes_first():
+    cache, pool = RadixCache(1, "priority"), PageAllocator(20)
+    for tokens, priority in (([1, 2], 5), ([3, 4], 0), ([5, 6], 9)):
+        cache.insert(array(tokens), pool.alloc(2), priority=priority)
+    cache.match(array([3, 4]))
+    cache.evict(3)
+    assert [cache.matched_tokens(array(tokens)) for tokens in ([1, 2], [3, 4], [5, 6])] == [0, 0, 2]
+
+
+def test_an_unknown_eviction_policy_is_named():
+    with pytest.raises(ValueError, match="'clock' is unknown; known: lru, lfu, priority"):
+        RadixCache(1, "clock")
 
 
 def test_a_shared_prefix_outlives_the_leaf_that_extends_it():

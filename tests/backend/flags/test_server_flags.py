@@ -116,7 +116,7 @@ def test_tuning_flags_are_accepted_and_logged(words):
         "--ssl-keyfile k.pem",
         "--disaggregation-mode prefill",
         "--enable-hierarchical-cache",
-        "--radix-eviction-policy lfu",
+        "--radix-cache-backend rust",
         "--nnodes 2",
     ],
 )

@@ -6,10 +6,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from backend.scheduler.seeds import hash_seed, uniform
 from backend.runner.sampler import sample
 from backend.runner.sampling_plan import SamplingPlanner
 from backend.sampling_params import SamplingParams
+from backend.scheduler.seeds import hash_seed, uniform
 from backend.scheduler.slots import Slots
 
 CPU = torch.device("cpu")
@@ -118,6 +118,12 @@ def test_repetition_penalty_counts_the_prompt_and_divides_or_multiplies():
     logits = [2.0, 1.5, 1.2, -0.1]
     assert draw(logits, make_slots([SamplingParams(temperature=0, repetition_penalty=2.0)], [0, 1], 1)) == [2]
     assert draw([-1.0, -1.5, -1.6], make_slots([SamplingParams(temperature=0, repetition_penalty=2.0)], [0], 1)) == [1]
+
+
+def test_logit_bias_is_added_to_its_row_only():
+    params = [SamplingParams(temperature=0, logit_bias={4: 9.0, 10**6: 5.0}), SamplingParams(temperature=0)]
+    assert draw(LOGITS, make_slots(params)) == [4, 0]
+    assert draw(LOGITS, make_slots([SamplingParams(temperature=0, logit_bias={0: -100.0})])) == [1]
 
 
 def test_stop_tokens_are_forbidden_before_min_new_tokens():

@@ -1,5 +1,8 @@
 """Random lives of a scheduler: whatever happens, answers are the model's and every page has one owner."""
 
+import os
+
+from hypothesis import event as note
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -24,13 +27,14 @@ LIMITS = st.fixed_dictionaries(
         "conservativeness": st.sampled_from([0.0, 0.3, 1.0]),
         "overlap": st.booleans(),
         "late": st.booleans(),
+        "eviction": st.sampled_from(["lru", "lfu", "priority"]),
         "schedule_policy": st.sampled_from(["fcfs", "lpm", "dfs-weight", "random", "priority"]),
         "preemption_threshold": st.sampled_from([None, 0, 1]),
     }
 )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=int(os.environ.get("WARMLANE_FUZZ_EPISODES", "300")), deadline=None)
 @given(limits=LIMITS, events=st.lists(EVENT, max_size=30))
 def test_random_lives(limits, events):
     context = min(40, limits["num_pages"] * limits["page_size"])
@@ -51,3 +55,8 @@ def test_random_lives(limits, events):
     harness.run()
     assert not [finish for finish in harness.finished.values() if finish is not None and finish.kind == "abort"]
     harness.check_answers()
+    stats = harness.scheduler.stats
+    note(f"retracted: {stats.retracted_total > 0}")
+    note(f"evicted: {stats.evicted_tokens_total > 0}")
+    note(f"cached: {stats.cached_prompt_tokens_total > 0}")
+    note(f"overlap: {limits['overlap']}, late: {limits['late']}")
