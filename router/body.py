@@ -93,14 +93,8 @@ def read_facts(
         return Facts(route=RouteRequest(routing_key=_header_key(headers)))
     if headers.get("content-encoding", "identity") != "identity":
         return Facts(inference=True, route=RouteRequest(routing_key=_header_key(headers)))
-    try:
-        envelope = _DECODER.decode(body)
-    except msgspec.DecodeError as error:
-        raise Refusal(400, f"The body is not a JSON object: {error}", code="invalid_json") from None
-    except UnicodeDecodeError as error:
-        raise Refusal(400, f"The body is not UTF-8: byte {error.start}", code="invalid_json") from None
+    envelope, text, tokens = _read(body, prompt_text)
     model = canonical(_word(envelope.model))
-    text, tokens = _prompt(envelope, prompt_text)
     route = RouteRequest(
         text=text,
         prompt_tokens=tokens if tokens is not None else prompt_text.tokens(model, text or body),
@@ -110,6 +104,31 @@ def read_facts(
     )
     form = _form(envelope, text)
     return Facts(model=model, stream=envelope.stream is True, inference=True, route=route, form=form)
+
+
+def _read(body: bytes, prompt_text: PromptText) -> tuple[Envelope, bytes, int | None]:
+    """(what placement reads, the prompt's text, its exact number of tokens or None). Raises :class:`Refusal`.
+
+    Fields that are read late fail late: a number out of range or a byte that is not UTF-8 may be anywhere.
+    """
+    try:
+        envelope = _DECODER.decode(body)
+        return envelope, *_prompt(envelope, prompt_text)
+    except msgspec.DecodeError as error:
+        raise Refusal(400, f"The body is not a JSON object: {error}", code="invalid_json") from None
+    except UnicodeDecodeError:
+        raise Refusal(400, f"The body is not UTF-8: {_not_utf8(body)}", code="invalid_json") from None
+    except RecursionError:
+        raise Refusal(400, "The body is nested too deeply.", code="invalid_json") from None
+
+
+def _not_utf8(body: bytes) -> str:
+    """Which byte of ``body`` is wrong, and where."""
+    try:
+        body.decode()
+    except UnicodeDecodeError as error:
+        return f"byte {error.start} is 0x{body[error.start]:02x}"
+    return "a string in it"
 
 
 async def read_body(request: web.Request, limit: int) -> bytes:

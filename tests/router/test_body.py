@@ -83,6 +83,25 @@ def test_what_is_no_json_object_is_refused_with_the_place():
     assert caught.value.status == 400
 
 
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        (b'{"prompt": "a\xff"}', "not UTF-8: byte 13 is 0xff"),
+        (b'{"text": ["a", "\xc3("]}', "not UTF-8: byte 16 is 0xc3"),
+        (b'{"messages": [{"role": "user", "content": "\xff"}]}', "not UTF-8"),
+        (b'{"messages": [{"role": "user", "content": "x"}], "tools": [{"a": "\xff"}]}', "not UTF-8"),
+        (b'{"input": "\xff"}', "not UTF-8"),
+        (b'{"model": "\xff", "prompt": "x"}', "not UTF-8"),
+        (b'{"prompt": 1e999}', "out of range"),
+        (b'{"prompt": ' + b"[" * 50_000 + b"]" * 50_000 + b"}", "nested too deeply"),
+    ],
+)
+def test_a_field_that_cannot_be_read_is_refused_wherever_it_is(body, said):
+    with pytest.raises(Refusal, match=said) as caught:
+        read_facts("/v1/completions", {}, body, PromptText())
+    assert caught.value.status == 400
+
+
 def test_the_models_own_template_is_used_when_the_router_has_it():
     def render(messages, tools, continue_final_message, **arguments):
         return f"{messages[0]['content']}|{tools}|{continue_final_message}|{arguments}"
