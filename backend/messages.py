@@ -40,7 +40,10 @@ class NewRequest(msgspec.Struct, array_like=True):
 
 
 class ToScheduler(msgspec.Struct, array_like=True):
-    """Everything the frontend gathered since its last message."""
+    """Everything the frontend gathered since its last message.
+
+    At least one ``FromScheduler`` follows each, also an empty one: that is the scheduler's sign of life.
+    """
 
     new: list[NewRequest] = []
     abort: list[int] = []  # uids; unknown or finished ones are ignored; no reply follows

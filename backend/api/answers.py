@@ -1,4 +1,8 @@
-"""How answers leave: the head goes out with the first token and says how much of the prompt was cached."""
+"""How answers leave: the head goes out with the first token and says how much of the prompt was cached.
+
+Of several prompts in one call some may still wait then. A stream's head does not wait for them and says nothing of the
+cache; the head of a JSON body waits until it can say it.
+"""
 
 from __future__ import annotations
 
@@ -26,16 +30,17 @@ BuildEvents = Callable[[list[RequestState]], Iterable[Any]]
 
 
 async def answer_whole(request: web.Request, generation: Generation, build: BuildBody) -> web.StreamResponse:
-    """One JSON body when all is finished; its head leaves with the first token.
+    """One JSON body when all is finished; its head leaves with the first token (of several prompts: of the last one).
 
     An error after the head cannot be told by a status any more: the connection is closed before the body's end.
     """
     early: web.StreamResponse | None = None
     async with generation:
         try:
-            async for moved in generation:
-                if early is None and request.version >= HttpVersion11 and not _finished(generation):
-                    early = _head(moved, "application/json")
+            async for _ in generation:
+                known = early is None and _cached(generation.states) is not None
+                if known and request.version >= HttpVersion11 and not _finished(generation):
+                    early = _head(generation.states, "application/json")
                     early.enable_chunked_encoding()
                     await early.prepare(request)
         except RequestError as error:
@@ -48,7 +53,7 @@ async def answer_whole(request: web.Request, generation: Generation, build: Buil
     body = build(generation.states)
     if early is None:
         whole = json_response(body)
-        whole.headers[CACHED_TOKENS] = str(_cached(generation.states))
+        whole.headers[CACHED_TOKENS] = str(_cached(generation.states) or 0)
         return whole
     await early.write(_encode(body))
     await early.write_eof()
@@ -67,7 +72,7 @@ async def answer_stream(
         try:
             async for moved in generation:
                 if response is None:
-                    response = _head(moved, "text/event-stream")
+                    response = _head(generation.states, "text/event-stream")
                     response.headers["Cache-Control"] = "no-cache"
                     await response.prepare(request)
                 if events := list(build(moved)):
@@ -87,15 +92,19 @@ def _frames(events: Iterable[Any]) -> bytes:
     return b"".join(b"data: " + _encode(event) + b"\n\n" for event in events)
 
 
-def _head(moved: list[RequestState], content_type: str) -> web.StreamResponse:
-    response = web.StreamResponse(headers={CACHED_TOKENS: str(_cached(moved))})
+def _head(states: list[RequestState], content_type: str) -> web.StreamResponse:
+    cached = _cached(states)
+    response = web.StreamResponse(headers={} if cached is None else {CACHED_TOKENS: str(cached)})
     response.content_type = content_type
     return response
 
 
-def _cached(states: list[RequestState]) -> int:
-    """Cached prompt tokens of the requests that have begun to answer."""
-    return sum(state.cached_tokens for state in states)
+def _cached(states: list[RequestState]) -> int | None:
+    """Cached tokens of the call's prompts, each counted once whatever ``n``; None while one of them waits."""
+    firsts = [state for state in states if state.sample == 0]
+    if not all(state.started or state.finish is not None for state in firsts):
+        return None
+    return sum(state.cached_tokens for state in firsts)
 
 
 def _finished(generation: Generation) -> bool:

@@ -6,6 +6,7 @@ import asyncio
 import importlib.metadata
 import math
 import time
+from collections.abc import Coroutine
 from dataclasses import asdict
 from http import HTTPStatus
 from typing import Any
@@ -19,6 +20,7 @@ from backend.api.gauges import cache_hit_rate, token_usage, utilization
 from backend.api.native import probe
 from backend.api.schema import Body, parse_json
 from backend.frontend.errors import RequestError
+from backend.frontend.frontend import Frontend
 
 VERSION = importlib.metadata.version("warmlane")
 HEALTH_SECONDS = 20.0
@@ -27,20 +29,40 @@ PROMETHEUS = "text/plain; version=0.0.4; charset=utf-8"
 
 
 async def health(request: web.Request) -> web.Response:
-    request.app[CONTEXT].serving()
+    """Healthy while the scheduler answers; nothing is generated for it."""
+    frontend = request.app[CONTEXT].serving().frontend
+    await _in_time(frontend.alive(), f"The scheduler has not answered for {HEALTH_SECONDS:.0f} seconds.")
     return web.Response()
 
 
 async def health_generate(request: web.Request) -> web.Response:
-    """Healthy only when a token comes out."""
+    """Healthy only when a token comes out, whoever asked for it: a server whose queue is full is well."""
     frontend = request.app[CONTEXT].serving().frontend
+    await _in_time(_any_token(frontend), f"No token was generated within {HEALTH_SECONDS:.0f} seconds.")
+    return web.Response()
+
+
+async def _in_time(work: Coroutine[Any, Any, None], late: str) -> None:
     try:
         async with asyncio.timeout(HEALTH_SECONDS):
-            await probe(frontend)
+            await work
     except TimeoutError:
-        message = f"No token was generated within {HEALTH_SECONDS:.0f} seconds."
-        raise RequestError(message, HTTPStatus.SERVICE_UNAVAILABLE) from None
-    return web.Response()
+        raise RequestError(late, HTTPStatus.SERVICE_UNAVAILABLE) from None
+
+
+async def _any_token(frontend: Frontend) -> None:
+    """Wait for a token of the probe or of another request, whichever comes first."""
+    probing, produced = asyncio.create_task(probe(frontend)), asyncio.create_task(frontend.produced())
+    try:
+        await asyncio.wait({probing, produced}, return_when=asyncio.FIRST_COMPLETED)
+        if probing.done() and probing.exception() and frontend.unfinished:
+            await produced  # the queue was too full for the probe
+        elif not produced.done():
+            await probing
+    finally:
+        for task in (probing, produced):
+            task.cancel()
+        await asyncio.gather(probing, produced, return_exceptions=True)
 
 
 async def model_info(request: web.Request) -> web.Response:

@@ -59,6 +59,10 @@ class SchedulerClient:
         self._new += [msgspec.Raw(self._encoder.encode(request)) for request in requests]
         self._send_soon()
 
+    def ping(self) -> None:
+        """Have the scheduler say something, even if there is nothing to say."""
+        self._send_soon()
+
     def abort(self, uid: int) -> None:
         self._pending.abort.append(uid)
         self._send_soon()

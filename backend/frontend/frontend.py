@@ -17,6 +17,7 @@ from backend.messages import FromScheduler, NewRequest, SchedulerStats
 
 LONG_PROMPT_CHARS = 8192  # longer ones are tokenised off the event loop
 TOKENIZER_THREADS = 2
+HEARD_SECONDS = 5.0  # a scheduler that spoke within them is taken to be alive
 ABORT_MESSAGE = "Aborted by a client's request."
 
 
@@ -98,6 +99,9 @@ class Frontend:
         self._pool = ThreadPoolExecutor(TOKENIZER_THREADS, thread_name_prefix="tokenize")
         self._failure: RequestError | None = None
         self._fewer = asyncio.Event()  # set when a request ended
+        self._heard = asyncio.Event()  # set with every message
+        self._heard_at = float("-inf")
+        self._produced = asyncio.Event()  # set with every message that brings tokens
 
     @property
     def unfinished(self) -> int:
@@ -136,6 +140,10 @@ class Frontend:
         """Apply one message of the scheduler and wake those who wait for it."""
         now = self._clock()
         self.stats = message.stats
+        self._heard_at = now
+        self._heard.set()
+        if message.uids:
+            self._produced.set()
         result = self._outputs.process(message, now)
         for uid in result.abort:
             self._client.abort(uid)
@@ -156,6 +164,19 @@ class Frontend:
                 self._client.abort(state.uid)
                 self._observer.on_abort(state)
         self._fewer.set()
+
+    async def alive(self) -> None:
+        """Wait for a word of the scheduler, which answers every message; not when it spoke lately."""
+        if self._clock() - self._heard_at < HEARD_SECONDS:
+            return
+        self._heard.clear()
+        self._client.ping()
+        await self._heard.wait()
+
+    async def produced(self) -> None:
+        """Wait for the next token of any request."""
+        self._produced.clear()
+        await self._produced.wait()
 
     async def idle(self) -> None:
         """Wait until no request is running."""

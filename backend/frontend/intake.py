@@ -70,6 +70,7 @@ class RequestOptions:
     namespace: str = ""
     priority: int = 0
     log_metrics: bool = True
+    sample: int = 0  # which of the answers to its prompt it is
 
 
 class Intake:
@@ -126,6 +127,7 @@ class Intake:
             uid=next(self._uids),
             rid=options.rid or uuid.uuid4().hex,
             index=index,
+            sample=options.sample,
             prompt_ids=prompt_ids,
             sampling=sampling,
             created=now,
@@ -219,6 +221,7 @@ def fan_out(option: RequestOptions) -> list[RequestOptions]:
         replace(
             option,
             rid=f"{option.rid}_{i}" if option.rid else "",
+            sample=i,
             sampling=msgspec.structs.replace(
                 sampling, n=1, sampling_seed=None if sampling.sampling_seed is None else sampling.sampling_seed + i
             ),

@@ -59,7 +59,7 @@ class OutputProcessor:
         """Apply one message at time ``now`` (monotonic seconds)."""
         for uid, cached in message.started:
             if state := self._states.get(uid):
-                state.cached_tokens = cached
+                state.cached_tokens, state.started = cached, True
         finishes = {finish.uid: finish for finish in message.finished}
         tokens: dict[int, list[int]] = {uid: [] for uid in finishes}
         for uid, token in zip(message.uids, message.tokens, strict=True):

@@ -35,6 +35,7 @@ class RequestState:
     uid: int
     rid: str  # what the client calls it
     index: int  # position among the answers of one call
+    sample: int = 0  # position among the answers to one prompt
     prompt_ids: list[int]
     sampling: SamplingParams
     created: float
@@ -44,6 +45,7 @@ class RequestState:
     output_ids: list[int] = field(default_factory=list)
     text: str = ""  # grows only; holds nothing that may still change
     cached_tokens: int = 0
+    started: bool = False  # the prompt was looked up in the cache: cached_tokens is true
     finish: FinishReason | None = None
     first_token_at: float | None = None
     last_token_at: float | None = None

@@ -45,6 +45,8 @@ def ready_message(error: str = "") -> SchedulerReady:
 class _Running:
     request: NewRequest
     prompt: list[int]
+    cached: int
+    told: bool = False  # how much of its prompt was cached
     made: int = 0
 
     @property
@@ -61,18 +63,22 @@ class FakeEngine:
     stats: SchedulerStats = field(default_factory=lambda: SchedulerStats(total_tokens=100_000))
     aborted: list[int] = field(default_factory=list)
     received: list[NewRequest] = field(default_factory=list)
+    slots: int = 1 << 30  # requests that run at once; the others wait
+    going: threading.Event = field(default_factory=threading.Event)  # cleared: the scheduler stands still
+
+    def __post_init__(self) -> None:
+        self.going.set()
 
     def receive(self, message: ToScheduler, out: FromScheduler) -> None:
         for request in message.new:
             prompt = np.frombuffer(request.input_ids, dtype="<i4").tolist()
             self.received.append(request)
-            self.running[request.uid] = _Running(request, prompt)
             cached = min(max((_common(prompt, old) for old in self.seen), default=0), len(prompt) - 1)
             self.seen.append(prompt)
             self.stats.prompt_tokens_total += len(prompt)
             self.stats.cached_prompt_tokens_total += cached
             self.stats.prefill_tokens_total += len(prompt) - cached
-            out.started.append((request.uid, cached))
+            self.running[request.uid] = _Running(request, prompt, cached)
         for uid in message.abort:
             self.aborted.append(uid)
             self.running.pop(uid, None)
@@ -83,7 +89,10 @@ class FakeEngine:
             out.flushed = (message.flush_cache, done)
 
     def step(self, out: FromScheduler) -> None:
-        for uid, row in list(self.running.items()):
+        for uid, row in list(self.running.items())[: self.slots]:
+            if not row.told:
+                row.told = True
+                out.started.append((uid, row.cached))
             if row.prompt == [DIE_TOKEN]:
                 os._exit(3)
             if row.last == SILENT_TOKEN or (row.last == STUCK_TOKEN and row.made):
@@ -114,7 +123,8 @@ class FakeEngine:
     @property
     def has_work(self) -> bool:
         return any(
-            not (row.last == SILENT_TOKEN or (row.last == STUCK_TOKEN and row.made)) for row in self.running.values()
+            not (row.last == SILENT_TOKEN or (row.last == STUCK_TOKEN and row.made))
+            for row in list(self.running.values())[: self.slots]
         )
 
 
@@ -155,6 +165,7 @@ def _loop(engine: FakeEngine, inbox: zmq.Socket, outbox: zmq.Socket) -> None:
             if message.shutdown:
                 return
             engine.receive(message, out)
+        engine.going.wait()
         engine.step(out)
         outbox.send(msgspec.msgpack.encode(out))
 

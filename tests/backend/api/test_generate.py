@@ -53,6 +53,22 @@ async def test_cached_tokens_are_told_in_head_and_body(backend: Backend, stream:
     assert answer["meta_info"]["cached_tokens"] == 10
 
 
+async def test_the_head_of_a_batch_waits_for_the_last_prompt(backend: Backend) -> None:
+    backend.engine.slots = 1
+    body = {"text": ["abc", "abcd"], "sampling_params": [{"max_new_tokens": 3, "n": 2}, {"max_new_tokens": 2}]}
+    response = await backend.http.post("/generate", json=body)
+    told = [answer["meta_info"]["cached_tokens"] for answer in response.json()]
+    assert told == [0, 2, 3]
+    assert response.headers["x-warmlane-cached-tokens"] == "3"  # of two prompts, the first one counted once
+
+
+async def test_a_streamed_batch_does_not_wait_to_tell_cached_tokens(backend: Backend) -> None:
+    backend.engine.slots = 1
+    body = {"input_ids": [[*ids("abc"), STUCK_TOKEN], ids("abc")], "stream": True}
+    async with backend.http.stream("POST", "/generate", json=body) as response:  # its second prompt never begins
+        assert "x-warmlane-cached-tokens" not in response.headers
+
+
 async def test_a_batch_gives_a_list_in_order(backend: Backend) -> None:
     body = {
         "input_ids": [ids("ab"), ids("xyz")],

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from backend.api.context import Phase
 from backend.frontend import RequestError
+from backend.messages import Finish, FromScheduler
 from tests.backend.api.conftest import MODEL, Backend, StartBackend
 from tests.backend.byte_tokenizer import ByteTokenizer
 from tests.backend.fake_scheduler import STUCK_TOKEN
@@ -17,6 +20,56 @@ ids = ByteTokenizer().encode
 @pytest.mark.parametrize("path", ["/health", "/health_generate", "/ready", "/ping"])
 async def test_health(backend: Backend, path: str) -> None:
     assert (await backend.http.get(path)).status_code == 200
+
+
+@pytest.fixture
+def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Health routes lose their patience at once, and trust nothing that they heard before."""
+    monkeypatch.setattr("backend.api.management.HEALTH_SECONDS", 0.2)
+    monkeypatch.setattr("backend.frontend.frontend.HEARD_SECONDS", 0.0)
+
+
+@pytest.mark.usefixtures("hasty")
+@pytest.mark.parametrize("path", ["/health", "/health_generate"])
+async def test_a_scheduler_that_stands_still_is_not_healthy(backend: Backend, path: str) -> None:
+    backend.engine.going.clear()
+    response = await backend.http.get(path)
+    backend.engine.going.set()
+    assert response.status_code == 503
+    assert "within 0 seconds" in response.text or "for 0 seconds" in response.text
+
+
+@pytest.mark.usefixtures("hasty")
+async def test_health_takes_any_word_of_the_scheduler(backend: Backend) -> None:
+    assert (await backend.http.get("/health")).status_code == 200
+    assert backend.engine.received == []
+
+
+async def test_a_scheduler_that_spoke_lately_is_healthy(backend: Backend) -> None:
+    await backend.http.get("/health_generate")
+    backend.engine.going.clear()  # it is busy with a long step
+    response = await backend.http.get("/health")
+    backend.engine.going.set()
+    assert response.status_code == 200
+
+
+@pytest.mark.parametrize("refused", [False, True])
+async def test_a_busy_backend_is_healthy_when_others_get_tokens(backend: Backend, refused: bool) -> None:
+    backend.engine.slots = 1
+    body = {"input_ids": [*ids("a"), STUCK_TOKEN], "stream": True}
+    async with backend.http.stream("POST", "/generate", json=body):
+        asked = asyncio.create_task(backend.http.get("/health_generate"))
+        async with asyncio.timeout(10):
+            while len(backend.engine.received) < 2:  # the probe waits behind the one that has the slot
+                await backend.frontend.flush_cache()
+        busy, probe = (request.uid for request in backend.engine.received)
+        if refused:
+            backend.engine.running.pop(probe)
+            full = Finish(probe, "abort", message="The request queue is full.", status_code=503)
+            backend.frontend.dispatch(FromScheduler(finished=[full]))
+            await asyncio.sleep(0)
+        backend.frontend.dispatch(FromScheduler(uids=[busy], tokens=ids("b")))
+        assert (await asyncio.wait_for(asked, 10)).status_code == 200
 
 
 async def test_health_generate_runs_a_token(backend: Backend) -> None:

@@ -38,6 +38,18 @@ async def test_chat_tells_cached_tokens(backend: Backend) -> None:
     assert raw.headers["x-warmlane-cached-tokens"] == "19"
 
 
+@pytest.mark.parametrize("stream", [False, True])
+async def test_several_answers_to_a_prompt_tell_its_cached_tokens_once(backend: Backend, stream: bool) -> None:
+    body = {"model": MODEL, "prompt": ["hello", "world"], "max_tokens": 2, "n": 3, "stream": stream}
+    body["stream_options"] = {"include_usage": True}
+    for cached in (0, 8):
+        response = await backend.http.post("/v1/completions", json=body)
+        events = response.text.split("\n\n")  # the last ones: usage, [DONE], nothing
+        whole = json.loads(events[-3].removeprefix("data: ")) if stream else response.json()
+        assert whole["usage"]["prompt_tokens_details"]["cached_tokens"] == cached
+        assert response.headers["x-warmlane-cached-tokens"] == str(cached)
+
+
 async def test_chat_stream(backend: Backend) -> None:
     stream = await backend.sdk.chat.completions.create(
         model=MODEL, messages=HI, max_tokens=8, stream=True, stream_options={"include_usage": True}
