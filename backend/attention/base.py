@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -12,10 +13,15 @@ from backend.cache.kv_pool import KVPool
 
 @dataclass(frozen=True, slots=True)
 class AttentionShape:
+    """One layer's attention."""
+
     num_heads: int
     num_kv_heads: int
     head_dim: int
     scale: float
+    window: int | None = None  # tokens that each one sees, itself included; None: all before it
+    soft_cap: float | None = None  # scores become ``cap * tanh(score / cap)``
+    has_sinks: bool = False  # one learned score a head takes part in the softmax, and brings no value
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,15 +41,23 @@ class AttentionBackend(ABC):
     """Writes new keys and values to the pool and attends to everything before them (causal)."""
 
     @abstractmethod
-    def __init__(self, pool: KVPool, shape: AttentionShape) -> None: ...
+    def __init__(self, pool: KVPool, shapes: Sequence[AttentionShape]) -> None:
+        """``shapes`` has one entry for each layer. ``ValueError`` for one that the backend cannot compute."""
 
     @abstractmethod
     def plan(self, layout: StepLayout) -> None:
         """Prepare for one step; every ``attend`` until the next plan uses it."""
 
     @abstractmethod
-    def attend(self, layer: int, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
+    def attend(
+        self,
+        layer: int,
+        query: torch.Tensor,
+        key: torch.Tensor,
+        value: torch.Tensor,
+        sinks: torch.Tensor | None = None,
+    ) -> torch.Tensor:
         """Store ``key``/``value`` ``[T, kv_heads, head_dim]``, attend with ``query`` ``[T, heads, head_dim]``.
 
-        Returns ``[T, heads * head_dim]``.
+        ``sinks`` is ``[heads]`` where the layer's shape has them. Returns ``[T, heads * head_dim]``.
         """

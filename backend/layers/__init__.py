@@ -1,10 +1,10 @@
 """The layers that models share. A layer holds parameters and computes; it knows nothing of batching or caching."""
 
-from backend.layers.attention import Attention
+from backend.layers.attention import Attention, PagedAttention
 from backend.layers.embedding import Embedding, LMHead
 from backend.layers.linear import Linear, MergedLinear
 from backend.layers.mlp import GatedMLP
-from backend.layers.norm import RMSNorm
+from backend.layers.norm import OffsetRMSNorm, RMSNorm
 from backend.layers.rotary import Rotary, RotaryTables
 
 __all__ = [
@@ -14,6 +14,8 @@ __all__ = [
     "LMHead",
     "Linear",
     "MergedLinear",
+    "OffsetRMSNorm",
+    "PagedAttention",
     "RMSNorm",
     "Rotary",
     "RotaryTables",

@@ -1,36 +1,64 @@
-"""Grouped-query self-attention with rotary positions and, where the model has it, normalised queries and keys."""
+"""Grouped-query self-attention with rotary positions, and what the families vary in it."""
 
 from __future__ import annotations
 
 import torch
 from torch import nn
 
-from backend.attention.base import AttentionBackend
+from backend.attention.base import AttentionBackend, AttentionShape
 from backend.layers.linear import Linear, MergedLinear
 from backend.layers.norm import RMSNorm
 from backend.layers.rotary import RotaryTables
 from backend.loader.model_config import ModelConfig
 
 
-class Attention(nn.Module):
-    """One layer's attention; the backend owns the keys and values of everything before."""
+class PagedAttention(nn.Module):
+    """What every attention layer says of itself, so that a backend and a KV pool can be made for the model."""
 
-    def __init__(self, config: ModelConfig, layer: int) -> None:
+    shape: AttentionShape
+
+
+class Attention(PagedAttention):
+    """One layer's attention; the backend owns the keys and values of everything before.
+
+    ``fused``: the checkpoint has queries, keys and values in one matrix. ``qk_norm`` normalises each head's queries and
+    keys before they are turned. ``scale`` is ``head_dim ** -0.5`` unless given.
+    """
+
+    def __init__(
+        self,
+        config: ModelConfig,
+        layer: int,
+        *,
+        output_bias: bool | None = None,
+        fused: bool = False,
+        qk_norm: type[RMSNorm] | None = None,
+        scale: float | None = None,
+        soft_cap: float | None = None,
+        sinks: bool = False,
+    ) -> None:
         super().__init__()
+        heads, kv_heads, size = config.num_heads, config.num_kv_heads, config.head_dim
         self.layer = layer
-        self.head_dim = config.head_dim
-        self.num_heads, self.num_kv_heads = config.num_heads, config.num_kv_heads
-        sizes = (self.num_heads * self.head_dim, *[self.num_kv_heads * self.head_dim] * 2)
-        self.qkv_proj = MergedLinear(config.hidden_size, sizes, bias=config.attention_bias)
-        self.o_proj = Linear(sizes[0], config.hidden_size, bias=config.attention_bias)
-        self.q_norm = RMSNorm(self.head_dim, config.rms_norm_eps) if config.qk_norm else None
-        self.k_norm = RMSNorm(self.head_dim, config.rms_norm_eps) if config.qk_norm else None
+        self.shape = AttentionShape(
+            heads, kv_heads, size, scale or size**-0.5, config.windows[layer], soft_cap, has_sinks=sinks
+        )
+        parts = {"q_proj": heads * size, "k_proj": kv_heads * size, "v_proj": kv_heads * size}
+        if fused:
+            parts = {"qkv_proj": sum(parts.values())}
+        self.qkv_proj = MergedLinear(config.hidden_size, parts, bias=config.attention_bias)
+        with_bias = config.attention_bias if output_bias is None else output_bias
+        self.o_proj = Linear(heads * size, config.hidden_size, bias=with_bias)
+        self.q_norm = qk_norm(size, config.rms_norm_eps) if qk_norm else None
+        self.k_norm = qk_norm(size, config.rms_norm_eps) if qk_norm else None
+        self.sinks = nn.Parameter(torch.empty(heads), requires_grad=False) if sinks else None
 
     def forward(self, x: torch.Tensor, rotary: RotaryTables, attention: AttentionBackend) -> torch.Tensor:
-        heads = self.qkv_proj(x).unflatten(-1, (-1, self.head_dim))
-        rotated, value = heads.split((self.num_heads + self.num_kv_heads, self.num_kv_heads), dim=1)
+        heads, kv_heads = self.shape.num_heads, self.shape.num_kv_heads
+        projected = self.qkv_proj(x).unflatten(-1, (-1, self.shape.head_dim))
+        rotated, value = projected.split((heads + kv_heads, kv_heads), dim=1)
         if self.q_norm is not None and self.k_norm is not None:
-            query, key = rotated.split((self.num_heads, self.num_kv_heads), dim=1)
+            query, key = rotated.split((heads, kv_heads), dim=1)
             rotated = torch.cat((self.q_norm(query), self.k_norm(key)), dim=1)
-        query, key = rotary.rotate(rotated).split((self.num_heads, self.num_kv_heads), dim=1)
-        return self.o_proj(attention.attend(self.layer, query, key, value))
+        query, key = rotary.rotate(rotated).split((heads, kv_heads), dim=1)
+        return self.o_proj(attention.attend(self.layer, query, key, value, self.sinks))

@@ -8,18 +8,25 @@ from torch import nn
 
 
 class Embedding(nn.Module):
-    """``weight`` is ``[vocab_size, hidden_size]``."""
+    """``weight`` is ``[vocab_size, hidden_size]``; what it gives is multiplied by ``scale``."""
+
+    def __init__(self, vocab_size: int, hidden_size: int, *, scale: float = 1.0) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(vocab_size, hidden_size), requires_grad=False)
+        # Rounded as the model that was trained with it rounds it.
+        self.scale = None if scale == 1.0 else torch.tensor(scale).to(self.weight.device)
+
+    def forward(self, ids: torch.Tensor) -> torch.Tensor:
+        embedded = F.embedding(ids, self.weight)
+        return embedded if self.scale is None else embedded * self.scale
+
+
+class LMHead(nn.Module):
+    """Hidden states to logits, float32; ``weight`` is ``[vocab_size, hidden_size]``."""
 
     def __init__(self, vocab_size: int, hidden_size: int) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.empty(vocab_size, hidden_size), requires_grad=False)
-
-    def forward(self, ids: torch.Tensor) -> torch.Tensor:
-        return F.embedding(ids, self.weight)
-
-
-class LMHead(Embedding):
-    """Hidden states to logits, float32."""
 
     def forward(self, hidden: torch.Tensor) -> torch.Tensor:
         return F.linear(hidden, self.weight).float()

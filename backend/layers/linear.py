@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping
 
 import torch
 import torch.nn.functional as F
@@ -24,14 +24,15 @@ class Linear(nn.Module):
 class MergedLinear(Linear):
     """Several linear layers of one input, their outputs side by side.
 
-    ``part_sizes`` are the output sizes in order; a checkpoint's separate matrices are loaded into their rows.
+    ``parts`` are the checkpoint's layers, in order, with their output sizes; each is loaded into its rows.
     """
 
-    def __init__(self, in_features: int, part_sizes: Sequence[int], *, bias: bool = False) -> None:
-        super().__init__(in_features, sum(part_sizes), bias=bias)
-        self.part_sizes = tuple(part_sizes)
+    def __init__(self, in_features: int, parts: Mapping[str, int], *, bias: bool = False) -> None:
+        super().__init__(in_features, sum(parts.values()), bias=bias)
+        self.parts = dict(parts)
 
-    def rows_of(self, part: int) -> slice:
-        """The rows of ``weight`` and ``bias`` that belong to ``part``."""
-        start = sum(self.part_sizes[:part])
-        return slice(start, start + self.part_sizes[part])
+    def places(self, parent: str) -> Iterator[tuple[str, torch.Tensor]]:
+        """The checkpoint's names below ``parent``, with the rows that each fills."""
+        for name, parameter in self.named_parameters(recurse=False):
+            rows = parameter.data.split(tuple(self.parts.values()))
+            yield from ((f"{parent}.{part}.{name}", piece) for part, piece in zip(self.parts, rows, strict=True))

@@ -2,36 +2,26 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, replace
+from types import UnionType
+from typing import Any, Self
 
+from backend.loader.families import layer_windows, with_defaults
 from backend.loader.gguf_config import gguf_to_config
+from backend.loader.rope_config import RopeConfig, parse_local_rope, parse_rope
 from backend.prompt.errors import ModelError
 from backend.prompt.files import id_list, read_json
 from backend.prompt.gguf_file import GGUFFile
 from backend.prompt.source import ModelSource
 
-_TIED_BY_DEFAULT = ("gemma", "gemma2", "gemma3", "gemma3_text", "cohere", "cohere2")
-_QK_NORM = ("qwen3", "qwen3_moe")
-_QWEN3_HEAD_DIM = 128
+__all__ = ["ModelConfig", "RopeConfig", "load_model_config", "parse_config"]
 
-
-@dataclass(frozen=True, slots=True)
-class RopeConfig:
-    """Rotary position embedding. The scaling fields mean what they mean in the ``rope_parameters`` of transformers."""
-
-    theta: float
-    rope_type: str = "default"
-    factor: float = 1.0
-    low_freq_factor: float = 1.0
-    high_freq_factor: float = 4.0
-    original_max_position_embeddings: int | None = None
-    raw: dict[str, Any] = field(default_factory=dict)
+_STRETCHED = ("dynamic", "yarn")  # kinds of rope scaling that are often added without raising the declared context
 
 
 @dataclass(frozen=True, slots=True)
 class ModelConfig:
-    """What building a model needs to know. ``raw`` is the whole config for what only one family has."""
+    """What building a model needs to know. ``raw`` is the whole config, completed, for what only one family has."""
 
     architecture: str  # such as LlamaForCausalLM
     model_type: str
@@ -45,15 +35,36 @@ class ModelConfig:
     max_position_embeddings: int
     rms_norm_eps: float
     rope: RopeConfig
+    local_rope: RopeConfig | None  # of the layers with a window, where it differs
+    windows: tuple[int | None, ...]  # tokens that each layer sees, its own included; None: all
     tie_word_embeddings: bool
     attention_bias: bool
     mlp_bias: bool
-    qk_norm: bool
     hidden_act: str
     dtype: str  # as declared: float32, bfloat16, float16
     eos_token_ids: tuple[int, ...]
     bos_token_id: int | None
     raw: dict[str, Any]
+
+    def rope_of(self, layer: int) -> RopeConfig:
+        """The rotary parameters of ``layer``."""
+        return self.rope if self.local_rope is None or self.windows[layer] is None else self.local_rope
+
+    def family(self, key: str, kind: type | UnionType = int) -> Any:
+        """The value of ``key``, which only some families have. Raises ModelError when it is missing."""
+        return _Required(self.raw, f"the configuration of {self.architecture}")(key, kind)
+
+    @property
+    def longest_context(self) -> int:
+        """Positions that the model can be served with: more than it declares where its rope scaling reaches further."""
+        original, factor = self.rope.original_max_position_embeddings, self.rope.factor
+        stretched = int(original * factor) if original and self.rope.rope_type in _STRETCHED else 0
+        return max(self.max_position_embeddings, stretched)
+
+    def limited(self, context_length: int | None) -> Self:
+        """The same model with ``context_length`` positions, or as many as it has."""
+        positions = min(context_length or self.max_position_embeddings, self.longest_context)
+        return replace(self, max_position_embeddings=positions)
 
 
 def load_model_config(source: ModelSource) -> ModelConfig:
@@ -71,51 +82,35 @@ def load_model_config(source: ModelSource) -> ModelConfig:
 
 def parse_config(raw: dict[str, Any], where: str) -> ModelConfig:
     """A ModelConfig from the keys of a config.json, of transformers 4 or 5. ``where`` is named in errors."""
+    raw = with_defaults(raw)
     need = _Required(raw, where)
     architectures = need("architectures", list)
     if not architectures:
         raise ModelError(f"{where}: 'architectures' is empty; it must name the model's class, such as LlamaForCausalLM")
-    model_type = need("model_type", str)
-    hidden, heads = need("hidden_size", int), need("num_attention_heads", int)
+    hidden, heads, layers = (need(key, int) for key in ("hidden_size", "num_attention_heads", "num_hidden_layers"))
     return ModelConfig(
         architecture=architectures[0],
-        model_type=model_type,
+        model_type=need("model_type", str),
         hidden_size=hidden,
         intermediate_size=need("intermediate_size", int),
-        num_layers=need("num_hidden_layers", int),
+        num_layers=layers,
         num_heads=heads,
         num_kv_heads=raw.get("num_key_value_heads") or heads,
-        head_dim=raw.get("head_dim") or (_QWEN3_HEAD_DIM if model_type in _QK_NORM else hidden // heads),
+        head_dim=raw.get("head_dim") or hidden // heads,
         vocab_size=need("vocab_size", int),
         max_position_embeddings=need("max_position_embeddings", int),
         rms_norm_eps=float(raw.get("rms_norm_eps", 1e-6)),
         rope=parse_rope(raw),
-        tie_word_embeddings=bool(raw.get("tie_word_embeddings", model_type in _TIED_BY_DEFAULT)),
-        attention_bias=bool(raw.get("attention_bias", model_type == "qwen2")),
+        local_rope=parse_local_rope(raw),
+        windows=layer_windows(raw, layers, where),
+        tie_word_embeddings=bool(raw.get("tie_word_embeddings", False)),
+        attention_bias=bool(raw.get("attention_bias", False)),
         mlp_bias=bool(raw.get("mlp_bias", False)),
-        qk_norm=model_type in _QK_NORM,
-        hidden_act=raw.get("hidden_act", "silu"),
+        hidden_act=raw.get("hidden_activation") or raw.get("hidden_act", "silu"),
         dtype=str(raw.get("dtype") or raw.get("torch_dtype") or "float32").removeprefix("torch."),
         eos_token_ids=tuple(id_list(raw.get("eos_token_id"))),
         bos_token_id=next(iter(id_list(raw.get("bos_token_id"))), None),
         raw=raw,
-    )
-
-
-def parse_rope(raw: dict[str, Any]) -> RopeConfig:
-    """RoPE from ``rope_parameters`` (transformers 5) or from ``rope_theta`` and ``rope_scaling`` (transformers 4)."""
-    scaling = raw.get("rope_parameters") or raw.get("rope_scaling") or {}
-    # Models that mix attention kinds have one set of parameters for each.
-    scaling = scaling.get("full_attention", scaling)
-    original = scaling.get("original_max_position_embeddings") or raw.get("original_max_position_embeddings")
-    return RopeConfig(
-        theta=float(scaling.get("rope_theta") or raw.get("rope_theta") or 10000.0),
-        rope_type=str(scaling.get("rope_type") or scaling.get("type") or "default"),
-        factor=float(scaling.get("factor") or 1.0),
-        low_freq_factor=float(scaling.get("low_freq_factor") or 1.0),
-        high_freq_factor=float(scaling.get("high_freq_factor") or 4.0),
-        original_max_position_embeddings=None if original is None else int(original),
-        raw=dict(scaling),
     )
 
 
@@ -126,10 +121,10 @@ class _Required:
     raw: dict[str, Any]
     where: str
 
-    def __call__(self, key: str, kind: type) -> Any:
+    def __call__(self, key: str, kind: type | UnionType) -> Any:
         value = self.raw.get(key)
         if value is None:
             raise ModelError(f"{self.where} lacks the required key {key!r}")
         if not isinstance(value, kind) or isinstance(value, bool):
-            raise ModelError(f"{self.where}: {key!r} must be of type {kind.__name__}, got {value!r}")
+            raise ModelError(f"{self.where}: {key!r} must be of type {getattr(kind, '__name__', kind)}, got {value!r}")
         return value

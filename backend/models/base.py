@@ -9,8 +9,8 @@ from typing import ClassVar
 import torch
 from torch import nn
 
-from backend.attention.base import AttentionBackend
-from backend.layers import LMHead, MergedLinear
+from backend.attention.base import AttentionBackend, AttentionShape
+from backend.layers import LMHead, MergedLinear, PagedAttention
 from backend.loader.model_config import ModelConfig
 
 
@@ -21,11 +21,8 @@ class WeightError(ValueError):
 class CausalLM(nn.Module):
     """Base of the models. Parameter names are the checkpoint's, but for merged matrices."""
 
-    # merged layer -> the checkpoint's layers, in order
-    merged: ClassVar[dict[str, tuple[str, ...]]] = {
-        "qkv_proj": ("q_proj", "k_proj", "v_proj"),
-        "gate_up_proj": ("gate_proj", "up_proj"),
-    }
+    # parts of the checkpoint's names -> ours, where they differ
+    renames: ClassVar[dict[str, str]] = {}
     ignored_suffixes: ClassVar[tuple[str, ...]] = ("rotary_emb.inv_freq",)
 
     lm_head: LMHead
@@ -42,18 +39,23 @@ class CausalLM(nn.Module):
         """float32 ``[R, vocab]`` for the hidden states ``[R, hidden]``."""
         return self.lm_head(hidden)
 
+    def attention_shapes(self) -> list[AttentionShape]:
+        """One for each layer, in order."""
+        return [module.shape for module in self.modules() if isinstance(module, PagedAttention)]
+
     def load_weights(self, weights: Iterable[tuple[str, torch.Tensor]]) -> None:
         """Copy a checkpoint's tensors in. ``WeightError`` names what is missing, unexpected or of a wrong shape."""
         places = self._places()
         wanted = set(places)
-        for name, tensor in weights:
+        for stored_name, tensor in weights:
+            name = self._renamed(stored_name)
             if name not in places:
                 if not self._may_ignore(name):
-                    raise WeightError(f"the checkpoint has a tensor that the model does not know: {name}")
+                    raise WeightError(f"the checkpoint has a tensor that the model does not know: {stored_name}")
                 continue
             place = places[name]
             if place.shape != tensor.shape:
-                raise WeightError(f"{name}: expected shape {tuple(place.shape)}, found {tuple(tensor.shape)}")
+                raise WeightError(f"{stored_name}: expected shape {tuple(place.shape)}, found {tuple(tensor.shape)}")
             place.copy_(tensor)
             wanted.discard(name)
         if wanted:
@@ -66,14 +68,17 @@ class CausalLM(nn.Module):
         """
         places: dict[str, torch.Tensor] = {}
         for path, module in self.named_modules():
-            for name, parameter in module.named_parameters(recurse=False):
-                parent, _, layer = path.rpartition(".")
-                if isinstance(module, MergedLinear):
-                    for part, source in enumerate(self.merged[layer]):
-                        places[f"{parent}.{source}.{name}"] = parameter.data[module.rows_of(part)]
-                elif not (path == "lm_head" and self.config.tie_word_embeddings):
-                    places[f"{path}.{name}"] = parameter.data
+            if isinstance(module, MergedLinear):
+                places.update(module.places(path.rpartition(".")[0]))
+            elif not (path == "lm_head" and self.config.tie_word_embeddings):
+                own = module.named_parameters(recurse=False)
+                places.update((f"{path}.{name}", parameter.data) for name, parameter in own)
         return places
+
+    def _renamed(self, name: str) -> str:
+        for theirs, ours in self.renames.items():
+            name = name.replace(theirs, ours)
+        return name
 
     def _may_ignore(self, name: str) -> bool:
         tied = self.config.tie_word_embeddings and name == "lm_head.weight"

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from torch import nn
 
+from backend.layers import Attention, RMSNorm
 from backend.loader.model_config import ModelConfig
-from backend.models.llama import LlamaForCausalLM
+from backend.models.decoder import DecoderLayer, DecoderLM, gated_mlp
 
 
-class Qwen3ForCausalLM(LlamaForCausalLM):
-    def __init__(self, config: ModelConfig) -> None:
-        super().__init__(replace(config, qk_norm=True))
+class Qwen3ForCausalLM(DecoderLM):
+    def layer(self, config: ModelConfig, index: int) -> nn.Module:
+        return DecoderLayer(config, Attention(config, index, qk_norm=RMSNorm), gated_mlp(config))

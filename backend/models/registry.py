@@ -10,7 +10,13 @@ if TYPE_CHECKING:
     from backend.models.base import CausalLM
 
 ARCHITECTURES = {
+    "Gemma2ForCausalLM": "backend.models.gemma:Gemma2ForCausalLM",
+    "Gemma3ForCausalLM": "backend.models.gemma:Gemma3ForCausalLM",
+    "GemmaForCausalLM": "backend.models.gemma:GemmaForCausalLM",
     "LlamaForCausalLM": "backend.models.llama:LlamaForCausalLM",
+    "MistralForCausalLM": "backend.models.llama:LlamaForCausalLM",
+    "Phi3ForCausalLM": "backend.models.phi3:Phi3ForCausalLM",
+    "Qwen2ForCausalLM": "backend.models.qwen2:Qwen2ForCausalLM",
     "Qwen3ForCausalLM": "backend.models.qwen3:Qwen3ForCausalLM",
 }
 

@@ -39,8 +39,13 @@ MODELS = {
 
 def write_model(name, folder):
     """Save model ``name`` with seeded weights in ``folder`` (no tokenizer); returns the folder's path."""
+    return save_tiny(name, MODELS[name], folder)
+
+
+def save_tiny(name, make, folder):
+    """Save what ``make`` gives in ``folder``, its weights drawn with a seed from ``name``; returns the path."""
     torch.manual_seed(sum(map(ord, name)))
-    model = MODELS[name]()
+    model = make()
     with torch.no_grad():
         for parameter in model.parameters():
             if parameter.dim() == 1:  # norms and biases: anything but ones and zeros

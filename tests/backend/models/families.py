@@ -1,0 +1,115 @@
+"""One tiny random model for each thing that a family does differently, and what makes it worth a test.
+
+``VARIANTS`` maps a name to its factory; the name begins with the family's. Windows are 12 tokens and the original
+context of scaled positions 32, so that the 90 tokens of the parity test go well beyond both.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from transformers import (
+    Gemma2Config,
+    Gemma2ForCausalLM,
+    Gemma3ForCausalLM,
+    Gemma3TextConfig,
+    GemmaConfig,
+    GemmaForCausalLM,
+    LlamaConfig,
+    LlamaForCausalLM,
+    MistralConfig,
+    MistralForCausalLM,
+    Phi3Config,
+    Phi3ForCausalLM,
+    PreTrainedModel,
+    Qwen2Config,
+    Qwen2ForCausalLM,
+    Qwen3Config,
+    Qwen3ForCausalLM,
+)
+
+from tests.backend.tiny_models import COMMON, LLAMA3_ROPE
+
+WINDOW = 12
+ORIGINAL = 32
+SCALED = {"rope_theta": 10000.0, "factor": 4.0, "original_max_position_embeddings": ORIGINAL}
+LONGROPE = {
+    "rope_type": "longrope",
+    "rope_theta": 10000.0,
+    "short_factor": [1.0, 1.1, 1.2],
+    "long_factor": [1.5, 2.5, 4.0],
+    "partial_rotary_factor": 0.75,
+}
+LENGTHS = (90, 41, 20, 7)  # of the rows: beyond the window and the original context, and within
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A model to make, and the features that the page of models names."""
+
+    make: Callable[[], PreTrainedModel]
+    features: str
+    lengths: tuple[int, ...] = LENGTHS
+
+
+def _llama(**changes) -> Callable[[], PreTrainedModel]:
+    return lambda: LlamaForCausalLM(LlamaConfig(**COMMON, **changes))
+
+
+def _phi3(**changes) -> Callable[[], PreTrainedModel]:
+    return lambda: Phi3ForCausalLM(Phi3Config(**COMMON, pad_token_id=0, **changes))
+
+
+VARIANTS: dict[str, Variant] = {
+    "llama": Variant(_llama(), "grouped queries, SwiGLU"),
+    "llama-llama3": Variant(_llama(rope_parameters=LLAMA3_ROPE), "Llama 3 rope scaling"),
+    "llama-linear": Variant(_llama(rope_parameters={"rope_type": "linear", **SCALED}), "linear rope scaling"),
+    "llama-dynamic": Variant(_llama(rope_parameters={"rope_type": "dynamic", **SCALED}), "dynamic rope scaling"),
+    "llama-yarn": Variant(_llama(rope_parameters={"rope_type": "yarn", **SCALED}), "YaRN"),
+    "mistral": Variant(
+        lambda: MistralForCausalLM(MistralConfig(**COMMON, head_dim=8, sliding_window=WINDOW)), "sliding window"
+    ),
+    "qwen2": Variant(lambda: Qwen2ForCausalLM(Qwen2Config(**COMMON)), "bias on queries, keys, values"),
+    "qwen2-window": Variant(
+        lambda: Qwen2ForCausalLM(
+            Qwen2Config(**COMMON, use_sliding_window=True, sliding_window=WINDOW, max_window_layers=1)
+        ),
+        "sliding window from a layer on",
+    ),
+    "qwen3": Variant(lambda: Qwen3ForCausalLM(Qwen3Config(**COMMON, head_dim=16)), "normalised queries and keys"),
+    "phi3": Variant(
+        _phi3(sliding_window=WINDOW),
+        "merged matrices, sliding window",
+    ),
+    "phi3-longrope": Variant(
+        _phi3(rope_parameters=LONGROPE, original_max_position_embeddings=ORIGINAL),
+        "LongRoPE, heads turned in part",
+        lengths=(90, 41, 50, 35),  # transformers turns shorter rows by the short factors, we by those of the context
+    ),
+    "phi3-longrope-short": Variant(
+        _phi3(rope_parameters=LONGROPE, original_max_position_embeddings=256),
+        "LongRoPE within the original context",
+    ),
+    "gemma": Variant(
+        lambda: GemmaForCausalLM(GemmaConfig(**COMMON, head_dim=16)), "scaled embeddings, norms around one"
+    ),
+    "gemma2": Variant(
+        lambda: Gemma2ForCausalLM(Gemma2Config(**COMMON, head_dim=16, sliding_window=WINDOW, query_pre_attn_scalar=24)),
+        "capped scores and logits, every other layer sees a window, norms on both sides",
+    ),
+    "gemma3": Variant(
+        lambda: Gemma3ForCausalLM(
+            Gemma3TextConfig(
+                **COMMON,
+                head_dim=16,
+                sliding_window=WINDOW,
+                sliding_window_pattern=2,
+                query_pre_attn_scalar=24,
+                rope_parameters={
+                    "full_attention": {"rope_type": "linear", "rope_theta": 1000000.0, "factor": 8.0},
+                    "sliding_attention": {"rope_type": "default", "rope_theta": 10000.0},
+                },
+            )
+        ),
+        "normalised queries and keys, two sets of rope parameters, windows on most layers",
+    ),
+}
