@@ -17,7 +17,7 @@ from policies.cost.reuse import PrefixReuse
 from policies.cost.score import LazyScores, score
 from policies.cost.traffic import Traffic
 from policies.policy import Candidate, Decision, Policy, RouteRequest, Score
-from policies.prefix.rendezvous import head_key, weight
+from policies.prefix.rendezvous import home_key, weight
 from policies.prefix.restart import RestartDetector, Sent
 from policies.prefix.text_tree import PrefixMatch, TextTree
 
@@ -65,6 +65,7 @@ class CacheAwarePolicy(Policy):
         tokens = prompt_tokens(request)
         match = self._tree.walk(request.text, tree_key(request))
         workers = len(candidates)
+        key = home_key(tree_key(request), request.text, match.shared) if request.text else 0
         if workers > SCANNED:
             candidates = self._sample(request, candidates, match)
         cached = self._credits(request, tokens, candidates, match)
@@ -73,7 +74,7 @@ class CacheAwarePolicy(Policy):
         scores = LazyScores(lambda: tuple(_scores(candidates, tokens, cached, delayed, evicted)))
         if self._gate is not None and (least := self._gate.least_loaded(candidates)) is not None:
             return Decision(candidates[least].worker, cached[least], "balance", scores)
-        index = self._cheapest(request, candidates, cached, costs(candidates, tokens, cached, delayed, evicted))
+        index = self._cheapest(key, candidates, cached, costs(candidates, tokens, cached, delayed, evicted))
         return Decision(candidates[index].worker, cached[index], reason(cached[index], cached), scores)
 
     def _credits(
@@ -106,7 +107,7 @@ class CacheAwarePolicy(Policy):
         return evicted
 
     def _cheapest(
-        self, request: RouteRequest, candidates: Sequence[Candidate], cached: Sequence[int], costs: Sequence[float]
+        self, key: int, candidates: Sequence[Candidate], cached: Sequence[int], costs: Sequence[float]
     ) -> int:
         """The least cost; of near ties the longest prefix, and of those the prompt's home among the less worked ones.
 
@@ -124,9 +125,8 @@ class CacheAwarePolicy(Policy):
         near = [index for index, work in zip(near, recent, strict=True) if work <= most]
         if len(near) == 1:
             return near[0]
-        if not request.text:
+        if not key:
             return self._rng.choice(near)
-        key = head_key(tree_key(request), request.text)
         return max(near, key=lambda index: weight(key, candidates[index].worker))
 
     def _sample(self, request: RouteRequest, candidates: Sequence[Candidate], match: PrefixMatch) -> list[Candidate]:
@@ -161,10 +161,12 @@ class CacheAwarePolicy(Policy):
         if not tokens:
             return
         key = tree_key(request)
-        kept = self._restarts.reported(worker, key, request.text, cached_tokens, tokens)
-        if kept is not None:
-            self._restart(worker, kept)
-            return
+        prompt = self._restarts.find(worker, key, request.text)
+        if prompt is not None:
+            kept = self._restarts.reported(worker, prompt, cached_tokens, tokens)
+            if kept is not None:
+                self._restart(worker, kept)
+                return
         believable = (cached_tokens * TRIM_FACTOR + TRIM_TOKENS) / tokens
         sent = self._tree.touched(request.text, worker, key)
         if believable >= 1.0 or sent is None:
@@ -210,12 +212,12 @@ def costs(
     """``score(...).total_ms`` of each candidate, a few times faster; a test holds the two together."""
     totals = []
     for (_, load, (ms, decode_ms), _), known, lost in zip(candidates, cached, evicted, strict=True):
-        _, waiting, decodes, _, head_tokens, head_ms = load
+        _, waiting, decodes, _, head_tokens, head_ms, others, other_decodes = load
         done = head_ms / ms
-        queue_ms = (waiting - (done if done < head_tokens else head_tokens)) * ms
+        queue_ms = (waiting + others - (done if done < head_tokens else head_tokens)) * ms
         own_ms = (tokens - known) * ms
         later = own_ms * delayed * (queue_ms + own_ms)
-        totals.append(queue_ms + own_ms + decodes * decode_ms + later + lost * ms)
+        totals.append(queue_ms + own_ms + (decodes + other_decodes) * decode_ms + later + lost * ms)
     return totals
 
 

@@ -32,10 +32,18 @@ class WorkerLoad(NamedTuple):
     recent_tokens: float = 0.0  # uncached tokens of the last seconds, decayed: paced traffic has nothing in flight
     head_tokens: int = 0  # the oldest prompt in ``prefill_tokens``, the one being computed
     head_ms: float = 0.0  # how long it has been computed
+    others_tokens: int = 0  # prompt tokens waiting there that others sent, as the backend last told
+    others_decodes: int = 0
 
     def waiting_tokens(self, ms_per_token: float) -> float:
-        """``prefill_tokens`` less what must be done of the oldest prompt by now."""
-        return self.prefill_tokens - min(float(self.head_tokens), self.head_ms / ms_per_token)
+        """Prompt tokens ahead of a newcomer: all, less what must be done of the oldest prompt by now."""
+        done = min(float(self.head_tokens), self.head_ms / ms_per_token)
+        return self.prefill_tokens + self.others_tokens - done
+
+    @property
+    def running(self) -> int:
+        """Answers under way, whoever asked for them."""
+        return self.decodes + self.others_decodes
 
 
 class WorkerSpeed(NamedTuple):

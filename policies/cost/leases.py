@@ -18,7 +18,7 @@ _NO_LOAD = WorkerLoad()
 class _Account:
     """The running sums of one worker. Leases point to it, so those of a forgotten worker settle into nothing."""
 
-    __slots__ = ("decodes", "prefill_tokens", "prompts", "recent_at", "recent_tokens", "requests", "turn_at")
+    __slots__ = ("decodes", "others", "prefill_tokens", "prompts", "recent_at", "recent_tokens", "requests", "turn_at")
 
     def __init__(self) -> None:
         self.prompts: dict[Lease, int] = {}  # without a first token yet, oldest first
@@ -26,6 +26,7 @@ class _Account:
         self.requests = 0
         self.prefill_tokens = 0
         self.decodes = 0
+        self.others = (0, 0)  # prompt tokens and answers of other routers
         self.recent_tokens = 0.0
         self.recent_at = 0.0
 
@@ -41,7 +42,7 @@ class _Account:
             head_tokens = next(iter(self.prompts.values()))
             head_ms = max(0.0, now - self.turn_at) * 1000.0
         recent = self.recent(now, half_life_s)
-        return WorkerLoad(self.requests, self.prefill_tokens, self.decodes, recent, head_tokens, head_ms)
+        return WorkerLoad(self.requests, self.prefill_tokens, self.decodes, recent, head_tokens, head_ms, *self.others)
 
 
 class Lease:
@@ -111,6 +112,12 @@ class LeaseBook:
         account.recent_tokens = account.recent(now, self._half_life_s) + prefill_tokens
         account.recent_at = now
         return Lease(worker, prefill_tokens, now, account)
+
+    def reported(self, worker: str, waiting_tokens: int, decodes: int, now: float) -> None:
+        """What the backend says it has to do. What is not ours comes from others, until the next report."""
+        account = self._accounts.setdefault(worker, _Account())
+        own = account.load(now, self._half_life_s)
+        account.others = (max(0, waiting_tokens - own.prefill_tokens), max(0, decodes - own.decodes))
 
     def load(self, worker: str, now: float | None = None) -> WorkerLoad:
         """The load of ``worker``; with ``now`` also what changes with time: recent work and the oldest prompt's."""

@@ -66,7 +66,7 @@ class RateBook:
         """``worker`` answered after ``ttft_ms``; ``load`` is what it had in flight when this prompt was sent."""
         tokens = uncached_tokens + load.waiting_tokens(self.speed(worker).prefill_ms_per_token)
         if tokens >= MIN_TOKENS and ttft_ms > 0:
-            self._lines.setdefault(worker, _Line()).add(tokens + load.decodes * self._decode_tokens, ttft_ms)
+            self._lines.setdefault(worker, _Line()).add(tokens + load.running * self._decode_tokens, ttft_ms)
 
     def speed(self, worker: str) -> WorkerSpeed:
         """What ``worker`` showed; before it has shown enough the fleet's median, and before that the default."""

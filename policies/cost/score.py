@@ -29,7 +29,7 @@ def score(
         cached_tokens,
         queue_ms,
         own_ms,
-        load.decodes * decode_ms,
+        load.running * decode_ms,
         own_ms * delayed_per_ms * (queue_ms + own_ms),
         evicted_tokens * ms,
     )

@@ -1,7 +1,9 @@
-"""Highest random weight hashing: replicas that never talk agree where a prefix is at home.
+"""Where a prompt is at home: replicas of the router that never talk agree on it.
 
-Each worker gets a number made of its name and the key; the highest wins. When a worker leaves, only its own keys move.
-Reference: Thaler and Ravishankar, "A Name-Based Mapping Scheme for Rendezvous", 1996.
+Each worker gets a number made of its name and a key; the highest wins, and when a worker leaves, only its own keys move
+(Thaler and Ravishankar, "A Name-Based Mapping Scheme for Rendezvous", 1996). The key is the first stretch of text after
+the heads that many prompts share, so a conversation keeps its home, and conversations under one system prompt have
+different ones.
 """
 
 from __future__ import annotations
@@ -10,12 +12,14 @@ from collections.abc import Iterable
 
 from xxhash import xxh3_64_intdigest
 
-HEAD_BYTES = 4096  # about a thousand tokens: beyond the heads that all requests share, within a system prompt
+GRAIN = 256  # bytes that the shared head is rounded down to: replicas need not have seen the same siblings
+STRETCH = 512  # bytes hashed
 
 
-def head_key(namespace: str, text: bytes) -> int:
-    """The key of a prompt: its first blocks, in its model and namespace."""
-    return xxh3_64_intdigest(text[:HEAD_BYTES], xxh3_64_intdigest(namespace.encode()))
+def home_key(namespace: str, text: bytes, shared: int) -> int:
+    """The key of a prompt whose first ``shared`` bytes are common to many."""
+    start = shared - shared % GRAIN
+    return xxh3_64_intdigest(text[start : start + STRETCH], xxh3_64_intdigest(namespace.encode()))
 
 
 def weight(key: int, worker: str) -> int:

@@ -57,16 +57,20 @@ class RestartDetector:
         while len(watch.sent) > KEPT or (watch.sent_bytes > KEPT_BYTES and len(watch.sent) > 1):
             watch.sent_bytes -= len(watch.sent.popleft().text)
 
-    def reported(self, worker: str, key: str, text: bytes, cached: int, tokens: int) -> list[Sent] | None:
-        """``worker`` had ``cached`` of the ``tokens`` of the prompt ``text``.
+    def find(self, worker: str, key: str, text: bytes) -> Sent | None:
+        """The latest time that ``worker`` got this prompt, if it is remembered."""
+        watch = self._watches.get(worker)
+        if watch is None:
+            return None
+        return next((prompt for prompt in reversed(watch.sent) if prompt.text == text and prompt.key == key), None)
+
+    def reported(self, worker: str, prompt: Sent, cached: int, tokens: int) -> list[Sent] | None:
+        """``worker`` had ``cached`` of the ``tokens`` of ``prompt``.
 
         Returns None, or, when it has lost its cache, the prompts that it was sent since.
         """
-        watch = self._watches.get(worker)
-        prompt = _newest(watch.sent, key, text) if watch is not None else None
-        if watch is None or prompt is None:
-            return None
-        predicted = prompt.held * tokens // len(text)
+        watch = self._watches[worker]
+        predicted = prompt.held * tokens // len(prompt.text)
         below = cached + SLACK_TOKENS < predicted * FAR_BELOW
         if watch.since is None:
             if not below:
@@ -93,7 +97,3 @@ class RestartDetector:
 
     def forget(self, worker: str) -> None:
         self._watches.pop(worker, None)
-
-
-def _newest(prompts: deque[Sent], key: str, text: bytes) -> Sent | None:
-    return next((prompt for prompt in reversed(prompts) if prompt.text == text and prompt.key == key), None)

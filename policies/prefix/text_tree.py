@@ -16,6 +16,7 @@ from typing import NamedTuple
 from policies.prefix.node import Node, Root, collapse, common_length, split
 
 NODE_BYTES = 170  # measured on CPython 3.11: the object, its bytes header, its share of the parent's child tables
+MANY = 3  # a prefix with so many continuations is a common head
 END_BYTES = 110  # measured: an OrderedDict entry and its time stamp
 
 _size = attrgetter("size")
@@ -48,9 +49,12 @@ class Found(NamedTuple):
 class PrefixMatch:
     """What workers hold of one text; valid until the tree changes."""
 
-    __slots__ = ("_holders", "_path", "_workers", "longest")
+    __slots__ = ("_holders", "_path", "_workers", "longest", "shared")
 
-    def __init__(self, path: list[tuple[int, int]], workers: dict[int, str], holders: dict[str, Holder]) -> None:
+    def __init__(
+        self, path: list[tuple[int, int]], shared: int, workers: dict[int, str], holders: dict[str, Holder]
+    ) -> None:
+        self.shared = shared  # the last place where many prompts part
         self._path = path  # (mask, matched bytes), deepest first: masks grow along it
         self._workers = workers
         self._holders = holders
@@ -135,6 +139,7 @@ class TextTree:
         node: Node | None = self._roots.get(namespace)
         position, end = 0, len(text)
         path: list[tuple[int, int]] = []
+        shared = 0
         while node is not None and position < end:
             node = node.kid(text[position])
             if node is None:
@@ -142,11 +147,13 @@ class TextTree:
             if text.startswith(node.text, position):
                 position += len(node.text)
                 path.append((node.mask, position))
+                if len(node.kids) >= MANY:
+                    shared = position
             else:
                 path.append((node.mask, position + common_length(node.text, text, position)))
                 break
         path.reverse()
-        return PrefixMatch(path, self._workers, self._holders)
+        return PrefixMatch(path, shared, self._workers, self._holders)
 
     def insert(self, text: bytes, worker: str, namespace: str = "", now: float = 0.0) -> Found:
         """``worker`` holds ``text`` from ``now`` on. Returns what was there before."""

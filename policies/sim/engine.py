@@ -92,6 +92,11 @@ class SimEngine:
     def decodes(self) -> int:
         return len(self._running)
 
+    @property
+    def backlog(self) -> int:
+        """Prompt tokens that are in no step yet."""
+        return self._backlog
+
     def wait_seconds(self, now: float) -> float:
         """Time until a prompt that came now would begin to be computed."""
         under_way = max(0.0, self._ends - now) if self._prefilling else 0.0

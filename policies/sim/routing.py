@@ -6,11 +6,15 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
+from policies.cost.fleet_view import FleetView
 from policies.cost.leases import Lease, LeaseBook
 from policies.cost.rates import RateBook
-from policies.policy import Candidate, Decision, Policy, RouteRequest, WorkerLoad
-from policies.sim.engine import Event, EventKind
+from policies.policy import Candidate, Policy, RouteRequest, WorkerLoad
+from policies.sim.engine import Event, EventKind, SimEngine
 from policies.sim.request import SimRequest
+
+POLL_S = 1.0  # between two looks at the loads that backends tell
+SCANNED = 64  # workers up to which a policy looks at all anyway
 
 TextOf = Callable[[SimRequest], bytes]
 
@@ -40,7 +44,7 @@ class PolicyRouter(SimRouter):
 
     ``learn_speeds`` off keeps the default speed for every worker: what a router assumes that knows no better.
     ``reports`` off hides the cached tokens, as backends do that do not report them. ``kv_tokens`` are those of each
-    worker, where backends tell them.
+    worker, where backends tell them. ``told``: the engines, when they publish KV events and answer load polls.
     """
 
     def __init__(
@@ -52,6 +56,7 @@ class PolicyRouter(SimRouter):
         learn_speeds: bool = True,
         reports: bool = True,
         kv_tokens: Sequence[int] = (),
+        told: Sequence[SimEngine] = (),
     ) -> None:
         self.policy = policy
         self.leases = LeaseBook()
@@ -64,17 +69,26 @@ class PolicyRouter(SimRouter):
             policy.capacity(worker, tokens)
         self._index = {worker: index for index, worker in enumerate(workers)}
         self._flights: dict[int, _Flight] = {}
-        self.decisions = 0
+        self._told = told
+        self._next_poll = 0.0
 
-    def decide(self, route: RouteRequest, now: float) -> Decision:
-        """What the policy would choose now. No side effect."""
-        load, speed = self.leases.load, self.speeds.speed
-        candidates = [Candidate(worker, load(worker, now), speed(worker)) for worker in self._workers]
-        return self.policy.choose(route, candidates, now)
+    def _candidates(self, request: SimRequest, now: float) -> Sequence[Candidate]:
+        view = FleetView(self._workers, self._index, self.leases, self.speeds, now)
+        if not self._told:
+            return list(view) if len(view) <= SCANNED else view
+        held = [engine.cached_tokens(request) for engine in self._told]
+        return [candidate._replace(held=known) for candidate, known in zip(view, held, strict=True)]
+
+    def _poll(self, now: float) -> None:
+        if now >= self._next_poll:
+            self._next_poll = now + POLL_S
+            for worker, engine in zip(self._workers, self._told, strict=False):
+                self.leases.reported(worker, engine.backlog, engine.decodes, now)
 
     def send(self, number: int, request: SimRequest, now: float) -> tuple[int, int]:
         route = RouteRequest(self._text_of(request), request.prompt_tokens, routing_key=request.session)
-        decision = self.decide(route, now)
+        self._poll(now)
+        decision = self.policy.choose(route, self._candidates(request, now), now)
         worker = decision.worker
         before = self.leases.load(worker, now)
         lease = self.leases.open(worker, request.prompt_tokens - decision.cached_tokens, now)
