@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from dataclasses import replace
 from random import Random
 
 from aiohttp import web
@@ -20,6 +21,7 @@ from router.control import ControlPlane
 from router.cors import Cors
 from router.errors import Refusal
 from router.exchange import now_seconds
+from router.explain_routes import ExplainRoutes
 from router.fleet.health import HealthMonitor
 from router.fleet.registry import Registry
 from router.fleet.vitals import Vitals
@@ -31,6 +33,7 @@ from router.guards import Guards
 from router.http.listener import Listener
 from router.http.server import Limits, Service
 from router.inflight import Inflight
+from router.insight import Insight
 from router.keys import load_keys
 from router.metrics import Metrics
 from router.placement import Placement
@@ -81,6 +84,8 @@ class Router:
         )
         if config.first_byte_probe_secs:
             self._probes.start()
+        self.insight = Insight(config, self._upstream, self.placement.prompt_text, self.metrics, self.policy)
+        self.placement = replace(self.placement, exact=self.insight.exact, watchers=self.insight.watchers)
         self.registry.listen(self._worker_came, self._worker_went)
         probes = Probes(self.registry, self.policy, self.leases, self.inflight, self.metrics)
         try:
@@ -116,6 +121,7 @@ class Router:
         self._controls.clear()
         self._monitor.close()
         self._probes.close()
+        await self.insight.close()
         await self._upstream.close()
 
     async def _front(self, probes: Probes) -> Front:
@@ -124,12 +130,13 @@ class Router:
         auth = Auth(keys, load_keys(config.admin_api_key, None), config.metrics_public)
         gateway = Gateway(
             config, self.registry, self.placement, self._upstream, self.metrics, self.inflight, self._monitor.suspect,
-            Random(config.seed), self.protection,
+            Random(config.seed), self.protection, auth.is_admin,
         )  # fmt: skip
         app = web.Application(middlewares=[_refusals_answered])
         probes.add_routes(app)
         Admin(self.registry, self.policy, self._upstream, auth, self._load).add_routes(app)
         FleetInfo(self.registry, self._upstream).add_routes(app)
+        ExplainRoutes(auth, self.insight.ring, self.placement, self.registry, config.max_payload_size).add_routes(app)
         return Front(auth, Cors(config.cors_allowed_origins), await self._control(app), gateway, self.metrics)
 
     async def _metrics_alone(self, probes: Probes) -> MetricsFront:
@@ -153,9 +160,11 @@ class Router:
         self.metrics.worker_added(worker.url)
         self.protection.worker_came(worker.url)
         self._monitor.watch(worker)
+        self.insight.worker_came(worker)
 
     def _worker_went(self, worker: Worker) -> None:
         self._monitor.unwatch(worker)
+        self.insight.worker_went(worker)
         self.placement.forget(worker.url)
         self.protection.worker_went(worker.url)
         self._upstream.forget(worker)
@@ -173,6 +182,7 @@ class Router:
     def restarted(self, worker: Worker) -> None:
         """For the health monitor."""
         self.policy.forget(worker.url)
+        self.insight.worker_restarted(worker)
         self.metrics.worker_restarts.inc()
 
     def _model_names(self) -> set[str]:

@@ -50,6 +50,14 @@ class Auth:
         """Whose request it is, for limits of each key; empty when keys are not asked for."""
         return (self._keys.name(_authorization(request)) or "admin") if self._keys else ""
 
+    def is_admin(self, request: Asked) -> bool:
+        """Would :meth:`check_admin` let this request pass?"""
+        try:
+            self.check_admin(request)
+        except Refusal:
+            return False
+        return True
+
     def check_admin(self, request: Asked) -> None:
         """Raise :class:`Refusal` (401, 403) unless an operator asks.
 

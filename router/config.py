@@ -96,6 +96,9 @@ class RouterConfig(BaseModel):
     policy: str = "cache_aware"
     prefix_index_bytes: int = Field(default=256 * MIB, ge=1)
     seed: int | None = None
+    request_usage: bool = False
+    record_trace: str | None = None
+    shadow_policy: str | None = None
 
     connect_timeout_secs: float = Field(default=5.0, gt=0)
     first_byte_timeout_secs: float = Field(default=0.0, ge=0)

@@ -26,11 +26,13 @@ class ExactPrefixes:
         self._pool = pool
         self._same_tokens = same_tokens
 
+    def wanted(self, facts: Facts) -> bool:
+        """Can anybody's cache be compared with the prompt's tokens?"""
+        return facts.form is not Form.OTHER and bool(self._events.index.block_sizes)
+
     async def tokens(self, facts: Facts) -> Tokens | None:
-        """The prompt's tokens, if anybody's cache can be compared with them."""
+        """The prompt's tokens and blocks; None when they cannot be had now."""
         sizes = self._events.index.block_sizes
-        if not sizes or facts.form is Form.OTHER:
-            return None
         route = facts.route
         key = prompt_key(route.namespace)
         if facts.form is Form.IDS:

@@ -12,6 +12,8 @@ from policies.policy import Decision
 from router.answer_tail import Tail, cached_at_head
 from router.body import Facts
 from router.breaker import Permit
+from router.dossier import Dossier
+from router.explain import header_line
 from router.fleet.worker import Worker
 from router.headers import to_client
 from router.http.answer import Answer, Fault
@@ -24,6 +26,7 @@ from router.relay import Cut, relay
 from router.retry import RETRIABLE_STATUSES, Failure
 from router.retry_after import retry_after_seconds
 from router.upstream import Outgoing, Upstream, UpstreamError
+from router.usage_relay import can_filter, relay_without_usage
 
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 KEPT_ANSWER_BYTES = 256 * 1024  # of a 5xx that may yet be the last word
@@ -41,6 +44,9 @@ class Visit:
     id_value: str
     facts: Facts = field(default_factory=Facts)
     kept: Reply | None = None  # the last 5xx of a worker, relayed when no other attempt does better
+    dossier: Dossier = field(default_factory=Dossier)
+    explain: bool = False  # the decision is told in a header
+    usage_asked: bool = False  # the router asked for an event that the client does not expect
 
     @property
     def expired(self) -> bool:
@@ -76,7 +82,7 @@ class Exchange:
         Raises UpstreamError as long as the client has seen nothing.
         """
         now = now_seconds()
-        with self._placement.book(visit.facts.route, decision, now) as booking:
+        with self._placement.book(visit.facts.route, decision, now, visit.dossier) as booking:
             booking.record(now)
             permit = self._guards.begin(worker.url, now)
             try:
@@ -106,7 +112,11 @@ class Exchange:
             if cached is None:
                 self._first_token(visit, booking, None, good and visit.facts.stream)
             tail = Tail()
-            await relay(visit.client, answer, to_client(answer.pairs, visit.id_name, visit.id_value), tail)
+            head = to_client(answer.pairs, visit.id_name, visit.id_value)
+            if visit.explain:
+                head += header_line(visit.dossier, worker.id)
+            send = relay_without_usage if visit.usage_asked and can_filter(answer) else relay
+            await send(visit.client, answer, head, tail)
             if good and visit.facts.inference:
                 booking.finished(tail, now_seconds())
             return answer.status

@@ -111,6 +111,11 @@ def decision_json(decision: Decision, candidates: Any = ()) -> dict[str, Any]:
     }
 
 
+def header_line(dossier: Dossier, worker_id: str) -> bytes:
+    """:data:`DECISION_HEADER`, ready to be sent."""
+    return f"{DECISION_HEADER}: {header_value(dossier, worker_id)}\r\n".encode("latin-1", "replace")
+
+
 def header_value(dossier: Dossier, worker_id: str) -> str:
     """The last decision in one line. It names the worker by id: a client may see it."""
     attempt = dossier.attempts[-1]

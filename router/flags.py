@@ -86,6 +86,13 @@ PLACEMENT = _settings(
     text("--policy", choices=POLICY_NAMES, help="how a backend is chosen"),
     integer("--prefix-index-bytes", check=AT_LEAST_ONE, help="budget of the prefix tree in bytes", sources=OURS),
     integer("--seed", help="seed of random draws, for tests and replay", sources=OURS),
+    switch(
+        "--request-usage",
+        help="ask streams for their usage, which tells their cached tokens; clients do not see it",
+        sources=OURS,
+    ),
+    text("--record-trace", metavar="FILE", help="append the traffic without its text, for replay", sources=OURS),
+    text("--shadow-policy", choices=POLICY_NAMES, help="simulate another policy beside the live one", sources=OURS),
 )
 
 ADMISSION = _settings(

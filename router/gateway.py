@@ -11,6 +11,7 @@ from router.body import read_facts
 from router.config import RouterConfig
 from router.errors import Refusal, bad_gateway, gateway_timeout, unavailable, unknown_model
 from router.exchange import Exchange, Visit, now_seconds
+from router.explain import ASK_HEADER
 from router.fleet.registry import Registry
 from router.fleet.worker import Worker
 from router.headers import request_id, to_backend
@@ -23,6 +24,7 @@ from router.protection import Protection
 from router.relay import Cut
 from router.retry import Attempts, Failure
 from router.upstream import Outgoing, Upstream, UpstreamError
+from router.usage_splice import spliced
 
 log = logging.getLogger(__name__)
 
@@ -45,7 +47,10 @@ class Gateway:
         suspect: Callable[[Worker], None],
         random: Random,
         protection: Protection,
+        may_explain: Callable[[Request], bool] = lambda _request: False,
     ) -> None:
+        self._may_explain = may_explain
+        self._request_usage = config.request_usage
         self._id_names = [name.lower() for name in config.request_id_headers]
         self._retries = config.retries
         self._total = config.timeouts.total
@@ -91,13 +96,16 @@ class Gateway:
             visit.facts = read_facts(
                 request.path, request.headers, request.body, self._placement.prompt_text, self._registry.canonical
             )
+        visit.facts, visit.dossier = await self._placement.open(visit.facts, visit.id_value)
+        visit.explain = ASK_HEADER in request.headers and self._may_explain(request)
         self._count(visit)
         if not self._registry.serves(visit.facts.model):
             raise unknown_model(visit.facts.model)
+        body = request.body
+        if self._request_usage and visit.facts.stream and (asked := spliced(request.path, body)) is not None:
+            visit.usage_asked, body = True, asked
         lines, authorization = to_backend(request, visit.id_name, visit.id_value)
-        return await self._try_workers(
-            visit, Outgoing(request.method, request.target, lines, request.body, authorization)
-        )
+        return await self._try_workers(visit, Outgoing(request.method, request.target, lines, body, authorization))
 
     def _count(self, visit: Visit) -> None:
         facts = visit.facts
@@ -113,7 +121,7 @@ class Gateway:
                 return self._give_up(visit, attempts)
             now = now_seconds()
             usable = self._guards.usable(eligible, now)
-            worker, decision = self._placement.choose(visit.facts.route, usable, now)
+            worker, decision = self._placement.choose(visit.facts.route, usable, now, visit.dossier)
             try:
                 return await self._exchange.attempt(visit, worker, decision, outgoing)
             except UpstreamError as error:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import TracebackType
 from typing import Self
 
@@ -11,8 +11,9 @@ from policies.cost.leases import LeaseBook
 from policies.cost.rates import RateBook
 from policies.policy import Candidate, Decision, Policy, RouteRequest
 from router.answer_tail import Tail
+from router.body import Facts
 from router.dossier import Attempt, Dossier, Watcher
-from router.exact import ExactPrefixes
+from router.exact import ExactPrefixes, with_length
 from router.fleet.worker import Worker
 from router.metrics import Metrics, WorkerSeries
 from router.prompt_text import PromptText
@@ -43,6 +44,14 @@ class Placement:
             for watcher in self.watchers:
                 watcher.chosen(dossier, route, dossier.attempts[-1])
         return by_url[decision.worker], decision
+
+    async def open(self, facts: Facts, request_id: str) -> tuple[Facts, Dossier]:
+        """What is kept of a request. Its exact length and blocks are worked out if anybody's cache is known exactly."""
+        dossier = Dossier(request_id, facts.form)
+        if self.exact is not None and self.exact.wanted(facts):
+            dossier.tokens = await self.exact.tokens(facts)
+            facts = replace(facts, route=with_length(facts.route, dossier.tokens))
+        return facts, dossier
 
     def candidates(self, urls: Sequence[str], now: float, dossier: Dossier | None = None) -> list[Candidate]:
         """What is known of each worker, for this request."""

@@ -108,6 +108,7 @@ class WorkerRoutes:
             "connection_mode": "http",
             "runtime_type": spec.runtime,
             "metadata": dict(spec.labels),
+            **{name: read() for name, read in worker.notes.items()},
         }
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import msgspec
@@ -29,8 +29,16 @@ Row = tuple[str, str, dict[str, str], float]
 class KVEvents:
     """One task per worker: asks where its events are, then follows each of its streams."""
 
-    def __init__(self, fetcher: Fetcher, index: BlockIndex, registry: CollectorRegistry) -> None:
+    def __init__(
+        self,
+        fetcher: Fetcher,
+        index: BlockIndex,
+        registry: CollectorRegistry,
+        told: Callable[[Worker, Mapping[str, Any]], None] = lambda _worker, _info: None,
+    ) -> None:
+        """``told`` gets what each worker says of itself."""
         self.index = index
+        self._told = told
         self._fetcher = fetcher
         self._context = zmq.asyncio.Context()
         self._tasks: dict[str, asyncio.Task[None]] = {}
@@ -127,6 +135,8 @@ class KVEvents:
         for path in PATHS:
             info = await self._info(worker, path)
             told |= info is not None
+            if info:
+                self._told(worker, info)
             if info and (found := sources(worker, info)):
                 return found
         return sources(worker, {}) if told else None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import uuid
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Annotated, Any, Literal
@@ -84,6 +85,7 @@ class Worker:
     health: Health = Health.STARTING
     draining: bool = False  # gets no new requests, by an operator's order
     models: dict[str, dict[str, Any]] = field(default_factory=dict)  # model cards by id; empty: not known
+    notes: dict[str, Callable[[], Any]] = field(default_factory=dict)  # what others found out: shown in /workers
 
     @property
     def url(self) -> str:

@@ -1,0 +1,99 @@
+"""What makes placement see more and say why: exact caches, token parity, closed loop, explanations, traces, shadow."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from policies import Policy, make_policy
+from policies.prefix.block_index import BlockIndex
+from router.config import RouterConfig
+from router.dossier import Watcher
+from router.exact import ExactPrefixes
+from router.explain import ExplainRing
+from router.fleet.kv_events import KVEvents
+from router.fleet.vitals import Fetcher
+from router.fleet.worker import Worker
+from router.metrics import Gauges, Metrics
+from router.parity import ParityProbe
+from router.prompt_text import PromptText
+from router.shadow import Shadow
+from router.shortfall import ClosedLoop
+from router.tokenise import TokenPool
+from router.trace import TraceRecorder
+
+Row = tuple[str, str, dict[str, str], float]
+
+
+class Insight:
+    """Owns these parts, which learn here of workers that come and go. ``OSError``: the trace cannot be written."""
+
+    def __init__(
+        self, config: RouterConfig, fetcher: Fetcher, prompt_text: PromptText, metrics: Metrics, policy: Policy
+    ) -> None:
+        self._policy = policy
+        self.ring = ExplainRing()
+        self._trace = TraceRecorder(Path(config.record_trace)) if config.record_trace else None
+        self._events = KVEvents(fetcher, BlockIndex(config.prefix_index_bytes), metrics.registry, self._told)
+        self._pool = TokenPool(prompt_text.encode)
+        self._parity = ParityProbe(fetcher, prompt_text)
+        self._loop = ClosedLoop(metrics.registry)
+        self.exact = ExactPrefixes(self._events, self._pool, self._parity.same_tokens)
+        self._shadow = _shadow(config, metrics)
+        metrics.registry.register(Gauges(self._rows))
+
+    @property
+    def watchers(self) -> list[Watcher]:
+        found: list[Watcher | None] = [self.ring, self._loop, self._trace, self._shadow]
+        return [watcher for watcher in found if watcher is not None]
+
+    def worker_came(self, worker: Worker) -> None:
+        url = worker.url
+        notes: dict[str, Callable[[], Any]] = {
+            "token_parity": lambda: self._parity.state(url).value,
+            "kv_events": lambda: self._events.state(url),
+        }
+        worker.notes.update(notes)
+        self._events.watch(worker)
+        self._parity.watch(worker)
+
+    def worker_went(self, worker: Worker) -> None:
+        self._events.unwatch(worker)
+        self._parity.unwatch(worker)
+        self._loop.forget(worker.url)
+        if self._shadow is not None:
+            self._shadow.forget(worker.url)
+
+    def worker_restarted(self, worker: Worker) -> None:
+        self._events.restarted(worker)
+        self._parity.restarted(worker)
+
+    def _told(self, worker: Worker, info: Mapping[str, Any]) -> None:
+        """``/server_info`` of a worker: policies that weigh evictions want the size of its cache."""
+        kv_tokens = info.get("max_total_num_tokens")
+        if isinstance(kv_tokens, int) and kv_tokens > 0:
+            self._policy.capacity(worker.url, kv_tokens)
+            if self._shadow is not None:
+                self._shadow.capacity(worker.url, kv_tokens)
+
+    async def close(self) -> None:
+        await self._events.close()
+        await self._parity.close()
+        self._pool.close()
+        if self._trace is not None:
+            self._trace.close()
+
+    def _rows(self) -> Iterable[Row]:
+        yield from self._events.rows()
+        yield "warmlane_tokenise_refused", "Prompts that found the tokeniser busy", {}, self._pool.refused
+        yield "warmlane_explain_kept", "Requests that can be explained", {}, len(self.ring)
+        if self._trace is not None:
+            yield "warmlane_trace_lost_lines", "Lines of the trace that could not be written", {}, self._trace.lost
+
+
+def _shadow(config: RouterConfig, metrics: Metrics) -> Shadow | None:
+    if config.shadow_policy is None:
+        return None
+    policy = make_policy(config.shadow_policy, prefix_bytes=config.prefix_index_bytes, seed=config.seed)
+    return Shadow(policy, metrics.registry)
