@@ -56,6 +56,7 @@ class FakeBackend:
     flushed: int = 0
     health_checks: int = 0
     started_at: float = 1000.0
+    server_info: dict = field(default_factory=dict)
     written: int = 0  # bytes of streams
     reset_next: bool = False  # the next inference request meets a closing connection
     port: int = 0
@@ -80,6 +81,8 @@ class FakeBackend:
         app.router.add_get("/v1/models", self._models)
         app.router.add_get("/metrics", self._metrics)
         app.router.add_get("/get_model_info", self._info)
+        app.router.add_get("/server_info", self._server_info)
+        app.router.add_get("/get_server_info", self._server_info)
         app.router.add_get("/get_load", self._load)
         app.router.add_post("/flush_cache", self._flush)
         for path in ("/v1/chat/completions", "/v1/completions", "/generate"):
@@ -123,6 +126,9 @@ class FakeBackend:
 
     async def _info(self, _request: web.Request) -> web.Response:
         return web.json_response({"model_path": self.models[0], "port": self.port})
+
+    async def _server_info(self, _request: web.Request) -> web.Response:
+        return web.json_response(self.server_info)
 
     async def _load(self, _request: web.Request) -> web.Response:
         row = {"dp_rank": 0, "num_reqs": self.running, "num_waiting_reqs": 0, "num_tokens": 10 * len(self.prompts)}
