@@ -49,10 +49,16 @@ class Admission:
         self._clock = clock
         self._shed = shed
         self._line = WaitingLine(settings.queue_size)
+        self.worker_limits = False  # a worker has a limit of its own
         self._running = 0
         self._by_key: Counter[str] = Counter()
         self._at_worker: Counter[str] = Counter()
         self._buckets: dict[tuple[str, str], Bucket] = {}  # by (what is limited, key); the router's own key is ""
+
+    @property
+    def limited(self) -> bool:
+        """Is there any limit at all?"""
+        return self.worker_limits or self._settings.any
 
     @property
     def waiting(self) -> int:

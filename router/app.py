@@ -14,18 +14,21 @@ from policies import make_policy
 from policies.cost.leases import LeaseBook
 from policies.cost.rates import RateBook
 from router.admin import Admin
+from router.admission import Admission
 from router.auth import Auth
 from router.breaker import BreakerState
 from router.config import RouterConfig
+from router.continuation import Continuation
 from router.control import ControlPlane
 from router.cors import Cors
 from router.errors import Refusal
 from router.exchange import now_seconds
 from router.explain_routes import ExplainRoutes
+from router.fleet.discovery.sources import make_sources
 from router.fleet.health import HealthMonitor
 from router.fleet.registry import Registry
 from router.fleet.vitals import Vitals
-from router.fleet.worker import Worker, WorkerSpec
+from router.fleet.worker import Worker
 from router.fleet_info import FleetInfo
 from router.front import Front, MetricsFront
 from router.gateway import Gateway
@@ -61,6 +64,7 @@ class Router:
         self.policy = make_policy(config.policy, prefix_bytes=config.prefix_index_bytes, seed=config.seed)
         self.metrics = Metrics(self._model_names, config.prometheus_duration_buckets)
         self.protection = Protection(
+            Admission(config.admission, now_seconds, self._shed),
             Guards(config.breaker, self._breaker_turned), RetryBudget(), Silence(config.first_byte_probe_secs)
         )
         self.placement = Placement(self.policy, self.leases, RateBook(), prompt_text or PromptText(), self.metrics)
@@ -86,7 +90,8 @@ class Router:
             self._probes.start()
         self.insight = Insight(config, self._upstream, self.placement.prompt_text, self.metrics, self.policy)
         self.placement = replace(self.placement, exact=self.insight.exact, watchers=self.insight.watchers)
-        self.registry.listen(self._worker_came, self._worker_went)
+        self._sources = make_sources(config, self.registry)
+        self.registry.listen(self._worker_came, self._worker_went, self._worker_changed)
         probes = Probes(self.registry, self.policy, self.leases, self.inflight, self.metrics)
         try:
             self.port = await self._listen(await self._front(probes), config.host, config.port)
@@ -96,8 +101,8 @@ class Router:
         except OSError:
             await self.stop()
             raise
-        for host in config.router_hosts:
-            self.registry.add(WorkerSpec(url=host, api_key=config.api_key))  # as SGLang's router does
+        for source in self._sources:
+            source.start()
 
     async def drain(self) -> None:
         """Tell probes first, then take no new requests and let those under way finish, within the grace period."""
@@ -119,6 +124,8 @@ class Router:
             await control.stop()
         self._listeners.clear()
         self._controls.clear()
+        for source in self._sources:
+            source.close()
         self._monitor.close()
         self._probes.close()
         await self.insight.close()
@@ -130,7 +137,8 @@ class Router:
         auth = Auth(keys, load_keys(config.admin_api_key, None), config.metrics_public)
         gateway = Gateway(
             config, self.registry, self.placement, self._upstream, self.metrics, self.inflight, self._monitor.suspect,
-            Random(config.seed), self.protection, auth.is_admin,
+            Random(config.seed), self.protection, auth.is_admin, auth.name,
+            Continuation(self.registry, self._upstream, self.metrics) if config.resume_streams else None,
         )  # fmt: skip
         app = web.Application(middlewares=[_refusals_answered])
         probes.add_routes(app)
@@ -160,7 +168,13 @@ class Router:
         self.metrics.worker_added(worker.url)
         self.protection.worker_came(worker.url)
         self._monitor.watch(worker)
+        self._worker_changed(worker)
         self.insight.worker_came(worker)
+
+    def _worker_changed(self, worker: Worker) -> None:
+        admission = self.protection.admission
+        admission.worker_limits |= worker.spec.max_concurrent_requests is not None
+        admission.move()
 
     def _worker_went(self, worker: Worker) -> None:
         self._monitor.unwatch(worker)
@@ -178,12 +192,16 @@ class Router:
     def recovered(self, worker: Worker) -> None:
         """For the health monitor."""
         self.protection.guards.recovered(worker.url, now_seconds())
+        self.protection.admission.move()
 
     def restarted(self, worker: Worker) -> None:
         """For the health monitor."""
         self.policy.forget(worker.url)
         self.insight.worker_restarted(worker)
         self.metrics.worker_restarts.inc()
+
+    def _shed(self, reason: str) -> None:
+        self.metrics.shed.labels(reason).inc()
 
     def _model_names(self) -> set[str]:
         return {model for worker in self.registry.all() for model in worker.names}

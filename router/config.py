@@ -66,6 +66,14 @@ class AdmissionSettings:
     request_rate_per_key: float | None = None
     token_rate_per_key: float | None = None
 
+    @property
+    def any(self) -> bool:
+        """Is there any limit at all?"""
+        return bool(
+            self.requests or self.requests_per_key or self.requests_per_worker or self.request_rate
+            or self.token_rate or self.request_rate_per_key or self.token_rate_per_key
+        )  # fmt: skip
+
 
 @dataclass(frozen=True, slots=True)
 class Timeouts:
@@ -111,6 +119,7 @@ class RouterConfig(BaseModel):
     retry_backoff_multiplier: float = Field(default=1.5, ge=1)
     retry_jitter_factor: float = Field(default=0.2, ge=0, le=1)
     disable_retries: bool = False
+    resume_streams: bool = False
 
     cb_failure_threshold: int = Field(default=3, ge=1)
     cb_success_threshold: int = Field(default=1, ge=1)

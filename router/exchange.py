@@ -9,10 +9,12 @@ from contextlib import closing
 from dataclasses import dataclass, field
 
 from policies.policy import Decision
+from router.admission import Ticket
 from router.answer_tail import Tail, cached_at_head
 from router.body import Facts
 from router.breaker import Permit
 from router.dossier import Dossier
+from router.event_relay import is_stream, relay_events
 from router.explain import header_line
 from router.fleet.worker import Worker
 from router.headers import to_client
@@ -23,6 +25,7 @@ from router.metrics import Metrics
 from router.placement import Booking, Placement
 from router.protection import Protection
 from router.relay import Cut, relay
+from router.resume import Transcript
 from router.retry import RETRIABLE_STATUSES, Failure
 from router.retry_after import retry_after_seconds
 from router.upstream import Outgoing, Upstream, UpstreamError
@@ -43,6 +46,8 @@ class Visit:
     id_name: str
     id_value: str
     facts: Facts = field(default_factory=Facts)
+    transcript: Transcript | None = None  # of a stream that may go on elsewhere after a cut
+    ticket: Ticket | None = None  # when there are limits
     kept: Reply | None = None  # the last 5xx of a worker, relayed when no other attempt does better
     dossier: Dossier = field(default_factory=Dossier)
     explain: bool = False  # the decision is told in a header
@@ -115,8 +120,12 @@ class Exchange:
             head = to_client(answer.pairs, visit.id_name, visit.id_value)
             if visit.explain:
                 head += header_line(visit.dossier, worker.id)
-            send = relay_without_usage if visit.usage_asked and can_filter(answer) else relay
-            await send(visit.client, answer, head, tail)
+            if visit.transcript is not None and is_stream(answer):
+                await relay_events(visit.client, answer, head, tail, visit.transcript)
+            else:
+                visit.transcript = None
+                send = relay_without_usage if visit.usage_asked and can_filter(answer) else relay
+                await send(visit.client, answer, head, tail)
             if good and visit.facts.inference:
                 booking.finished(tail, now_seconds())
             return answer.status
@@ -125,25 +134,21 @@ class Exchange:
         self, visit: Visit, worker: Worker, outgoing: Outgoing, booking: Booking
     ) -> tuple[Answer, int | None]:
         """(the answer at its first byte, the cached tokens that its head told). The worker is watched meanwhile."""
-        limit = asyncio.timeout(None)
         patience = booking.patience(self._silence.after)
-        wait = self._silence.begin(worker.url, now_seconds(), patience, lambda: limit.reschedule(0.0))
+        wait = self._silence.begin(worker.url, now_seconds(), patience)
         answer, cached = None, None
         try:
-            async with limit:
-                answer = await self._upstream.send(worker, outgoing, visit.deadline)
-                if answer.status < 400 and (cached := cached_at_head(answer.headers)) is not None:
-                    self._first_token(visit, booking, cached, True)  # this head came with the first token
-                await answer.peek()
-                self._silence.end(wait, answered=True)
-                return answer, cached
+            answer = await self._upstream.send(worker, outgoing, visit.deadline, wait)
+            if answer.status < 400 and (cached := cached_at_head(answer.headers)) is not None:
+                self._first_token(visit, booking, cached, True)  # this head came with the first token
+            await answer.peek()
+            self._silence.end(wait, answered=True)
+            return answer, cached
         except BaseException as error:
             if answer is not None:
                 answer.close()
             if isinstance(error, Fault):
                 raise UpstreamError.of(error) from error
-            if isinstance(error, TimeoutError):
-                raise UpstreamError(Failure.SILENT, "it did not answer its probes either") from None
             raise
         finally:
             self._silence.end(wait, answered=False)
@@ -159,6 +164,8 @@ class Exchange:
         """Raise UpstreamError for an answer that another worker may better; keep a 5xx in case none does."""
         if visit.facts.inference and answer.status < 300 and answer.complete and not answer.first:
             raise UpstreamError(Failure.EMPTY, "an answer without a byte")
+        if visit.client.begun and not is_stream(answer):
+            raise UpstreamError(Failure.STATUS, f"status {answer.status} to a continuation", answer.status)
         if not visit.replayable or answer.status not in RETRIABLE_STATUSES:
             return
         body = answer.first

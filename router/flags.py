@@ -137,6 +137,12 @@ RETRIES = _settings(
     number("--retry-backoff-multiplier", check=FACTOR, help="growth of the pause"),
     number("--retry-jitter-factor", check=JITTER, help="random part of the pause"),
     switch("--disable-retries", help="one attempt only"),
+    switch(
+        "--resume-streams",
+        help="a stream whose backend dies after the first token goes on at another one, from the text sent so far; "
+        "not with n > 1, tools, logprobs, structured output or a seed",
+        sources=OURS,
+    ),
 )
 
 BREAKER = _settings(

@@ -7,10 +7,12 @@ import logging
 from collections.abc import Callable
 from random import Random
 
+from policies.policy import Decision
 from router.body import read_facts
 from router.config import RouterConfig
+from router.continuation import Continuation
 from router.errors import Refusal, bad_gateway, gateway_timeout, unavailable, unknown_model
-from router.exchange import Exchange, Visit, now_seconds
+from router.exchange import SAFE_METHODS, Exchange, Visit, now_seconds
 from router.explain import ASK_HEADER
 from router.fleet.registry import Registry
 from router.fleet.worker import Worker
@@ -48,6 +50,8 @@ class Gateway:
         random: Random,
         protection: Protection,
         may_explain: Callable[[Request], bool] = lambda _request: False,
+        name_of: Callable[[Request], str] = lambda _request: "",
+        continuation: Continuation | None = None,
     ) -> None:
         self._may_explain = may_explain
         self._request_usage = config.request_usage
@@ -63,6 +67,9 @@ class Gateway:
         self._random = random
         self._guards = protection.guards
         self._budget = protection.budget
+        self._admission = protection.admission
+        self._name_of = name_of
+        self._continuation = continuation
 
     async def handle(self, request: Request, client: ResponseWriter) -> None:
         """Answer ``request`` from a worker, or say why not."""
@@ -102,10 +109,24 @@ class Gateway:
         if not self._registry.serves(visit.facts.model):
             raise unknown_model(visit.facts.model)
         body = request.body
-        if self._request_usage and visit.facts.stream and (asked := spliced(request.path, body)) is not None:
+        if self._continuation is not None and visit.facts.stream:
+            visit.transcript = self._continuation.watch(visit.id_value, request.path, body)
+        if (
+            self._request_usage
+            and visit.transcript is None
+            and visit.facts.stream
+            and (asked := spliced(request.path, body)) is not None
+        ):
             visit.usage_asked, body = True, asked
         lines, authorization = to_backend(request, visit.id_name, visit.id_value)
-        return await self._try_workers(visit, Outgoing(request.method, request.target, lines, body, authorization))
+        outgoing = Outgoing(request.method, request.target, lines, body, authorization)
+        if not self._admission.limited or request.method in SAFE_METHODS:
+            return await self._try_workers(visit, outgoing)
+        visit.ticket = await self._admission.enter(self._name_of(request), visit.facts.route.prompt_tokens)
+        try:
+            return await self._try_workers(visit, outgoing)
+        finally:
+            visit.ticket.release()
 
     def _count(self, visit: Visit) -> None:
         facts = visit.facts
@@ -116,17 +137,69 @@ class Gateway:
     async def _try_workers(self, visit: Visit, outgoing: Outgoing) -> int:
         attempts = Attempts(self._retries, visit.replayable, self._random)
         while True:
-            eligible = await self._eligible(visit, attempts)
-            if not eligible:
+            placed = await self._place(visit, attempts)
+            if placed is None:
                 return self._give_up(visit, attempts)
-            now = now_seconds()
-            usable = self._guards.usable(eligible, now)
-            worker, decision = self._placement.choose(visit.facts.route, usable, now, visit.dossier)
+            worker, decision = placed
             try:
                 return await self._exchange.attempt(visit, worker, decision, outgoing)
             except UpstreamError as error:
                 if not self._failed(visit, worker, error, attempts):
                     return self._give_up(visit, attempts)
+            except Cut as cut:
+                continued = await self._go_on(visit, worker, outgoing, attempts)
+                if continued is None:
+                    raise
+                if isinstance(continued, int):
+                    return continued
+                outgoing = continued
+                log.warning("request %s was cut and goes on elsewhere: %s", visit.id_value, cut)
+            finally:
+                if visit.ticket is not None:
+                    self._admission.done(worker.url)
+
+    async def _place(self, visit: Visit, attempts: Attempts) -> tuple[Worker, Decision] | None:
+        """A worker to send to; None when there is nobody. With limits it has room, which the request takes."""
+        eligible = await self._eligible(visit, attempts)
+        if not eligible or visit.ticket is None:
+            return self._choose(visit, eligible) if eligible else None
+        admission = self._admission
+        taken: list[tuple[Worker, Decision]] = []
+
+        def take() -> bool:
+            workers = self._registry.eligible(visit.facts.model, attempts.excluded)
+            roomy = [w for w in workers if admission.has_room(w.url, w.spec.max_concurrent_requests)]
+            if roomy:
+                taken.append(self._choose(visit, roomy))
+                admission.sent(taken[0][0].url)
+            return bool(roomy)
+
+        await admission.wait_for_worker(visit.ticket, take, lambda: admission.done(taken[0][0].url))
+        return taken[0]
+
+    def _choose(self, visit: Visit, workers: list[Worker]) -> tuple[Worker, Decision]:
+        now = now_seconds()
+        return self._placement.choose(visit.facts.route, self._guards.usable(workers, now), now, visit.dossier)
+
+    async def _go_on(
+        self, visit: Visit, worker: Worker, outgoing: Outgoing, attempts: Attempts
+    ) -> Outgoing | int | None:
+        """After a cut: what continues the stream elsewhere, the status when it is whole, or None: the cut stands."""
+        transcript, now = visit.transcript, now_seconds()
+        if transcript is None or self._continuation is None:
+            return None
+        if transcript.finished or transcript.done:
+            visit.client.write(transcript.closing(), end=True)
+            return 200
+        self._budget.failed(worker.url, self._placement.leases.load(worker.url).requests + 1, now)
+        continued = None
+        if attempts.note(worker.url, Failure.RESET) and not visit.expired and self._budget.take(now):
+            continued = await self._continuation.next_request(
+                visit.id_value, transcript, outgoing, visit.facts.model, attempts.excluded
+            )
+        if continued is None:
+            visit.client.break_off()
+        return continued
 
     async def _eligible(self, visit: Visit, attempts: Attempts) -> list[Worker]:
         """Workers to choose from; when all were tried, those that may do better after a pause."""
@@ -155,6 +228,9 @@ class Gateway:
         return again
 
     def _give_up(self, visit: Visit, attempts: Attempts) -> int:
+        if visit.client.begun:
+            visit.client.break_off()
+            raise Cut("no backend could go on with it")
         if visit.kept is not None:
             visit.client.reply(visit.kept)
             return visit.kept.status

@@ -48,7 +48,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def _run(config: RouterConfig) -> None:
-    knows_model = config.model_path is not None or not config.router_hosts
+    knows_model = config.model_path is not None or config.own_backends
     prompt_text = load_prompt_text(config) if knows_model else PromptText()
     try:
         import uvloop
@@ -68,7 +68,7 @@ async def serve(config: RouterConfig, prompt_text: PromptText) -> None:
         )
     router = Router(config, prompt_text)
     await router.start()
-    local = None if config.router_hosts else LocalBackends.of(config)
+    local = LocalBackends.of(config) if config.own_backends else None
     try:
         if local is not None:
             await _bring_up(router, local, stopping)

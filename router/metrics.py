@@ -83,6 +83,12 @@ class Metrics:
         self.worker_restarts = Counter(
             "warmlane_worker_restarts_total", "Restarts of workers that were noticed", registry=registry
         )
+        self.shed = Counter(
+            "warmlane_requests_shed_total", "Requests that admission turned away", ["reason"], registry=registry
+        )
+        self.resumed = Counter(
+            "warmlane_streams_resumed_total", "Cut streams that went on at another worker", registry=registry
+        )
         self.retries_denied = Counter(
             "warmlane_retries_denied_total", "Retries that the retry budget did not allow", registry=registry
         )

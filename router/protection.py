@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from router.admission import Admission
 from router.guards import Guards
 from router.retry_budget import RetryBudget
 from router.silence import Silence
@@ -11,8 +12,9 @@ from router.silence import Silence
 
 @dataclass(frozen=True, slots=True)
 class Protection:
-    """Breakers and rests, the retry budget, and the watch for silent workers."""
+    """Who is let in, breakers and rests, the retry budget, and the watch for silent workers."""
 
+    admission: Admission
     guards: Guards
     budget: RetryBudget
     silence: Silence

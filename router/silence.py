@@ -16,6 +16,10 @@ from enum import Enum, auto
 STRIKES = 2  # questions in a row without an answer
 
 
+def _nothing() -> None:
+    """There is nothing to give up yet."""
+
+
 class Depth(Enum):
     """What a probe asks."""
 
@@ -33,7 +37,11 @@ class Wait:
     worker: str
     began: float
     patience: float | None
-    give_up: Callable[[], None]
+    give_up: Callable[[], None]  # does nothing until the request is on its way
+
+    def can_end(self, give_up: Callable[[], None]) -> None:
+        """The request is on its way, and ``give_up`` ends it."""
+        self.give_up = give_up
 
 
 @dataclass(slots=True)
@@ -58,7 +66,7 @@ class Silence:
         self.after = after
         self._quiet: dict[str, _Quiet] = {}
 
-    def begin(self, worker: str, now: float, patience: float | None, give_up: Callable[[], None]) -> Wait:
+    def begin(self, worker: str, now: float, patience: float | None, give_up: Callable[[], None] = _nothing) -> Wait:
         """A request was sent; ``give_up`` is called at most once, when its worker is found silent."""
         wait = Wait(worker, now, patience, give_up)
         self._quiet.setdefault(worker, _Quiet()).waits[wait] = None

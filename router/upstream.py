@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import ssl
+from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass
+from typing import Protocol
 from urllib.parse import urlsplit
 
 from router.config import Timeouts
@@ -45,6 +47,13 @@ class Outgoing:
     authorization: bytes = b""
 
 
+class Watch(Protocol):
+    """Somebody who may give an answer up."""
+
+    def can_end(self, give_up: Callable[[], None]) -> None:
+        """The answer is being waited for; ``give_up`` ends that."""
+
+
 class Upstream:
     """The pools of connections to all workers."""
 
@@ -69,13 +78,18 @@ class Upstream:
         if (pool := self._pools.pop(worker.url, None)) is not None:
             pool.retire()
 
-    async def send(self, worker: Worker, outgoing: Outgoing, total_deadline: float | None) -> Answer:
-        """The answer at its head; close it always. Raises :class:`UpstreamError`."""
+    async def send(
+        self, worker: Worker, outgoing: Outgoing, total_deadline: float | None, watch: Watch | None = None
+    ) -> Answer:
+        """The answer at its head; close it always. Raises :class:`UpstreamError`.
+
+        ``watch`` gets the means to give the answer up while it is waited for.
+        """
         first_byte = self._timeouts.first_byte
         total = NEVER if total_deadline is None else total_deadline
         first_byte_by = NEVER if first_byte is None else self._loop.time() + first_byte
         try:
-            return await self._send(worker, outgoing, first_byte_by, total)
+            return await self._send(worker, outgoing, first_byte_by, total, watch)
         except Fault as fault:
             raise UpstreamError.of(fault) from fault
 
@@ -103,7 +117,9 @@ class Upstream:
                 pieces.append(piece)
             return answer.status, b"".join(pieces)
 
-    async def _send(self, worker: Worker, outgoing: Outgoing, first_byte_by: float, total: float) -> Answer:
+    async def _send(
+        self, worker: Worker, outgoing: Outgoing, first_byte_by: float, total: float, watch: Watch | None = None
+    ) -> Answer:
         pool = self._pools.get(worker.url) or self._pool(worker)
         connection = pool.kept() or await pool.connect(min(first_byte_by, total))
         key = worker.spec.api_key
@@ -115,6 +131,8 @@ class Upstream:
             authorization, length,
         )  # fmt: skip
         answer = connection.start(outgoing.method, head, body, first_byte_by, total)
+        if watch is not None:
+            watch.can_end(answer.give_up)
         try:
             await answer.head()
         except BaseException:

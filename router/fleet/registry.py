@@ -19,11 +19,14 @@ class Registry:
         self._workers: dict[str, Worker] = {}
         self._on_add: list[Listener] = []
         self._on_remove: list[Listener] = []
+        self._on_change: list[Listener] = []
 
-    def listen(self, on_add: Listener, on_remove: Listener) -> None:
-        """Call ``on_add`` and ``on_remove`` at each change from now on."""
+    def listen(self, on_add: Listener, on_remove: Listener, on_change: Listener | None = None) -> None:
+        """Call these from now on: for a worker that comes, one that goes, one that is reached or used otherwise."""
         self._on_add.append(on_add)
         self._on_remove.append(on_remove)
+        if on_change is not None:
+            self._on_change.append(on_change)
 
     def add(self, spec: WorkerSpec) -> Worker:
         """Take a worker in. Raises ``ValueError`` when its address is already known."""
@@ -43,14 +46,20 @@ class Registry:
             listener(worker)
 
     def change(self, worker: Worker, spec: WorkerSpec) -> None:
-        """Reach and watch ``worker`` as ``spec`` says from now on; its address stays. Listeners are not told."""
+        """Reach and watch ``worker`` as ``spec`` says from now on; its address stays."""
         if spec.url != worker.url:
             raise ValueError(f"worker {worker.url} cannot move to {spec.url}: remove it and add another")
         worker.spec = spec
+        self._changed(worker)
 
     def drain(self, worker: Worker, draining: bool) -> None:
         """Whether ``worker`` gets no new requests."""
         worker.draining = draining
+        self._changed(worker)
+
+    def _changed(self, worker: Worker) -> None:
+        for listener in self._on_change:
+            listener(worker)
 
     def find(self, id_or_url: str) -> Worker | None:
         """The worker with this id or exact address."""

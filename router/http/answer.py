@@ -12,7 +12,7 @@ BUFFERED_BYTES = 65536  # of an answer that nobody reads, before its backend is 
 
 
 class Fault(Exception):
-    """An exchange failed. ``kind``: connect, stale, reset or timeout."""
+    """An exchange failed. ``kind``: connect, stale, reset, timeout or silent."""
 
     def __init__(self, kind: str, detail: str) -> None:
         super().__init__(f"{kind}: {detail}")
@@ -135,6 +135,10 @@ class Answer:
     def fail(self, error: Fault) -> None:
         self._error = error
         self._wake()
+
+    def give_up(self) -> None:
+        """The backend was found to be silent."""
+        self.fail(Fault("silent", "it did not answer its probes either"))
 
     def _take(self) -> bytes:
         chunks = self._chunks
