@@ -4,12 +4,16 @@ from backend.layers.attention import Attention, PagedAttention
 from backend.layers.embedding import Embedding, LMHead
 from backend.layers.linear import Linear, MergedLinear
 from backend.layers.mlp import GatedMLP
+from backend.layers.moe import Experts, SparseMLP
 from backend.layers.norm import OffsetRMSNorm, RMSNorm
 from backend.layers.rotary import Rotary, RotaryTables
+from backend.layers.routing import SIGMOID, Router, Routing
 
 __all__ = [
+    "SIGMOID",
     "Attention",
     "Embedding",
+    "Experts",
     "GatedMLP",
     "LMHead",
     "Linear",
@@ -19,4 +23,7 @@ __all__ = [
     "RMSNorm",
     "Rotary",
     "RotaryTables",
+    "Router",
+    "Routing",
+    "SparseMLP",
 ]

@@ -31,8 +31,9 @@ class MergedLinear(Linear):
         super().__init__(in_features, sum(parts.values()), bias=bias)
         self.parts = dict(parts)
 
-    def places(self, parent: str) -> Iterator[tuple[str, torch.Tensor]]:
-        """The checkpoint's names below ``parent``, with the rows that each fills."""
+    def places(self, path: str) -> Iterator[tuple[str, torch.Tensor]]:
+        """The checkpoint's names for the layer at ``path``, with the rows that each fills."""
+        parent = path.rpartition(".")[0]
         for name, parameter in self.named_parameters(recurse=False):
             rows = parameter.data.split(tuple(self.parts.values()))
             yield from ((f"{parent}.{part}.{name}", piece) for part, piece in zip(self.parts, rows, strict=True))

@@ -27,6 +27,8 @@ _GEMMA3 = {
 _GPT_OSS = {"attention_bias": True, "head_dim": 64, "sliding_window": 128, "sliding_window_pattern": 2}
 _QWEN = {"use_sliding_window": False, "max_window_layers": 28}
 
+_ALIASES = {"num_local_experts": "num_experts", "num_experts": "num_local_experts"}
+
 DEFAULTS: dict[str, dict[str, Any]] = {
     "cohere": {"tie_word_embeddings": True},
     "gemma": {**_GEMMA, "sliding_window": None},
@@ -36,7 +38,7 @@ DEFAULTS: dict[str, dict[str, Any]] = {
     "gpt_oss": _GPT_OSS,
     "qwen2": {**_QWEN, "attention_bias": True},
     "qwen3": {**_QWEN, "head_dim": 128},
-    "qwen3_moe": {**_QWEN, "head_dim": 128, "max_window_layers": 0},
+    "qwen3_moe": {**_QWEN, "max_window_layers": 0, "num_experts_per_tok": 8},
 }
 
 
@@ -45,7 +47,11 @@ def with_defaults(raw: dict[str, Any]) -> dict[str, Any]:
     text = raw.get("text_config")
     if isinstance(text, dict):
         raw = {**raw, **text, "model_type": raw.get("model_type")}
-    return {**DEFAULTS.get(str(raw.get("model_type")), {}), **raw}
+    completed = {**DEFAULTS.get(str(raw.get("model_type")), {}), **raw}
+    for alias, name in _ALIASES.items():
+        if alias in completed:
+            completed.setdefault(name, completed[alias])
+    return completed
 
 
 def layer_windows(raw: dict[str, Any], num_layers: int, where: str) -> tuple[int | None, ...]:

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from backend.attention.base import AttentionBackend, AttentionShape
-from backend.layers import LMHead, MergedLinear, PagedAttention
+from backend.layers import Experts, LMHead, MergedLinear, PagedAttention
 from backend.loader.model_config import ModelConfig
 
 
@@ -68,8 +68,8 @@ class CausalLM(nn.Module):
         """
         places: dict[str, torch.Tensor] = {}
         for path, module in self.named_modules():
-            if isinstance(module, MergedLinear):
-                places.update(module.places(path.rpartition(".")[0]))
+            if isinstance(module, MergedLinear | Experts):
+                places.update(module.places(path))
             elif not (path == "lm_head" and self.config.tie_word_embeddings):
                 own = module.named_parameters(recurse=False)
                 places.update((f"{path}.{name}", parameter.data) for name, parameter in own)

@@ -13,11 +13,14 @@ ARCHITECTURES = {
     "Gemma2ForCausalLM": "backend.models.gemma:Gemma2ForCausalLM",
     "Gemma3ForCausalLM": "backend.models.gemma:Gemma3ForCausalLM",
     "GemmaForCausalLM": "backend.models.gemma:GemmaForCausalLM",
+    "GptOssForCausalLM": "backend.models.gpt_oss:GptOssForCausalLM",
     "LlamaForCausalLM": "backend.models.llama:LlamaForCausalLM",
     "MistralForCausalLM": "backend.models.llama:LlamaForCausalLM",
+    "MixtralForCausalLM": "backend.models.mixtral:MixtralForCausalLM",
     "Phi3ForCausalLM": "backend.models.phi3:Phi3ForCausalLM",
     "Qwen2ForCausalLM": "backend.models.qwen2:Qwen2ForCausalLM",
     "Qwen3ForCausalLM": "backend.models.qwen3:Qwen3ForCausalLM",
+    "Qwen3MoeForCausalLM": "backend.models.qwen3_moe:Qwen3MoeForCausalLM",
 }
 
 

@@ -14,10 +14,14 @@ from transformers import (
     Gemma3TextConfig,
     GemmaConfig,
     GemmaForCausalLM,
+    GptOssConfig,
+    GptOssForCausalLM,
     LlamaConfig,
     LlamaForCausalLM,
     MistralConfig,
     MistralForCausalLM,
+    MixtralConfig,
+    MixtralForCausalLM,
     Phi3Config,
     Phi3ForCausalLM,
     PreTrainedModel,
@@ -25,6 +29,8 @@ from transformers import (
     Qwen2ForCausalLM,
     Qwen3Config,
     Qwen3ForCausalLM,
+    Qwen3MoeConfig,
+    Qwen3MoeForCausalLM,
 )
 
 from tests.backend.tiny_models import COMMON, LLAMA3_ROPE
@@ -111,5 +117,44 @@ VARIANTS: dict[str, Variant] = {
             )
         ),
         "normalised queries and keys, two sets of rope parameters, windows on most layers",
+    ),
+    "mixtral": Variant(
+        lambda: MixtralForCausalLM(
+            MixtralConfig(**COMMON, num_local_experts=5, num_experts_per_tok=2, sliding_window=WINDOW)
+        ),
+        "mixture of experts, sliding window",
+    ),
+    "qwen3-moe": Variant(
+        lambda: Qwen3MoeForCausalLM(
+            Qwen3MoeConfig(
+                **COMMON,
+                head_dim=16,
+                num_experts=6,
+                num_experts_per_tok=3,
+                moe_intermediate_size=24,
+                norm_topk_prob=True,
+                mlp_only_layers=[1],
+            )
+        ),
+        "mixture of experts, some layers dense",
+    ),
+    "qwen3-moe-unnormalised": Variant(
+        lambda: Qwen3MoeForCausalLM(
+            Qwen3MoeConfig(**COMMON, num_experts=6, num_experts_per_tok=3, moe_intermediate_size=24)
+        ),
+        "experts' weights as they come",
+    ),
+    "gpt-oss": Variant(
+        lambda: GptOssForCausalLM(
+            GptOssConfig(
+                **COMMON,
+                head_dim=16,
+                num_local_experts=6,
+                num_experts_per_tok=3,
+                sliding_window=WINDOW,
+                rope_parameters={"rope_type": "yarn", "truncate": False, **SCALED},
+            )
+        ),
+        "mixture of experts with biases and clamped SwiGLU, attention sinks, every other layer sees a window, YaRN",
     ),
 }
