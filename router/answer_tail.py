@@ -8,9 +8,10 @@ from collections.abc import Mapping
 
 CACHED_HEADER = "x-warmlane-cached-tokens"
 TAIL_BYTES = 4096
-_CACHED = re.compile(rb'"cached_tokens"\s*:\s*(\d{1,9})')
-_OUTPUT = re.compile(rb'"(?:completion_tokens|output_tokens)"\s*:\s*(\d{1,9})')
-_PROMPT = re.compile(rb'"(?:prompt_tokens|input_tokens)"\s*:\s*(\d{1,9})')
+_CACHED = (b'"cached_tokens"',)
+_OUTPUT = (b'"completion_tokens"', b'"output_tokens"')
+_PROMPT = (b'"prompt_tokens"', b'"input_tokens"')
+_NUMBER = re.compile(rb"\s*:\s*(\d{1,9})")
 
 
 def cached_at_head(headers: Mapping[str, str]) -> int | None:
@@ -27,9 +28,8 @@ class Tail:
 
     def __init__(self) -> None:
         self._chunks: deque[bytes] = deque(maxlen=4)
-
-    def add(self, chunk: bytes) -> None:
-        self._chunks.append(chunk)
+        self._bytes: bytes | None = None
+        self.add = self._chunks.append
 
     def cached_tokens(self) -> int | None:
         return self._last(_CACHED)
@@ -40,6 +40,14 @@ class Tail:
     def output_tokens(self) -> int | None:
         return self._last(_OUTPUT)
 
-    def _last(self, pattern: re.Pattern[bytes]) -> int | None:
-        found = pattern.findall(b"".join(self._chunks)[-TAIL_BYTES:])
-        return int(found[-1]) if found else None
+    def _last(self, names: tuple[bytes, ...]) -> int | None:
+        """The number behind the last of ``names``."""
+        if self._bytes is None:
+            self._bytes = b"".join(self._chunks)[-TAIL_BYTES:]
+        at, end = -1, 0
+        for name in names:
+            found = self._bytes.rfind(name)
+            if found > at:
+                at, end = found, found + len(name)
+        number = _NUMBER.match(self._bytes, end) if at >= 0 else None
+        return int(number[1]) if number else None

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Mapping
 
 from router.auth import Auth
+from router.body import INFERENCE_ROUTES
 from router.control import ControlPlane
 from router.cors import Cors
 from router.errors import Refusal
@@ -43,7 +44,7 @@ class Front:
         if "origin" in request.headers:
             client.lines = _lines(self._cors.headers(request.headers))
         try:
-            if self._control.owns(request.method, request.path):
+            if request.path not in INFERENCE_ROUTES and self._control.owns(request.method, request.path):
                 client.reply(await self._control.ask(request))
             else:
                 await self._gateway.handle(request, client)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
-from httptools import HttpRequestParser
+from httptools import HttpParserUpgrade, HttpRequestParser
 
 from router.http.message import Pairs, Reply, Request, fields
 from router.http.response import malformed
@@ -62,16 +62,29 @@ class Intake:
 
     def feed(self, data: bytes) -> None:
         """The next bytes of the connection."""
-        if self._left:
-            data = self._rest_of_body(data)
-            if not data:
-                return
+        while data:
+            if self._left:
+                data = self._rest_of_body(data)
+                continue
+            # Not more at once than a head may have, so that one without an end is noticed before it is large.
+            piece, data = (
+                (data, b"") if len(data) <= self._max_head else (data[: self._max_head], data[self._max_head :])
+            )
+            self._parse(piece)
+            if self._request is not None and self._length - self._size > LONG_BODY:
+                self._left = self._length - self._size
+
+    def _parse(self, data: bytes) -> None:
         self._progress = False
-        self._parser.feed_data(data)
+        try:
+            self._parser.feed_data(data)
+        except HttpParserUpgrade as upgrade:  # declined: what follows is HTTP as before
+            self._parser = HttpRequestParser(self)
+            if rest := data[upgrade.args[0] :]:
+                self._parse(rest)
+            return
         if not self._progress:
             self._count_stalled(len(data))
-        if self._request is not None and self._length - self._size > LONG_BODY:
-            self._left = self._length - self._size
 
     def _rest_of_body(self, data: bytes) -> bytes:
         """Collect what is missing of a long body; what stands behind it is given back."""
@@ -120,6 +133,8 @@ class Intake:
         parser = self._parser
         headers = fields(self._pairs)
         version = parser.get_http_version()
+        if parser.should_upgrade() and (parser.get_method() == b"CONNECT" or _has_body(headers)):
+            raise Refused(malformed(501, "This server does not change protocols.", "upgrade_refused"))
         self._length = self._framing(headers, version)
         request = Request(
             parser.get_method().decode("ascii"), self._target(), version, self._pairs, headers,
@@ -179,6 +194,10 @@ class Intake:
             chunks, self._chunks = self._chunks, []
             request.body = chunks[0] if len(chunks) == 1 else b"".join(chunks)
             self._on_whole(request)
+
+
+def _has_body(headers: Mapping[str, str]) -> bool:
+    return "transfer-encoding" in headers or headers.get("content-length", "0") != "0"
 
 
 def too_large(limit: int) -> Reply:

@@ -12,7 +12,7 @@ from collections import deque
 from dataclasses import dataclass
 from typing import Protocol, cast
 
-from httptools import HttpParserCallbackError, HttpParserError, HttpParserInvalidMethodError, HttpParserUpgrade
+from httptools import HttpParserCallbackError, HttpParserError, HttpParserInvalidMethodError
 
 from router.http.deadline import NEVER, Deadline
 from router.http.intake import Intake, Refused
@@ -118,8 +118,6 @@ class ServerConnection(asyncio.Protocol):
             self._refuse(cause.reply)
         except HttpParserInvalidMethodError:
             self._refuse(malformed(501, "The method is unknown.", "method_unknown"))
-        except HttpParserUpgrade:
-            self._refuse(malformed(501, "This server does not change protocols.", "upgrade_refused"))
         except HttpParserError as error:
             self._refuse(malformed(400, f"The request is malformed: {error}", "malformed_request"))
         if self._task is None and not self._deaf:
