@@ -18,6 +18,7 @@ from policies.sim.request import SimRequest
 from router.dossier import Attempt, Dossier
 
 BLOCK_BYTES = 256  # of prompt text for each segment
+BYTES_PER_TOKEN = 4
 DEFAULT_KV_TOKENS = 200_000  # of a worker that does not say
 USUAL_OUTPUT = 128.0  # tokens, until answers have told
 MAX_FLIGHTS = 10_000
@@ -78,11 +79,10 @@ class Shadow:
             self._output += (attempt.output_tokens - self._output) / 50
 
     def _send(self, route: RouteRequest, worker: str, predicted: int, ms_per_token: float, now: float) -> None:
-        tokens = max(1, route.prompt_tokens)
-        lease = self._leases.open(worker, max(0, tokens - predicted), now)
+        request = _simulated(route, max(1, round(self._output)), now)
+        lease = self._leases.open(worker, max(0, request.prompt_tokens - predicted), now)
         self._policy.record(route, worker, now)
         self._number += 1
-        request = _simulated(route, tokens, max(1, round(self._output)), now)
         try:
             self._engine(worker, ms_per_token).submit(self._number, request, now)
         except ValueError:  # longer than its whole cache
@@ -120,14 +120,13 @@ class Shadow:
             self._first.inc()
 
 
-def _simulated(route: RouteRequest, tokens: int, output: int, now: float) -> SimRequest:
-    """The request as a chain of segments with equal shares of its tokens."""
+def _simulated(route: RouteRequest, output: int, now: float) -> SimRequest:
+    """The request as a chain of segments. Equal text has equal sizes, whatever its whole prompt's rate of tokens is."""
     chain = xxhash.xxh3_64_intdigest(f"{route.model}\0{route.namespace}".encode())
-    segments = []
+    segments, sizes = [], []
     for start in range(0, len(route.text), BLOCK_BYTES):
-        chain = xxhash.xxh3_64_intdigest(route.text[start : start + BLOCK_BYTES], seed=chain)
+        block = route.text[start : start + BLOCK_BYTES]
+        chain = xxhash.xxh3_64_intdigest(block, seed=chain)
         segments.append(chain)
-    segments = segments[:tokens]
-    share, more = divmod(tokens, len(segments))
-    sizes = tuple(share + (index < more) for index in range(len(segments)))
-    return SimRequest(now, tuple(segments), sizes, output)
+        sizes.append(max(1, len(block) // BYTES_PER_TOKEN))
+    return SimRequest(now, tuple(segments), tuple(sizes), output)

@@ -32,7 +32,10 @@ class TraceRecorder:
 
     def __init__(self, path: Path) -> None:
         """Raises ``OSError`` when the file cannot be written."""
-        self._file: TextIO = path.open("a", encoding="utf-8")
+        try:
+            self._file: TextIO = path.open("a", encoding="utf-8")
+        except OSError as error:
+            raise OSError(error.errno, f"--record-trace {path}: {error.strerror}") from None
         self._secret = secrets.randbits(64)
         self._queue: SimpleQueue[dict[str, Any] | None] = SimpleQueue()
         self._started: float | None = None
