@@ -60,3 +60,11 @@ class ServerArgs:
     random_seed: int | None = None
     kv_events_config: str | None = None  # JSON, see backend/scheduler/kv_config.py
     check_invariants: bool = False  # verify page ownership after every step (tests)
+
+    def validate(self) -> None:
+        """Raise ``ValueError`` naming the first field, and its value, that the flag of its name would refuse."""
+        from backend.flags.server.settings import SETTINGS  # the table's package imports this module
+        from backend.flags.values import check_setting
+
+        for row in SETTINGS:
+            check_setting(row, getattr(self, row.dest))

@@ -15,7 +15,7 @@ from tqdm import tqdm
 from backend.config import ServerArgs
 from backend.core import build_core
 from backend.frontend import Intake, Limits, OutputProcessor, RequestOptions, RequestState, generate_result
-from backend.frontend.intake import fan_out
+from backend.frontend.intake import check_sampling, fan_out
 from backend.loader.model_config import load_model_config
 from backend.messages import NewRequest, ToScheduler
 from backend.prompt import load_prompt, resolve_model
@@ -36,8 +36,9 @@ class Engine:
 
     def __init__(self, model_path: str | None = None, **server_args: Any) -> None:
         args = ServerArgs(model_path=model_path, **server_args)
+        args.validate()
         source = resolve_model(args.model_path, revision=args.revision, download_dir=args.download_dir)
-        prompt = None if args.skip_tokenizer_init else load_prompt(source, args.chat_template)
+        prompt = None if args.skip_tokenizer_init else load_prompt(source, args.chat_template, args.tokenizer_path)
         core = build_core(args, source)
         self.tokenizer = prompt.tokenizer if prompt else None
         self._scheduler = core.scheduler
@@ -50,6 +51,7 @@ class Engine:
         )
         self._outputs = OutputProcessor()
         self._lock = threading.Lock()
+        self._shut_down = False
 
     # -- generation -------------------------------------------------------------------------------------------------
 
@@ -90,11 +92,13 @@ class Engine:
         accepted: list[tuple[RequestState, NewRequest]] = []
         now = time.perf_counter()
         for prompt, sampling in zip(prompts, samplings, strict=True):
+            check_sampling(sampling)
             ids = self._intake.tokenize(prompt)
             for option in fan_out(RequestOptions(sampling=sampling, streaming=streaming)):
                 accepted.append(self._intake.accept(ids, option, len(accepted), now))
         states = [state for state, _ in accepted]
         with self._lock:
+            self._check_open()
             for state in states:
                 self._outputs.add(state)
             self._scheduler.receive(ToScheduler(new=[message for _, message in accepted]))
@@ -138,15 +142,21 @@ class Engine:
 
     def _step(self) -> None:
         with self._lock:
+            self._check_open()
             if not self._scheduler.has_work:
                 return
             result = self._outputs.process(self._scheduler.step(), time.perf_counter())
             if result.abort:
                 self._scheduler.receive(ToScheduler(abort=result.abort))
 
-    def _abandon(self, states: list[RequestState]) -> None:
+    def _check_open(self) -> None:
+        if self._shut_down:
+            raise RuntimeError("the engine was shut down; make a new one to generate more")
+
+    def _abandon(self, states: list[RequestState], shut_down: bool = False) -> None:
         """Abort what is unfinished, after an interrupt or when a stream is closed early."""
         with self._lock:
+            self._shut_down |= shut_down
             uids = [state.uid for state in states if state.finish is None and self._outputs.remove(state.uid)]
             if uids:
                 self._scheduler.receive(ToScheduler(abort=uids))
@@ -165,8 +175,11 @@ class Engine:
         return msgspec.structs.asdict(self._ready) | msgspec.structs.asdict(self._scheduler.stats)
 
     def shutdown(self) -> None:
-        """Abort what runs. The memory goes with the object."""
-        self._abandon(self._outputs.running())
+        """Abort what runs: whoever waits for it in another thread gets a ``RuntimeError``, as do later calls.
+
+        The memory goes with the object.
+        """
+        self._abandon(self._outputs.running(), shut_down=True)
 
     def __enter__(self) -> Self:
         return self

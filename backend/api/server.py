@@ -60,6 +60,7 @@ class Server:
         Returns the exit status; raises :class:`StartError`.
         """
         try:
+            self._check_settings()
             address = await self._listen()
             loading = asyncio.create_task(self._load())
             stopping = asyncio.create_task(stop.wait())
@@ -73,6 +74,12 @@ class Server:
                 await _cancel(loading, stopping)
         finally:
             await self._close()
+
+    def _check_settings(self) -> None:
+        try:
+            self._args.validate()
+        except ValueError as error:
+            raise StartError(str(error)) from None
 
     async def _listen(self) -> str:
         """Open the port, so that probes see a server that starts instead of a closed door."""
@@ -215,8 +222,7 @@ def _describe(args: ServerArgs, source: ModelSource, config: ModelConfig) -> Ser
 def _load_prompt(args: ServerArgs, source: ModelSource) -> PromptAssets | None:
     if args.skip_tokenizer_init:
         return None
-    where = resolve_model(args.tokenizer_path, only="prompt") if args.tokenizer_path else source
-    return load_prompt(where, args.chat_template)
+    return load_prompt(source, args.chat_template, args.tokenizer_path)
 
 
 async def _warm_up(frontend: Frontend) -> None:

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import numbers
+import os
 from collections.abc import Sequence
 from typing import Any
 
 from backend.flags.flag import Flag, Kind
 
 _NUMBERS: dict[Kind, tuple[type, str]] = {Kind.INT: (int, "a whole number"), Kind.FLOAT: (float, "a number")}
+_TYPES: dict[Kind, tuple[type | tuple[type, ...], str]] = {
+    Kind.INT: (numbers.Integral, "a whole number"),
+    Kind.FLOAT: (numbers.Real, "a number"),
+    Kind.STR: ((str, os.PathLike), "a text"),
+    Kind.SWITCH: (bool, "True or False"),
+}
 
 
 class FlagError(ValueError):
@@ -38,6 +46,18 @@ def from_yaml(flag: Flag, spelling: str, value: Any) -> Any:
     if isinstance(value, (bool, list, dict)):
         raise FlagError(f"{spelling} must be one value, got {value!r}")
     return from_words(flag, spelling, [str(value)])
+
+
+def check_setting(flag: Flag, value: Any) -> None:
+    """Raise :class:`FlagError`, with the setting's name, for a value given in code that the flag would refuse."""
+    if value is None and flag.default is None:
+        return
+    kind, wanted = _TYPES.get(flag.kind, (object, "anything"))
+    if not isinstance(value, kind) or (isinstance(value, bool) and flag.kind is not Kind.SWITCH):
+        raise FlagError(f"{flag.dest} must be {wanted}, got {value!r}")
+    if flag.choices and value not in flag.choices:
+        raise FlagError(f"{flag.dest} must be one of {', '.join(flag.choices)}, got {value!r}")
+    _checked(flag, flag.dest, value)
 
 
 def _switch_from_yaml(flag: Flag, spelling: str, value: Any) -> Any:

@@ -40,13 +40,16 @@ def load_tokenizer(source: ModelSource | Path | str) -> Tokenizer:
     return read_folder_tokenizer(source.path)
 
 
-def load_prompt(source: ModelSource | Path | str, chat_template: str | None = None) -> PromptAssets:
+def load_prompt(
+    source: ModelSource | Path | str, chat_template: str | None = None, tokenizer_path: str | None = None
+) -> PromptAssets:
     """Tokenizer and chat template of a model.
 
-    ``chat_template`` replaces the model's own: a file's path, or the template itself.
+    ``chat_template`` replaces the model's own: a file's path, or the template itself. ``tokenizer_path`` (a folder,
+    GGUF file or hub name) is where both come from in place of the model.
     Raises ModelError for the tokenizer, TemplateError for a template that does not parse.
     """
-    tokenizer = load_tokenizer(source)
+    tokenizer = load_tokenizer(source if tokenizer_path is None else tokenizer_path)
     template = tokenizer.chat_template if chat_template is None else read_template_argument(chat_template)
     return PromptAssets(tokenizer, None if template is None else ChatTemplate(template, tokenizer.special_tokens))
 

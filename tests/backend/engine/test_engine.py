@@ -4,10 +4,13 @@ wrong.
 
 import asyncio
 import itertools
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from backend import Engine, SamplingParams
+from backend.prompt import load_tokenizer
+from tests.backend.prompt.tiny import write_folder
 
 GREEDY = {"temperature": 0, "max_new_tokens": 12}
 CHAT = "<|im_start|>system\n{}<|im_end|>\n<|im_start|>user\n{}<|im_end|>\n<|im_start|>assistant\n"
@@ -91,6 +94,28 @@ def test_concurrent_callers_share_the_engine(engine):
     assert [each["text"] for each in together] == [each["text"] for each in alone]
 
 
+def test_a_shutdown_ends_those_who_generate_in_other_threads():
+    engine = Engine(max_total_tokens=1024, cpu_threads=1)
+    stream = engine.generate("The sky is", GREEDY | {"max_new_tokens": 500, "ignore_eos": True}, stream=True)
+    next(stream)
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(engine.generate, "One, two", GREEDY | {"max_new_tokens": 900, "ignore_eos": True})
+        while engine.get_server_info()["running"] < 2:
+            next(stream)
+        engine.shutdown()
+        with pytest.raises(RuntimeError, match="the engine was shut down"):
+            waiting.result(30)
+    for late in (lambda: next(stream), lambda: engine.generate("a", GREEDY)):
+        with pytest.raises(RuntimeError, match="the engine was shut down"):
+            late()
+
+
+def test_a_tokenizer_of_its_own(tmp_path):
+    folder = write_folder(tmp_path)
+    with Engine(tokenizer_path=str(folder), max_total_tokens=64, cpu_threads=1) as engine:
+        assert engine.tokenizer.vocab_size == load_tokenizer(folder).vocab_size
+
+
 @pytest.mark.parametrize(
     ("call", "message"),
     [
@@ -98,6 +123,8 @@ def test_concurrent_callers_share_the_engine(engine):
         ({"prompt": "a", "sampling_params": {"max_new_tokens": -5}}, "max_new_tokens must be at least 0, got -5"),
         ({"prompt": "a", "sampling_params": {"heat": 1}}, "unknown sampling parameter 'heat'"),
         ({"prompt": "a", "sampling_params": {"top_k": "many"}}, "top_k"),
+        ({"prompt": "a", "sampling_params": {"n": 10**9}}, "n must be between 1 and 128, got 1000000000"),
+        ({"prompt": "a", "sampling_params": {"top_p": 1e-50}}, "top_p must be .*, got 1e-50"),
         ({"prompt": ""}, "prompt is empty"),
         ({"input_ids": [1, 99999999]}, "99999999 is not in the model's vocabulary"),
         ({"input_ids": [1] * 9000}, r"9000 tokens\) is longer than the model's context length \(8192 tokens\)"),
@@ -119,9 +146,13 @@ def test_bad_input_says_what_is_wrong(engine, call, message):
     ("args", "message"),
     [
         ({"model_path": "/no/such/folder"}, "/no/such/folder"),
-        ({"dtype": "int3"}, "--dtype 'int3' is unknown"),
-        ({"attention_backend": "magic"}, "unknown attention backend 'magic'"),
+        ({"tokenizer_path": "/no/such/tokenizer"}, "/no/such/tokenizer"),
+        ({"dtype": "int3"}, "dtype must be one of auto, .*, got 'int3'"),
+        ({"attention_backend": "magic"}, "attention_backend must be one of auto, .*, got 'magic'"),
         ({"device": "cuda"}, "no CUDA device"),
+        ({"max_prefill_tokens": 0}, "max_prefill_tokens must be at least 1, got 0"),
+        ({"chunked_prefill_size": -7}, "chunked_prefill_size must be -1 .* or at least 1, got -7"),
+        ({"page_size": 0}, "page_size must be at least 1, got 0"),
     ],
 )
 def test_a_wrong_setting_says_what_is_wrong(args, message):

@@ -1,6 +1,8 @@
 """The table of launch_server."""
 
+import asyncio
 import dataclasses
+import re
 from pathlib import Path
 
 import pytest
@@ -8,6 +10,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
+from backend.api.server import Server, StartError
 from backend.config import ServerArgs
 from backend.flags import Flag, Kind, State
 from backend.flags.flag import setting_name
@@ -32,6 +35,43 @@ def test_no_two_rows_share_a_setting_or_a_spelling():
 
 def test_what_does_not_work_has_a_reason():
     assert [row.names for row in SERVER_FLAGS if row.state is not State.WORKS and not row.reason] == []
+
+
+BAD_SETTINGS = [
+    ("max_prefill_tokens", 0, "at least 1"),
+    ("max_prefill_tokens", None, "a whole number"),
+    ("max_running_requests", 2.5, "a whole number"),
+    ("page_size", 0, "at least 1"),
+    ("page_size", True, "a whole number"),
+    ("chunked_prefill_size", -7, "-1 (never split a prompt) or at least 1"),
+    ("chunked_prefill_size", 0, "-1 (never split a prompt) or at least 1"),
+    ("max_queued_requests", -1, "at least 0"),
+    ("mem_fraction_static", 1.5, "greater than 0 and at most 1"),
+    ("schedule_conservativeness", -3.0, "greater than 0 and finite"),
+    ("schedule_conservativeness", float("nan"), "greater than 0 and finite"),
+    ("port", 70_000, "a port between 0"),
+    ("load_format", "pickle", "one of auto, safetensors"),
+    ("model_path", 5, "a text"),
+    ("disable_radix_cache", "no", "True or False"),
+    ("kv_events_config", "{", "JSON"),
+]
+
+
+@pytest.mark.parametrize(("field", "value", "wanted"), BAD_SETTINGS)
+def test_settings_made_in_code_meet_the_checks_of_the_flags(field, value, wanted):
+    with pytest.raises(ValueError, match=re.escape(f"{field} must be {wanted}")) as error:
+        ServerArgs(**{field: value}).validate()
+    assert str(error.value).endswith(f", got {value!r}")
+
+
+def test_good_settings_made_in_code():
+    ServerArgs().validate()
+    ServerArgs(model_path=Path("/models"), chunked_prefill_size=-1, schedule_conservativeness=2, page_size=1).validate()
+
+
+async def test_a_server_started_from_code_says_which_setting_is_wrong():
+    with pytest.raises(StartError, match="page_size must be at least 1, got 0"):
+        await Server(ServerArgs(page_size=0)).run(asyncio.Event(), asyncio.Event())
 
 
 def test_no_argument_means_all_defaults():
@@ -112,7 +152,7 @@ def test_tuning_flags_are_accepted_and_logged(words):
         "--kv-cache-dtype fp8_e5m2",
         "--speculative-algorithm EAGLE",
         "--enable-lora",
-        "--tool-call-parser qwen",
+        "--grammar-backend xgrammar",
         "--ssl-keyfile k.pem",
         "--disaggregation-mode prefill",
         "--enable-hierarchical-cache",
