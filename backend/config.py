@@ -33,6 +33,8 @@ class ServerArgs:
     port: int = 30000
     api_key: str | None = None
     log_level: str = "info"
+    tool_call_parser: str = "auto"  # auto: by the chat template; none; or a name of backend.api.parsers
+    reasoning_parser: str = "auto"
     sampling_defaults: str = "model"  # model: from its generation_config.json; openai: the API's own
     max_body_bytes: int = 64 * 1024 * 1024
     skip_server_warmup: bool = False

@@ -9,7 +9,7 @@ from http import HTTPStatus
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
-from backend.api import chat, completions, management, native, openai, tokens
+from backend.api import chat, completions, management, native, openai, parse, tokens
 from backend.api.context import CONTEXT, ServerContext
 from backend.api.errors import error_response
 from backend.frontend.errors import RequestError
@@ -38,6 +38,8 @@ def create_app(context: ServerContext) -> web.Application:
             web.post("/v1/tokenize", tokens.tokenize),
             web.post("/detokenize", tokens.detokenize),
             web.post("/v1/detokenize", tokens.detokenize),
+            web.post("/parse_function_call", parse.parse_function_call),
+            web.post("/separate_reasoning", parse.separate_reasoning),
             web.get("/v1/models", openai.list_models),
             web.get("/v1/models/{model:.+}", openai.show_model),
             web.get("/health", management.health),

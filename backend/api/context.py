@@ -11,6 +11,7 @@ from http import HTTPStatus
 from aiohttp import web
 
 from backend.api.metrics import Metrics
+from backend.api.parsers.choice import ParserChoice
 from backend.config import ServerArgs
 from backend.frontend.errors import RequestError
 from backend.frontend.frontend import Frontend
@@ -49,6 +50,7 @@ class Serving:
     model: ServedModel
     ready: SchedulerReady
     metrics: Metrics
+    parsers: ParserChoice = field(default_factory=ParserChoice)
     sampling_defaults: Mapping[str, float] = field(default_factory=dict)  # of the OpenAI routes
 
 

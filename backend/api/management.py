@@ -67,7 +67,8 @@ async def _any_token(frontend: Frontend) -> None:
 
 async def model_info(request: web.Request) -> web.Response:
     context = request.app[CONTEXT]
-    model = context.serving().model
+    serving = context.serving()
+    model = serving.model
     return json_response(
         {
             "model_path": model.path,
@@ -77,8 +78,8 @@ async def model_info(request: web.Request) -> web.Response:
             "preferred_sampling_params": None,
             "weight_version": "default",
             "load_format": context.args.load_format,
-            "reasoning_parser": None,
-            "tool_call_parser": None,
+            "reasoning_parser": serving.parsers.reasoning,
+            "tool_call_parser": serving.parsers.tool_call,
             "disaggregation_mode": "null",
             "has_image_understanding": False,
             "has_audio_understanding": False,

@@ -16,6 +16,7 @@ from backend.api.app import create_app
 from backend.api.context import Phase, ServedModel, ServerContext, Serving
 from backend.api.metrics import Metrics
 from backend.api.native import probe
+from backend.api.parsers.choice import ParserChoice, choose_parsers
 from backend.api.sampling_defaults import model_sampling_defaults
 from backend.config import ServerArgs
 from backend.frontend.client import SchedulerClient
@@ -147,7 +148,7 @@ class Server:
         metrics = Metrics(model.name, ready)
         frontend = Frontend(intake, client, metrics)
         self._dispatching = asyncio.create_task(client.run(frontend.dispatch))
-        self.context.loaded = Serving(frontend, model, ready, metrics, sampling_defaults)
+        self.context.loaded = Serving(frontend, model, ready, metrics, _parsers(self._args, assets), sampling_defaults)
         return self.context.loaded
 
     def _announce(self, address: str, serving: Serving) -> None:
@@ -223,6 +224,11 @@ def _load_prompt(args: ServerArgs, source: ModelSource) -> PromptAssets | None:
     if args.skip_tokenizer_init:
         return None
     return load_prompt(source, args.chat_template, args.tokenizer_path)
+
+
+def _parsers(args: ServerArgs, assets: PromptAssets | None) -> ParserChoice:
+    template = assets.template if assets is not None else None
+    return choose_parsers(args.reasoning_parser, args.tool_call_parser, "" if template is None else template.text)
 
 
 async def _warm_up(frontend: Frontend) -> None:

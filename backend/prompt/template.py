@@ -27,6 +27,7 @@ class ChatTemplate:
         sources = {"default": template} if isinstance(template, str) else dict(template)
         if not sources:
             raise TemplateError("the model lists no chat template; give one with --chat-template FILE")
+        self.text = "\n".join(sources.values())  # of all variants
         self._variants = {name: _Variant(name, source, special_tokens or {}) for name, source in sources.items()}
 
     def render(

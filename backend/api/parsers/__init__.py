@@ -4,6 +4,7 @@
 """
 
 from backend.api.parsers.answer import AnswerParser
+from backend.api.parsers.choice import ParserChoice, choose_parsers
 from backend.api.parsers.events import Parsed, ToolCall
 from backend.api.parsers.registry import (
     REASONING_PARSERS,
@@ -18,7 +19,9 @@ __all__ = [
     "TOOL_PARSERS",
     "AnswerParser",
     "Parsed",
+    "ParserChoice",
     "ToolCall",
+    "choose_parsers",
     "make_parser",
     "reasoning_parser_for",
     "tool_parser_for",

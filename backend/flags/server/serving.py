@@ -77,8 +77,6 @@ PROTOCOLS = not_yet(
 ANSWERS = not_yet(
     "answers",
     "answers have the plain form",
-    text("--reasoning-parser"),
-    text("--tool-call-parser"),
     switch("--return-input-ids"),
     switch("--return-output-ids"),
     switch("--incremental-streaming-output"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from backend.api.parsers import REASONING_PARSERS, TOOL_PARSERS
 from backend.flags.checks import AT_LEAST_ONE, FRACTION, NOT_NEGATIVE, PORT, POSITIVE, Check
 from backend.flags.flag import Flag, State
 from backend.flags.rows import integer, number, switch, text, works
@@ -70,6 +71,22 @@ SERVER = works(
         choices=("debug", "info", "warning", "error"),
         rename={"critical": "error", "trace": "debug"},
         help="least level of what is logged",
+        sources=BOTH,
+    ),
+    text(
+        "--tool-call-parser",
+        default="auto",
+        choices=("auto", "none", *TOOL_PARSERS),
+        help="format of the model's tool calls; auto: as its chat template shows",
+        metavar="NAME",
+        sources=BOTH,
+    ),
+    text(
+        "--reasoning-parser",
+        default="auto",
+        choices=("auto", "none", *REASONING_PARSERS),
+        help="format of the model's reasoning; auto: as its chat template shows",
+        metavar="NAME",
         sources=BOTH,
     ),
     text(

@@ -114,7 +114,7 @@ SEEDS = [(GENERATE, lambda seed: native(sampling_seed=seed)), (CHAT, lambda seed
 NOT_YET = [
     (CHAT, chat(logprobs=True), "logprobs"),
     (CHAT, chat(top_logprobs=2), "top_logprobs"),
-    (CHAT, chat(tools=[{"type": "function"}]), "tools"),
+    (CHAT, chat(tools=[{"type": "function", "function": {"name": "f"}}], tool_choice="required"), "tool_choice"),
     (CHAT, chat(response_format={"type": "json_object"}), "response_format"),
     (CHAT, chat(regex="a+"), "regex"),
     (CHAT, chat(ebnf="root ::= 'a'"), "ebnf"),

@@ -1,0 +1,123 @@
+"""A conversation as the chat routes get it: its fields, its checks, and how it is started.
+
+``/v1/messages`` and ``/v1/responses`` are translated into it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+from pydantic import Field, StrictInt
+
+from backend.api.context import Serving
+from backend.api.errors import SchemaError, unsupported
+from backend.api.openai import OPENAI_NOT_YET, OpenAIRequest
+from backend.api.parsed_answers import ParsedAnswers
+from backend.api.sampling_fields import UNBOUNDED
+from backend.api.schema import Body, Harmless
+from backend.api.tools import offered_tools
+from backend.frontend.frontend import Generation
+from backend.frontend.intake import ChatPrompt, Prompt, RequestOptions
+from backend.sampling_params import SamplingParams
+
+CHAT_NOT_YET: Harmless = {
+    **OPENAI_NOT_YET,
+    "logprobs": (False,),
+    "top_logprobs": (0,),
+    "functions": (),
+    "function_call": ("none",),
+    "modalities": (["text"],),
+    "audio": (),
+}
+TokenCount = Annotated[int, Field(ge=1)]
+
+
+class Message(Body):
+    """One message; fields beyond these are the template's business."""
+
+    role: str
+    content: str | list[dict[str, Any]] = ""
+
+
+class ChatRequest(OpenAIRequest):
+    messages: Annotated[list[dict[str, Any]], Field(min_length=1)]
+    input_ids: list[StrictInt] | None = None  # the rendered conversation; the messages are then not read
+    max_tokens: TokenCount | None = None
+    max_completion_tokens: TokenCount | None = None
+    tools: list[dict[str, Any]] = []
+    tool_choice: str | dict[str, Any] = "auto"
+    parallel_tool_calls: bool = True
+    separate_reasoning: bool = True
+    stream_reasoning: bool = True
+    reasoning_effort: str | None = None
+    add_generation_prompt: bool = True
+    continue_final_message: bool = False
+    chat_template_kwargs: dict[str, Any] = {}
+
+    @property
+    def output_limit(self) -> int | None:
+        """The newer name wins; None is as much as fits."""
+        return self.max_tokens if self.max_completion_tokens is None else self.max_completion_tokens
+
+
+async def start_chat(serving: Serving, body: ChatRequest, rid: str) -> tuple[Generation, ParsedAnswers]:
+    """Check and submit a conversation. Raises :class:`RequestError`."""
+    tools = offered_tools(body.tools, body.tool_choice, serving.parsers)
+    parses = bool(tools and serving.parsers.tool_call) or bool(body.separate_reasoning and serving.parsers.reasoning)
+    generation = await serving.frontend.submit([_prompt(body, tools)], [_options(body, rid, parses)])
+    answers = ParsedAnswers(
+        lambda prompt_end: serving.parsers.parser(
+            reasoning=body.separate_reasoning, tools=tools, prompt_end=prompt_end
+        ),
+        serving.frontend.intake.tokenizer,
+        one_call=not body.parallel_tool_calls,
+        whole_reasoning=not body.stream_reasoning,
+    )
+    return generation, answers
+
+
+def _prompt(body: ChatRequest, tools: list[dict[str, Any]]) -> Prompt:
+    if body.input_ids is not None:
+        return body.input_ids
+    for position, message in enumerate(body.messages):
+        _check_message(message, f"messages.{position}")
+    if body.continue_final_message and body.messages[-1]["role"] != "assistant":
+        raise SchemaError(
+            f"continue_final_message needs an assistant message at the end, got role {body.messages[-1]['role']!r}",
+            param="continue_final_message",
+        )
+    options: dict[str, Any] = {
+        **({} if body.reasoning_effort is None else {"reasoning_effort": body.reasoning_effort}),
+        **body.chat_template_kwargs,
+        "add_generation_prompt": body.add_generation_prompt,
+        "continue_final_message": body.continue_final_message,
+    }
+    if tools:
+        options["tools"] = tools
+    return ChatPrompt(body.messages, options)
+
+
+def _check_message(message: Mapping[str, Any], where: str) -> None:
+    content = Message.read(message, where).content
+    for position, part in enumerate(content if isinstance(content, list) else ()):
+        if part.get("type") != "text" or not isinstance(part.get("text"), str):
+            raise unsupported(f"{where}.content.{position}.type", part.get("type"))
+
+
+def _options(body: ChatRequest, rid: str, parses: bool) -> RequestOptions:
+    return RequestOptions(
+        sampling=_sampling(body, parses),
+        rid=rid,
+        streaming=body.stream,
+        fit_output=body.output_limit is None,
+        namespace=body.namespace,
+        priority=body.priority,
+    )
+
+
+def _sampling(body: ChatRequest, parses: bool) -> SamplingParams:
+    """A parser must see the special tokens: they are the marks it looks for."""
+    if parses:
+        body = body.model_copy(update={"skip_special_tokens": False})
+    return body.to_sampling(UNBOUNDED if body.output_limit is None else body.output_limit)
