@@ -7,9 +7,11 @@ asyncio. The host builds :class:`Candidate` values from a :class:`LeaseBook` and
 
 from policies.cost import Lease, LeaseBook, RateBook
 from policies.policy import Candidate, Decision, Policy, RouteRequest, Score, WorkerLoad, WorkerSpeed
-from policies.registry import DEFAULT_PREFIX_BYTES, POLICY_NAMES, make_policy
+from policies.registry import DEFAULT_PREFIX_BYTES, POLICY_NAMES, PolicyOptions, make_policy
+from policies.sticky import ASSIGNMENT_MODES
 
 __all__ = [
+    "ASSIGNMENT_MODES",
     "DEFAULT_PREFIX_BYTES",
     "POLICY_NAMES",
     "Candidate",
@@ -17,6 +19,7 @@ __all__ = [
     "Lease",
     "LeaseBook",
     "Policy",
+    "PolicyOptions",
     "RateBook",
     "RouteRequest",
     "Score",

@@ -21,6 +21,7 @@ class RouteRequest:
     model: str = ""
     namespace: str = ""  # LoRA adapter and cache salt: prefixes of different namespaces never match
     routing_key: str = ""  # session key, for sticky and hashing policies
+    target: str = ""  # the worker that the client asks for: its position or URL
 
 
 class WorkerLoad(NamedTuple):

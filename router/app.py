@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import ssl
 from dataclasses import replace
 from random import Random
 
@@ -13,6 +14,7 @@ from aiohttp.typedefs import Handler
 from policies import make_policy
 from policies.cost.leases import LeaseBook
 from policies.cost.rates import RateBook
+from router import tls
 from router.admin import Admin
 from router.admission import Admission
 from router.auth import Auth
@@ -54,18 +56,24 @@ SERVER = "warmlane"
 
 
 class Router:
-    """A running router. Use :meth:`start`, then :meth:`drain` and :meth:`stop`."""
+    """A running router. Use :meth:`start`, then :meth:`drain` and :meth:`stop`. Making one raises ``ConfigError``."""
 
     def __init__(self, config: RouterConfig, prompt_text: PromptText | None = None) -> None:
         self.config = config
+        self._tls = tls.listening(config)
+        self._backend_tls = tls.towards_backends(config)
         self.registry = Registry()
         self.leases = LeaseBook()
         self.inflight = Inflight()
-        self.policy = make_policy(config.policy, prefix_bytes=config.prefix_index_bytes, seed=config.seed)
+        self.policy = make_policy(
+            config.policy, prefix_bytes=config.prefix_bytes, seed=config.seed, options=config.policy_options
+        )
         self.metrics = Metrics(self._model_names, config.prometheus_duration_buckets)
         self.protection = Protection(
             Admission(config.admission, now_seconds, self._shed),
-            Guards(config.breaker, self._breaker_turned), RetryBudget(), Silence(config.first_byte_probe_secs)
+            Guards(config.breaker, self._breaker_turned),
+            RetryBudget(),
+            Silence(config.first_byte_probe_secs),
         )
         self.placement = Placement(self.policy, self.leases, RateBook(), prompt_text or PromptText(), self.metrics)
         self._controls: list[ControlPlane] = []
@@ -76,7 +84,7 @@ class Router:
     async def start(self) -> None:
         """Listen, and watch the workers of the configuration. Raises ``OSError`` when a port cannot be had."""
         config = self.config
-        self._upstream = Upstream(config.timeouts)
+        self._upstream = Upstream(config.timeouts, self._backend_tls)
         self._monitor = HealthMonitor(Vitals(self._upstream), config.health, self)
         self._probes = SilenceProbes(
             self.protection.silence,
@@ -94,10 +102,10 @@ class Router:
         self.registry.listen(self._worker_came, self._worker_went, self._worker_changed)
         probes = Probes(self.registry, self.policy, self.leases, self.inflight, self.metrics)
         try:
-            self.port = await self._listen(await self._front(probes), config.host, config.port)
+            self.port = await self._listen(await self._front(probes), config.host, config.port, self._tls)
             if config.prometheus_port is not None:
                 metrics = await self._metrics_alone(probes)
-                self.metrics_port = await self._listen(metrics, config.prometheus_host, config.prometheus_port)
+                self.metrics_port = await self._listen(metrics, config.prometheus_host, config.prometheus_port, None)
         except OSError:
             await self.stop()
             raise
@@ -158,9 +166,10 @@ class Router:
         await control.start()
         return control
 
-    async def _listen(self, service: Service, host: str, port: int) -> int:
+    async def _listen(self, service: Service, host: str, port: int, context: ssl.SSLContext | None) -> int:
         """The port listened on, which differs from ``port`` when that is 0."""
-        listener = Listener(service, Limits(body_bytes=self.config.max_payload_size))
+        limits = Limits(body_bytes=self.config.max_payload_size)
+        listener = Listener(service, limits, context)
         self._listeners.append(listener)
         return await listener.start(host, port)
 

@@ -32,6 +32,7 @@ INFERENCE_ROUTES = frozenset(
         "/encode",
     }
 )
+TARGET_HEADER = "x-smg-target-worker"
 ROUTING_KEY_HEADERS = ("x-smg-routing-key", "x-sgl-routing-key", "x-session-id")
 _IDS = b"\x06"  # starts a prompt given as token ids, four bytes each
 
@@ -90,9 +91,11 @@ def read_facts(
     A field of a wrong type is not judged here: the backend sees the original bytes and says what it thinks of them.
     """
     if path not in INFERENCE_ROUTES:
-        return Facts(route=RouteRequest(routing_key=_header_key(headers)))
+        return Facts(route=_of_headers(headers))
     if headers.get("content-encoding", "identity") != "identity":
-        return Facts(inference=True, route=RouteRequest(routing_key=_header_key(headers)))
+        return Facts(
+            inference=True, route=RouteRequest(routing_key=_header_key(headers), target=headers.get(TARGET_HEADER, ""))
+        )
     envelope, text, tokens = _read(body, prompt_text)
     model = canonical(_word(envelope.model))
     route = RouteRequest(
@@ -101,6 +104,7 @@ def read_facts(
         model=model,
         namespace=_namespace(envelope),
         routing_key=_header_key(headers) or _word(envelope.routing_key) or _word(envelope.session_id),
+        target=headers.get(TARGET_HEADER, ""),
     )
     form = _form(envelope, text)
     return Facts(model=model, stream=envelope.stream is True, inference=True, route=route, form=form)
@@ -199,6 +203,10 @@ def _value(raw: msgspec.Raw) -> Any:
 def _namespace(envelope: Envelope) -> str:
     parts = [_word(envelope.lora_path), _word(envelope.cache_salt), _word(envelope.extra_key)]
     return "\x1f".join(parts) if any(parts) else ""
+
+
+def _of_headers(headers: Mapping[str, str]) -> RouteRequest:
+    return RouteRequest(routing_key=_header_key(headers), target=headers.get(TARGET_HEADER, ""))
 
 
 def _header_key(headers: Mapping[str, str]) -> str:

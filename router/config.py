@@ -8,6 +8,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
+from policies import PolicyOptions
 from router.fleet.worker import worker_url
 from router.headers import REQUEST_ID_HEADERS
 
@@ -104,6 +105,15 @@ class RouterConfig(BaseModel):
     policy: str = "cache_aware"
     prefix_index_bytes: int = Field(default=256 * MIB, ge=1)
     seed: int | None = None
+    max_tree_size: int | None = Field(default=None, ge=1)
+    cache_threshold: float | None = Field(default=None, ge=0, le=1)
+    balance_abs_threshold: int | None = Field(default=None, ge=0)
+    balance_rel_threshold: float | None = Field(default=None, ge=1)
+    prefix_token_count: int = Field(default=256, ge=1)
+    prefix_hash_load_factor: float = Field(default=1.25, ge=1)
+    max_idle_secs: float = Field(default=14400.0, gt=0)
+    assignment_mode: str = "random"
+    bucket_adjust_interval_secs: float = Field(default=5.0, gt=0)
     request_usage: bool = False
     record_trace: str | None = None
     shadow_policy: str | None = None
@@ -148,6 +158,11 @@ class RouterConfig(BaseModel):
     api_key_file: str | None = None
     admin_api_key: str | None = Field(default=None, repr=False)
     metrics_public: bool = False
+    tls_cert_path: str | None = None
+    tls_key_path: str | None = None
+    ca_cert_paths: list[str] = []
+    client_cert_path: str | None = None
+    client_key_path: str | None = None
     cors_allowed_origins: list[str] = []
 
     prometheus_host: str = "0.0.0.0"
@@ -197,6 +212,26 @@ class RouterConfig(BaseModel):
     def own_backends(self) -> bool:
         """Nobody named workers: the router starts its own."""
         return not (self.router_hosts or self.workers_file or self.service_discovery)
+
+    @property
+    def policy_options(self) -> PolicyOptions:
+        return PolicyOptions(
+            cache_threshold=self.cache_threshold,
+            balance_abs_threshold=self.balance_abs_threshold,
+            balance_rel_threshold=self.balance_rel_threshold,
+            prefix_token_count=self.prefix_token_count,
+            prefix_hash_load_factor=self.prefix_hash_load_factor,
+            max_idle_secs=self.max_idle_secs,
+            assignment_mode=self.assignment_mode,
+            bucket_adjust_interval_secs=self.bucket_adjust_interval_secs,
+        )
+
+    @property
+    def prefix_bytes(self) -> int:
+        """The tree's budget: SGLang's flag counts per worker."""
+        if self.max_tree_size is None:
+            return self.prefix_index_bytes
+        return self.max_tree_size * (len(self.router_hosts) or self.local_backends)
 
     @property
     def retries(self) -> RetrySettings:

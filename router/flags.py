@@ -8,12 +8,14 @@ from typing import Any
 from backend.flags import Flag
 from backend.flags.checks import AT_LEAST_ONE, NOT_NEGATIVE, PORT, POSITIVE, Check
 from backend.flags.rows import integer, number, switch, text, words, works
-from policies import POLICY_NAMES
+from policies import ASSIGNMENT_MODES, POLICY_NAMES
 from router.config import RouterConfig
 from router.known_flags import KNOWN
 
 OURS = ("warmlane",)
 BOTH = ("sglang-router", "warmlane")
+SHARE = Check(lambda value: 0 <= value <= 1, "between 0 and 1")
+GATE = "cache_aware: given, requests in flight that differ by more go to the least loaded"
 FACTOR = Check(lambda value: value >= 1, "at least 1")
 LIMIT = Check(lambda value: value >= -1, "at least -1")
 JITTER = Check(lambda value: 0 <= value <= 1, "between 0 and 1")
@@ -86,6 +88,17 @@ PLACEMENT = _settings(
     text("--policy", choices=POLICY_NAMES, help="how a backend is chosen"),
     integer("--prefix-index-bytes", check=AT_LEAST_ONE, help="budget of the prefix tree in bytes", sources=OURS),
     integer("--seed", help="seed of random draws, for tests and replay", sources=OURS),
+    integer("--max-tree-size", check=AT_LEAST_ONE, help="the same budget, as bytes for each backend at the start"),
+    number(
+        "--cache-threshold", check=SHARE, help="cache_aware: smaller matched shares earn no credit"
+    ),
+    integer("--balance-abs-threshold", check=NOT_NEGATIVE, help=GATE),
+    number("--balance-rel-threshold", check=FACTOR, help=GATE),
+    integer("--prefix-token-count", check=AT_LEAST_ONE, help="prefix_hash: tokens at the start that are hashed"),
+    number("--prefix-hash-load-factor", check=FACTOR, help="prefix_hash, consistent_hashing: load over the average"),
+    number("--max-idle-secs", check=POSITIVE, help="manual: a session that is idle for longer is forgotten"),
+    text("--assignment-mode", choices=ASSIGNMENT_MODES, help="manual: where a new session goes"),
+    number("--bucket-adjust-interval-secs", check=POSITIVE, help="bucket: time between two fits of its boundaries"),
     switch(
         "--request-usage",
         help="ask streams for their usage, which tells their cached tokens; clients do not see it",
@@ -195,6 +208,11 @@ SECURITY = _settings(
         metavar="ORIGIN",
         help="web pages that may call the router, as https://HOST; * for all; without it none may",
     ),
+    text("--tls-cert-path", metavar="PATH", help="certificate chain to listen with HTTPS, PEM"),
+    text("--tls-key-path", metavar="PATH", help="its private key, PEM"),
+    words("--ca-cert-paths", metavar="PATH", help="authorities to trust for https backends, beside the system's, PEM"),
+    text("--client-cert-path", metavar="PATH", help="certificate to show to https backends that ask for one, PEM"),
+    text("--client-key-path", metavar="PATH", help="its private key, PEM"),
 )
 
 OPERATION = _settings(

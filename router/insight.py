@@ -95,5 +95,7 @@ class Insight:
 def _shadow(config: RouterConfig, metrics: Metrics) -> Shadow | None:
     if config.shadow_policy is None:
         return None
-    policy = make_policy(config.shadow_policy, prefix_bytes=config.prefix_index_bytes, seed=config.seed)
+    policy = make_policy(
+        config.shadow_policy, prefix_bytes=config.prefix_bytes, seed=config.seed, options=config.policy_options
+    )
     return Shadow(policy, metrics.registry)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from backend.flags import Flag
-from backend.flags.rows import accepted, groups, integer, number, switch, text, words
+from backend.flags.rows import accepted, groups, integer, switch, text, words
 from backend.flags.rows import not_yet as _not_yet
 
 PEER = ("sglang-router",)
@@ -20,16 +20,8 @@ def _missing(group: str, reason: str, *rows: Flag) -> tuple[Flag, ...]:
 WITHOUT_EFFECT = (
     *_accepted(
         "placement",
-        "cache and load are weighed in one cost, time to first token, which needs no thresholds",
-        number("--cache-threshold", default=0.3),
-        integer("--balance-abs-threshold", default=64),
-        number("--balance-rel-threshold", default=1.5),
-    ),
-    *_accepted(
-        "placement",
         "the prefix tree has a budget in bytes (--prefix-index-bytes) and evicts when it inserts",
         integer("--eviction-interval-secs", "--eviction-interval", default=60),
-        integer("--max-tree-size", default=2**26),
     ),
     *_accepted(
         "workers",
@@ -56,15 +48,6 @@ WITHOUT_EFFECT = (
 
 NOT_BUILT = (
     *_missing(
-        "placement",
-        "its policy is not built",
-        integer("--bucket-adjust-interval-secs", default=5),
-        integer("--max-idle-secs", default=14400),
-        text("--assignment-mode", default="random"),
-        integer("--prefix-token-count", default=256),
-        number("--prefix-hash-load-factor", default=1.25),
-    ),
-    *_missing(
         "disaggregation",
         "prefill and decode run on the same backend",
         switch("--pd-disaggregation"),
@@ -77,19 +60,6 @@ NOT_BUILT = (
         words("--decode-selector"),
     ),
     *_missing("workers", "a data-parallel server counts as one worker", switch("--dp-aware")),
-    *_missing(
-        "security",
-        "TLS is left to a proxy in front",
-        text("--tls-cert-path"),
-        text("--tls-key-path"),
-    ),
-    *_missing(
-        "security",
-        "backends are reached over http, or https with the system's certificates",
-        text("--client-cert-path"),
-        text("--client-key-path"),
-        words("--ca-cert-paths"),
-    ),
     *_missing(
         "security",
         "admin routes know one key, --admin-api-key",

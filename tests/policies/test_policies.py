@@ -58,7 +58,7 @@ class TestEveryPolicy:
         for _ in range(10):
             serve(policy, RouteRequest(), idle(3))
 
-    @pytest.mark.parametrize("name", POLICY_NAMES)
+    @pytest.mark.parametrize("name", [name for name in POLICY_NAMES if name != "bucket"])  # it sorts by length
     def test_spreads_unrelated_prompts_over_an_idle_fleet(self, name):
         policy = make_policy(name, seed=3)
         chosen = Counter(serve(policy, chat(b"%d" % i * 200), idle(4)).worker for i in range(400))
