@@ -140,11 +140,17 @@ class Upstream:
             raise
         return answer
 
+    def _context(self) -> ssl.SSLContext:
+        """Towards https workers; made when there is the first one."""
+        if self._tls is None:
+            self._tls = ssl.create_default_context()
+        return self._tls
+
     def _pool(self, worker: Worker) -> Pool:
         parts = urlsplit(worker.url)
         address = Address(parts.hostname or "", parts.port or 80, parts.netloc.encode("latin-1"))
         secure = parts.scheme == "https"
-        tls = (self._tls or ssl.create_default_context()) if secure else None
+        tls = self._context() if secure else None
         pool = self._pools[worker.url] = Pool(address, tls, self._timeouts.connect, self._idle)
         return pool
 

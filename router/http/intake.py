@@ -67,9 +67,7 @@ class Intake:
                 data = self._rest_of_body(data)
                 continue
             # Not more at once than a head may have, so that one without an end is noticed before it is large.
-            piece, data = (
-                (data, b"") if len(data) <= self._max_head else (data[: self._max_head], data[self._max_head :])
-            )
+            piece, data = data[: self._max_head], data[self._max_head :]
             self._parse(piece)
             if self._request is not None and self._length - self._size > LONG_BODY:
                 self._left = self._length - self._size

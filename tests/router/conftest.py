@@ -45,7 +45,7 @@ async def running(*backends: FakeBackend, ready: bool = True, **settings) -> Asy
     for backend in backends:
         await backend.start()
     defaults = {"host": "127.0.0.1", "port": 0, "seed": 1, "retry_initial_backoff_ms": 1}
-    hosts = [f"127.0.0.1:{backend.port}" for backend in backends]
+    hosts = [backend.url for backend in backends]
     router = Router(RouterConfig(**{**defaults, "router_hosts": hosts, **settings}))
     await router.start()
     try:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import ssl
 from dataclasses import dataclass, field
 from enum import Enum, auto
 
@@ -60,6 +61,7 @@ class FakeBackend:
     written: int = 0  # bytes of streams
     reset_next: bool = False  # the next inference request meets a closing connection
     port: int = 0
+    tls: ssl.SSLContext | None = None
 
     def __post_init__(self) -> None:
         self.may_answer = asyncio.Event()  # cleared: requests wait before their first token
@@ -73,7 +75,7 @@ class FakeBackend:
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
+        return f"{'https' if self.tls else 'http'}://127.0.0.1:{self.port}"
 
     async def start(self, port: int = 0) -> FakeBackend:
         app = web.Application(client_max_size=1 << 30)
@@ -92,7 +94,7 @@ class FakeBackend:
             app, access_log=None, handler_cancellation=True, auto_decompress=False, shutdown_timeout=0.1
         )
         await self._runner.setup()
-        site = web.TCPSite(self._runner, "127.0.0.1", port or self.port)
+        site = web.TCPSite(self._runner, "127.0.0.1", port or self.port, ssl_context=self.tls)
         await site.start()
         self.port = self._runner.addresses[0][1]
         return self

@@ -218,7 +218,8 @@ TOKENS = st.sampled_from(
     [
         b"GET", b"POST", b" ", b"/", b"/a", b"HTTP/1.1", b"HTTP/1.0", b"\r\n", b"\n", b"\r", b"Host: x", b"\r\n\r\n",
         b"Content-Length: 5", b"Content-Length: 0", b"Transfer-Encoding: chunked", b"Connection: close", b"0\r\n\r\n",
-        b"5\r\nhello\r\n", b"hello", b"Expect: 100-continue", b"Upgrade: websocket", b"Connection: upgrade", b":", b"\x00",
+        b"5\r\nhello\r\n", b"hello", b"Expect: 100-continue", b"Upgrade: websocket", b"Connection: upgrade", b":",
+        b"\x00",
         GET, post(b"Content-Length: 5", body=b"hello"), post(b"Transfer-Encoding: chunked", body=b"0\r\n\r\n"),
     ]
 )  # fmt: skip
