@@ -49,7 +49,7 @@ def build_core(args: ServerArgs, source: ModelSource) -> Core:
     rows = make_rows(limits)
     attention = attention_kind(pool, model.attention_shapes())
     runner = ModelRunner(model, attention, rows.slots, device, overlap=limits.overlap)
-    per_token = KVPool.bytes_per_token(config.num_layers, config.num_kv_heads, config.head_dim, dtype)
+    per_token = KVPool.bytes_per_token(config.num_layers, config.num_kv_heads, config.head_dim, dtype, config.latent)
     ready = SchedulerReady(
         max_total_tokens=limits.num_pages * limits.page_size,
         max_running_requests=limits.max_running_requests,
@@ -113,7 +113,7 @@ def _size(
         known = config.max_position_embeddings
         raise ValueError(f"--context-length {context} is more than the {known} positions that the model knows")
     rows = args.max_running_requests or DEFAULT_ROWS[device.type]
-    per_token = KVPool.bytes_per_token(config.num_layers, config.num_kv_heads, config.head_dim, dtype)
+    per_token = KVPool.bytes_per_token(config.num_layers, config.num_kv_heads, config.head_dim, dtype, config.latent)
     tokens = args.max_total_tokens or kv_room(args, device, per_token, context, rows)
     num_pages = tokens // page
     if num_pages < 1:
@@ -142,6 +142,7 @@ def _size(
         head_dim=config.head_dim,
         dtype=dtype,
         device=device,
+        latent=config.latent,
     )
     return limits, pool
 

@@ -21,6 +21,7 @@ class AttentionShape:
     scale: float
     window: int | None = None  # tokens that each one sees, itself included; None: all before it
     soft_cap: float | None = None  # scores become ``cap * tanh(score / cap)``
+    value_dim: int | None = None  # of the values, where they are the front part of the keys (latent attention)
     has_sinks: bool = False  # one learned score a head takes part in the softmax, and brings no value
 
 
@@ -59,5 +60,6 @@ class AttentionBackend(ABC):
     ) -> torch.Tensor:
         """Store ``key``/``value`` ``[T, kv_heads, head_dim]``, attend with ``query`` ``[T, heads, head_dim]``.
 
-        ``sinks`` is ``[heads]`` where the layer's shape has them. Returns ``[T, heads * head_dim]``.
+        ``sinks`` is ``[heads]`` where the layer's shape has them. Values are ``[T, kv_heads, value_dim]`` where it has
+        that. Returns ``[T, heads * head_dim]``, or ``[T, heads * value_dim]``.
         """

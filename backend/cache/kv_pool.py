@@ -10,6 +10,7 @@ class KVPool:
 
     ``keys[layer]`` and ``values[layer]`` are ``[num_pages + 1, page_size, kv_heads, head_dim]`` (NHD); page
     ``PADDING_PAGE`` (0) takes the writes of padding rows. A token's location is ``page * page_size + offset``.
+    With ``latent`` (multi-head latent attention) the values are the first ``latent`` numbers of the keys: views.
     """
 
     def __init__(
@@ -22,19 +23,27 @@ class KVPool:
         head_dim: int,
         dtype: torch.dtype,
         device: torch.device,
+        latent: int | None = None,
     ) -> None:
         shape = (num_pages + 1, page_size, kv_heads, head_dim)
         self.page_size = page_size
         self.num_pages = num_pages
         # Zeros, not empty: masked scores times an uninitialised NaN would still be NaN.
         self.keys = [torch.zeros(shape, dtype=dtype, device=device) for _ in range(num_layers)]
-        self.values = [torch.zeros(shape, dtype=dtype, device=device) for _ in range(num_layers)]
+        self.latent = latent
+        if latent is None:
+            self.values = [torch.zeros(shape, dtype=dtype, device=device) for _ in range(num_layers)]
+        else:
+            self.values = [keys[..., :latent] for keys in self.keys]
 
     @staticmethod
-    def bytes_per_token(num_layers: int, kv_heads: int, head_dim: int, dtype: torch.dtype) -> int:
-        return 2 * num_layers * kv_heads * head_dim * dtype.itemsize
+    def bytes_per_token(
+        num_layers: int, kv_heads: int, head_dim: int, dtype: torch.dtype, latent: int | None = None
+    ) -> int:
+        return (2 if latent is None else 1) * num_layers * kv_heads * head_dim * dtype.itemsize
 
     def store(self, layer: int, locations: torch.Tensor, keys: torch.Tensor, values: torch.Tensor) -> None:
         """Write ``keys`` and ``values`` ``[T, kv_heads, head_dim]`` at ``locations`` (int64[T])."""
         self.keys[layer].flatten(0, 1).index_copy_(0, locations, keys)
-        self.values[layer].flatten(0, 1).index_copy_(0, locations, values)
+        if self.latent is None:
+            self.values[layer].flatten(0, 1).index_copy_(0, locations, values)

@@ -3,6 +3,7 @@
 from backend.layers.attention import Attention, PagedAttention
 from backend.layers.embedding import Embedding, LMHead
 from backend.layers.linear import Linear, MergedLinear
+from backend.layers.mla import LatentAttention
 from backend.layers.mlp import GatedMLP
 from backend.layers.moe import Experts, SparseMLP
 from backend.layers.norm import OffsetRMSNorm, RMSNorm
@@ -16,6 +17,7 @@ __all__ = [
     "Experts",
     "GatedMLP",
     "LMHead",
+    "LatentAttention",
     "Linear",
     "MergedLinear",
     "OffsetRMSNorm",

@@ -30,7 +30,8 @@ class ModelConfig:
     num_layers: int
     num_heads: int
     num_kv_heads: int
-    head_dim: int
+    head_dim: int  # of queries and keys as they are cached
+    latent: int | None  # of multi-head latent attention: the cache holds one vector a token, whose front is the value
     vocab_size: int
     max_position_embeddings: int
     rms_norm_eps: float
@@ -88,6 +89,7 @@ def parse_config(raw: dict[str, Any], where: str) -> ModelConfig:
     if not architectures:
         raise ModelError(f"{where}: 'architectures' is empty; it must name the model's class, such as LlamaForCausalLM")
     hidden, heads, layers = (need(key, int) for key in ("hidden_size", "num_attention_heads", "num_hidden_layers"))
+    latent = raw.get("kv_lora_rank")
     return ModelConfig(
         architecture=architectures[0],
         model_type=need("model_type", str),
@@ -95,8 +97,9 @@ def parse_config(raw: dict[str, Any], where: str) -> ModelConfig:
         intermediate_size=need("intermediate_size", int),
         num_layers=layers,
         num_heads=heads,
-        num_kv_heads=raw.get("num_key_value_heads") or heads,
-        head_dim=raw.get("head_dim") or hidden // heads,
+        num_kv_heads=1 if latent else raw.get("num_key_value_heads") or heads,
+        head_dim=latent + need("qk_rope_head_dim", int) if latent else raw.get("head_dim") or hidden // heads,
+        latent=latent,
         vocab_size=need("vocab_size", int),
         max_position_embeddings=need("max_position_embeddings", int),
         rms_norm_eps=float(raw.get("rms_norm_eps", 1e-6)),

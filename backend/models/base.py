@@ -50,7 +50,7 @@ class CausalLM(nn.Module):
         for stored_name, tensor in weights:
             name = self._renamed(stored_name)
             if name not in places:
-                if not self._may_ignore(name):
+                if not self.may_ignore(name):
                     raise WeightError(f"the checkpoint has a tensor that the model does not know: {stored_name}")
                 continue
             place = places[name]
@@ -80,6 +80,7 @@ class CausalLM(nn.Module):
             name = name.replace(theirs, ours)
         return name
 
-    def _may_ignore(self, name: str) -> bool:
+    def may_ignore(self, name: str) -> bool:
+        """Whether the checkpoint's tensor ``name`` is of no use to the model."""
         tied = self.config.tie_word_embeddings and name == "lm_head.weight"
         return tied or name.endswith(self.ignored_suffixes)

@@ -10,6 +10,8 @@ if TYPE_CHECKING:
     from backend.models.base import CausalLM
 
 ARCHITECTURES = {
+    "DeepseekV2ForCausalLM": "backend.models.deepseek:DeepseekV2ForCausalLM",
+    "DeepseekV3ForCausalLM": "backend.models.deepseek:DeepseekV3ForCausalLM",
     "Gemma2ForCausalLM": "backend.models.gemma:Gemma2ForCausalLM",
     "Gemma3ForCausalLM": "backend.models.gemma:Gemma3ForCausalLM",
     "GemmaForCausalLM": "backend.models.gemma:GemmaForCausalLM",

@@ -47,7 +47,8 @@ def save_tiny(name, make, folder):
     torch.manual_seed(sum(map(ord, name)))
     model = make()
     with torch.no_grad():
-        for parameter in model.parameters():
+        corrections = [buffer for name, buffer in model.named_buffers() if name.endswith("correction_bias")]
+        for parameter in [*model.parameters(), *corrections]:
             if parameter.dim() == 1:  # norms and biases: anything but ones and zeros
                 parameter.add_(torch.randn_like(parameter) * 0.2)
     model.save_pretrained(folder)

@@ -8,6 +8,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from transformers import (
+    DeepseekV2Config,
+    DeepseekV2ForCausalLM,
+    DeepseekV3Config,
+    DeepseekV3ForCausalLM,
     Gemma2Config,
     Gemma2ForCausalLM,
     Gemma3ForCausalLM,
@@ -45,6 +49,18 @@ LONGROPE = {
     "long_factor": [1.5, 2.5, 4.0],
     "partial_rotary_factor": 0.75,
 }
+MLA = {
+    **COMMON,
+    "num_key_value_heads": COMMON["num_attention_heads"],
+    "kv_lora_rank": 16,
+    "qk_nope_head_dim": 8,
+    "qk_rope_head_dim": 4,
+    "v_head_dim": 10,
+    "first_k_dense_replace": 1,
+    "moe_intermediate_size": 24,
+    "num_experts_per_tok": 2,
+}
+DEEPSEEK_YARN = {"rope_type": "yarn", **SCALED, "mscale": 0.707, "mscale_all_dim": 0.9}
 LENGTHS = (90, 41, 20, 7)  # of the rows: beyond the window and the original context, and within
 
 
@@ -156,5 +172,41 @@ VARIANTS: dict[str, Variant] = {
             )
         ),
         "mixture of experts with biases and clamped SwiGLU, attention sinks, every other layer sees a window, YaRN",
+    ),
+    "deepseek-v2": Variant(
+        lambda: DeepseekV2ForCausalLM(
+            DeepseekV2Config(**MLA, q_lora_rank=None, n_routed_experts=5, n_shared_experts=2, topk_method="greedy")
+        ),
+        "latent attention with compressed cache, shared experts",
+    ),
+    "deepseek-v2-groups": Variant(
+        lambda: DeepseekV2ForCausalLM(
+            DeepseekV2Config(
+                **MLA,
+                q_lora_rank=20,
+                n_routed_experts=8,
+                n_shared_experts=1,
+                topk_method="group_limited_greedy",
+                n_group=4,
+                topk_group=2,
+                routed_scaling_factor=1.5,
+                rope_parameters=DEEPSEEK_YARN,
+            )
+        ),
+        "experts by groups, compressed queries, YaRN",
+    ),
+    "deepseek-v3": Variant(
+        lambda: DeepseekV3ForCausalLM(
+            DeepseekV3Config(
+                **MLA,
+                q_lora_rank=20,
+                n_routed_experts=8,
+                n_shared_experts=1,
+                n_group=4,
+                topk_group=2,
+                rope_parameters=DEEPSEEK_YARN,
+            )
+        ),
+        "sigmoid scores with a correction, experts by groups, YaRN",
     ),
 }

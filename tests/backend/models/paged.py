@@ -32,6 +32,7 @@ class Paged:
             head_dim=config.head_dim,
             dtype=torch.float32,
             device=device,
+            latent=config.latent,
         )
         pages = random.Random(0).sample(range(1, pool.num_pages + 1), pool.num_pages)
         self.pages = torch.tensor(pages, dtype=torch.int32).view(rows, PAGES_PER_ROW)
