@@ -1,62 +1,39 @@
-"""``launch_server``: one backend from a command line."""
+"""``launch_server``: one backend from a command line. Quick to import: the rest comes after the flags."""
 
 from __future__ import annotations
 
-import asyncio
-import logging
+import os
 import signal
 import sys
 from collections.abc import Sequence
-
-from backend.api.server import Server, StartError
-from backend.config import ServerArgs
-from backend.flags.server import parse_server_args
-from backend.frontend.process import SchedulerTarget, run_real_scheduler
+from typing import NoReturn
 
 PROG = "launch_server"
-logger = logging.getLogger("backend")
+INTERRUPTED = 130  # what a shell says of a program that Ctrl-C ended
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Exit status: 0 after a stop that was asked for, 1 when the server could not start or failed, 2 for bad flags."""
-    command = parse_server_args(sys.argv[1:] if argv is None else argv, PROG)
-    logging.basicConfig(
-        level=command.args.log_level.upper(), format="%(asctime)s %(levelname)s server: %(message)s", stream=sys.stderr
-    )
-    for line in command.accepted:
-        logger.warning(line)
-    return serve(command.args)
+    """Exit status: 0 after a stop that was asked for, 1 when the server could not start or failed, 2 for bad flags.
 
-
-def serve(args: ServerArgs, target: SchedulerTarget = run_real_scheduler) -> int:
-    """Run one backend until SIGTERM or SIGINT; a failure to start is one line on stderr."""
+    130: Ctrl-C before there was a server to stop.
+    """
+    before = signal.signal(signal.SIGINT, _leave)
     try:
-        with asyncio.Runner(loop_factory=_new_loop) as runner:
-            return runner.run(_serve_until_signal(args, target))
-    except StartError as error:
-        sys.stderr.write(f"{PROG}: error: {error}\n")
-        return 1
+        from backend.flags.server import parse_server_args
+
+        command = parse_server_args(sys.argv[1:] if argv is None else argv, PROG)
+        from backend.api.serve import serve
+
+        return serve(command.args, notes=command.accepted)
+    except KeyboardInterrupt:  # after the server
+        return INTERRUPTED
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
-async def _serve_until_signal(args: ServerArgs, target: SchedulerTarget) -> int:
-    stop, hurry = asyncio.Event(), asyncio.Event()
-
-    def interrupt() -> None:
-        """Ctrl-C: the first one lets running requests finish, the second one does not."""
-        (hurry if stop.is_set() else stop).set()
-
-    loop = asyncio.get_running_loop()
-    loop.add_signal_handler(signal.SIGTERM, stop.set)
-    loop.add_signal_handler(signal.SIGINT, interrupt)
-    return await Server(args, target).run(stop, hurry)
-
-
-def _new_loop() -> asyncio.AbstractEventLoop:
-    try:
-        import uvloop
-    except ImportError:  # not made for Windows
-        return asyncio.new_event_loop()
-    return uvloop.new_event_loop()
+def _leave(*_: object) -> NoReturn:
+    """Ctrl-C while modules are imported: there is nothing to tidy up. The server sets a handler of its own."""
+    os._exit(INTERRUPTED)
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 from backend.flags import Flag
-from backend.flags.checks import AT_LEAST_ONE, NOT_NEGATIVE, PORT, POSITIVE, Check
+from backend.flags.checks import AT_LEAST_ONE, MODEL_NAME, NOT_NEGATIVE, PORT, POSITIVE, Check
 from backend.flags.rows import integer, number, switch, text, words, works
 from policies import ASSIGNMENT_MODES, POLICY_NAMES
 from router.config import RouterConfig
@@ -16,6 +16,7 @@ OURS = ("warmlane",)
 BOTH = ("sglang-router", "warmlane")
 SHARE = Check(lambda value: 0 <= value <= 1, "between 0 and 1")
 GATE = "cache_aware: given, requests in flight that differ by more go to the least loaded"
+HOSTS = Check(bool, "followed by one HOST:PORT or more")
 FACTOR = Check(lambda value: value >= 1, "at least 1")
 LIMIT = Check(lambda value: value >= -1, "at least -1")
 JITTER = Check(lambda value: 0 <= value <= 1, "between 0 and 1")
@@ -50,6 +51,7 @@ WORKERS = _settings(
         "--router-hosts",
         "--worker-urls",
         metavar="HOST:PORT",
+        check=HOSTS,
         help="the backends, as HOST:PORT or http(s)://HOST:PORT; without any, local ones are started",
         sources=BOTH,
     ),
@@ -59,9 +61,12 @@ WORKERS = _settings(
         "--model-path",
         "--model",
         metavar="PATH",
+        check=MODEL_NAME,
         help="model of the local backends; with --router-hosts only its tokenizer and chat template are used",
     ),
-    text("--tokenizer-path", metavar="PATH", help="tokenizer of the local backends, if not the model's"),
+    text(
+        "--tokenizer-path", metavar="PATH", check=MODEL_NAME, help="tokenizer of the local backends, if not the model's"
+    ),
     text("--chat-template", metavar="PATH", help="Jinja file or template in place of the model's own"),
     text("--revision", help="branch, tag or commit of a hub model", sources=OURS),
     text("--download-dir", metavar="DIR", help="where models from the hub are kept", sources=OURS),

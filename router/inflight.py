@@ -8,10 +8,14 @@ from contextlib import contextmanager
 
 
 class Inflight:
-    """Counts requests. ``ready`` turns false when shutdown begins, ``refusing`` when new requests are turned away."""
+    """Counts requests. ``ready`` turns false when shutdown begins, ``refusing`` when new requests are turned away.
+
+    ``starting``: backends of the router's own have not all been well yet.
+    """
 
     def __init__(self) -> None:
         self.count = 0
+        self.starting = False
         self.ready = True
         self.refusing = False
         self._idle = asyncio.Event()

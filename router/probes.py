@@ -44,8 +44,12 @@ class Probes:
 
     async def _readiness(self, _request: web.Request) -> web.Response:
         healthy, total = len(self._registry.healthy()), len(self._registry.all())
-        draining = not self._inflight.ready
-        status = "draining" if draining else "ready" if healthy else "no healthy worker"
+        if not self._inflight.ready:
+            status = "draining"
+        elif self._inflight.starting:
+            status = "starting"
+        else:
+            status = "ready" if healthy else "no healthy worker"
         counts = {"status": status, "healthy_workers": healthy, "total_workers": total}
         return web.json_response(counts, status=200 if status == "ready" else 503)
 

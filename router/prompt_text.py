@@ -74,16 +74,18 @@ class PromptText:
             self._scales.setdefault(model, _Scale()).add(text_bytes, prompt_tokens)
 
 
+class PromptTextError(Exception):
+    """A model's tokenizer and chat template cannot be had; one sentence that says why."""
+
+
 def load_prompt_text(config: RouterConfig) -> PromptText:
-    """With the chat template of ``--model-path``; without it, after one warning, when it cannot be had."""
+    """With the tokenizer and chat template that the backends of ``config`` use. Raises :class:`PromptTextError`."""
+    where, revision = (config.tokenizer_path, None) if config.tokenizer_path else (config.model_path, config.revision)
     try:
-        source = resolve_model(
-            config.model_path, revision=config.revision, download_dir=config.download_dir, only="prompt"
-        )
+        source = resolve_model(where, revision=revision, download_dir=config.download_dir, only="prompt")
         assets = load_prompt(source, config.chat_template)
     except (ModelError, TemplateError) as error:
-        log.warning("placing requests without the model's chat template: %s", error)
-        return PromptText()
+        raise PromptTextError(str(error)) from None
     if assets.template is None:
         log.warning("placing requests without a chat template: %s has none", config.model_path)
     return PromptText(assets.template.render if assets.template else None, assets.tokenizer.encode)

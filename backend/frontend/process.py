@@ -9,7 +9,8 @@ import shutil
 import signal
 import tempfile
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from tqdm import tqdm
@@ -19,6 +20,7 @@ from backend.prompt.source import ModelSource
 
 SchedulerTarget = Callable[[ServerArgs, ModelSource, str, str], None]
 STOP_SECONDS = 5.0
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 def run_real_scheduler(args: ServerArgs, source: ModelSource, to_scheduler: str, from_scheduler: str) -> None:
@@ -54,7 +56,8 @@ class SchedulerProcess:
             args=(self._target, args, source, self.to_scheduler, self.from_scheduler),
             name="warmlane-scheduler",
         )
-        self._process.start()
+        with _held_back(_SIGNALS):  # until the child ignores them
+            self._process.start()
 
     async def ended(self) -> None:
         """Wait until the child is gone. To be awaited once, after ``start``."""
@@ -83,17 +86,30 @@ def _child_main(
     target: SchedulerTarget, args: ServerArgs, source: ModelSource, to_scheduler: str, from_scheduler: str
 ) -> None:
     # Ctrl-C and service managers signal the whole group; the server decides when the scheduler ends.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    for number in _SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
     # Only this process shows progress; a lock between processes would be reported as leaked when this one is killed.
     tqdm.set_lock(threading.RLock())
-    threading.Thread(target=_die_with_parent, name="parent-watch", daemon=True).start()
+    folder = Path(to_scheduler.removeprefix("ipc://")).parent
+    threading.Thread(target=_die_with_parent, args=(folder,), name="parent-watch", daemon=True).start()
     target(args, source, to_scheduler, from_scheduler)
 
 
-def _die_with_parent() -> None:
-    """End this process when the server is gone, even by SIGKILL."""
+@contextmanager
+def _held_back(signals: Collection[signal.Signals]) -> Iterator[None]:
+    """Signals wait, in this thread and in processes that it starts meanwhile, which inherit that."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, signals)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _die_with_parent(folder: Path) -> None:
+    """End this process when the server is gone, even by SIGKILL; then nobody else removes the sockets' folder."""
     parent = multiprocessing.parent_process()
     if parent is not None:
         parent.join()
+        shutil.rmtree(folder, ignore_errors=True)
         os._exit(1)

@@ -5,8 +5,8 @@
 
 import sys
 
+from backend.api.serve import serve
 from backend.flags.server import parse_server_args
-from backend.launch_server import serve
 from tests.backend import fake_scheduler
 
 if __name__ == "__main__":

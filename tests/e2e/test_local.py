@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,8 +19,10 @@ QUESTION = [{"role": "user", "content": "What is the capital of France?"}]
 
 
 @pytest.fixture
-def served(processes: Processes) -> Iterator[Process]:
-    found = processes.python("serve", "router.launch_router", "--host", "127.0.0.1", port=free_port())
+def served(processes: Processes, tmp_path: Path) -> Iterator[Process]:
+    port = free_port()
+    argv = [sys.executable, "-m", "router.launch_router", "--host", "127.0.0.1", "--port", str(port)]
+    found = processes.start("serve", argv, f"http://127.0.0.1:{port}", env={"TMPDIR": str(tmp_path)})
     found.wait_ready("/readiness", START_SECONDS)
     yield found
     found.stop()
@@ -42,10 +45,10 @@ def is_up(url: str) -> bool:
 
 
 @pytest.mark.timeout(280)
-def test_local_backends_are_kept_running_and_stopped(served: Process) -> None:
+def test_local_backends_are_kept_running_and_stopped(served: Process, tmp_path: Path) -> None:
     wait_until(lambda: f"{served.url}/v1/chat/completions" in served.log(), START_SECONDS, "the line to try")
     backends = healthy(served)
-    assert len(backends) == 2
+    assert len(backends) == 2  # at the first 200 of /readiness already
 
     os.kill(children(served.popen.pid)[0], signal.SIGKILL)
     with openai_client(served.url) as client:
@@ -56,3 +59,5 @@ def test_local_backends_are_kept_running_and_stopped(served: Process) -> None:
 
     assert served.stop(seconds=60) == 0
     assert [url for url in backends if is_up(url)] == []
+    (logs,) = tmp_path.glob("warmlane-*")  # no sockets; the logs are kept because a backend had died
+    assert f"the logs of the local backends are in {logs}" in served.log()

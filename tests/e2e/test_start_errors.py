@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import socket
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -28,6 +31,9 @@ def start(module: str, *flags: str) -> subprocess.CompletedProcess[str]:
         (SERVER, ["--port", "99999"], ["--port", "99999"]),
         (ROUTER, ["--policy", "nope"], ["--policy", "cache_aware", "'nope'"]),
         (ROUTER, ["--config", "/nowhere.yaml"], ["/nowhere.yaml"]),
+        (ROUTER, ["--router-hosts"], ["--router-hosts", "HOST:PORT"]),
+        (ROUTER, ["--model-path", ""], ["--model-path", "''"]),
+        (SERVER, ["--model-path="], ["--model-path", "''"]),
     ],
 )
 def test_a_wrong_flag_stops_the_start(module: str, flags: list[str], words: list[str]) -> None:
@@ -38,11 +44,14 @@ def test_a_wrong_flag_stops_the_start(module: str, flags: list[str], words: list
         assert word in done.stderr
 
 
-def test_a_missing_model_is_named() -> None:
-    done = start(SERVER, "--model-path", "/nowhere/model")
-    assert done.returncode != 0
+@pytest.mark.parametrize("module", [SERVER, ROUTER])
+@pytest.mark.parametrize("flag", ["--model-path", "--chat-template"])
+def test_a_missing_file_is_named(module: str, flag: str) -> None:
+    """The router without hosts, too: its backends could not start."""
+    done = start(module, flag, "/nowhere/model")
+    assert done.returncode == 1
     assert "/nowhere/model" in done.stderr
-    assert "Traceback" not in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
 
 
 @pytest.mark.parametrize("module", [SERVER, ROUTER])
@@ -56,3 +65,32 @@ def test_a_port_in_use_is_named(module: str) -> None:
     assert done.returncode != 0
     assert str(port) in done.stderr
     assert "Traceback" not in done.stderr
+
+
+BLOCKING_MODULE = """
+import os
+os.write(1, b"importing")
+while True:
+    os.read(0, 1)
+"""
+
+
+@pytest.mark.parametrize("module", [SERVER, ROUTER])
+@pytest.mark.parametrize("library", ["yaml", "aiohttp", "tokenizers"])
+def test_ctrl_c_while_libraries_are_imported(module: str, library: str, tmp_path: Path) -> None:
+    """The library's import never ends, so the signal surely comes within it."""
+    (tmp_path / f"{library}.py").write_text(BLOCKING_MODULE)
+    program = f"from {module} import main; main()"  # as the console script does
+    with subprocess.Popen(
+        [sys.executable, "-c", program],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.read(9) == b"importing"
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=20)
+    assert (process.returncode, said) == (130, b"")

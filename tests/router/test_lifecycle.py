@@ -21,6 +21,16 @@ async def test_probes_tell_alive_from_ready():
             assert answer.status == 200
 
 
+async def test_readiness_waits_for_backends_of_the_routers_own():
+    async with running(FakeBackend()) as fleet:
+        fleet.router.inflight.starting = True
+        async with fleet.client.get("/readiness") as answer:
+            assert (answer.status, (await answer.json())["status"]) == (503, "starting")
+        fleet.router.inflight.starting = False
+        async with fleet.client.get("/readiness") as answer:
+            assert (answer.status, (await answer.json())["status"]) == (200, "ready")
+
+
 async def test_draining_finishes_what_is_under_way_and_takes_nothing_new():
     async with running(FakeBackend()) as fleet:
         (backend,) = fleet.backends

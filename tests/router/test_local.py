@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 import signal
 import sys
 from pathlib import Path
@@ -62,6 +63,38 @@ async def test_one_that_dies_before_it_was_ready_stops_the_start_with_its_last_w
     with pytest.raises(LocalBackendError, match=r"(?s)status 2 .* no such model"):
         await failed
     await own.stop()
+
+
+async def test_a_start_error_is_told_in_the_backends_own_line_and_nothing_is_restarted(monkeypatch):
+    monkeypatch.setattr(local, "BACKOFF_SECONDS", (0.0,))
+    said = "import sys; sys.stderr.write('noise\\nlaunch_server: error: no such model\\n'); sys.exit(1)"
+    own = LocalBackends([sys.executable, "-c", said], [], count=2)
+    failed = await own.start()
+    with pytest.raises(LocalBackendError, match=r"^local backend [01] cannot start: no such model; logs: /") as caught:
+        await failed
+    await own.stop()
+    folder = own.log_paths[0].parent
+    assert str(folder) in str(caught.value)
+    logs = [path.read_text() for path in own.log_paths]
+    assert max(text.count("noise") for text in logs) == 1  # a second start would have said it again
+    shutil.rmtree(folder)
+
+
+async def test_logs_are_removed_at_a_clean_end_and_kept_after_a_death(monkeypatch, caplog):
+    monkeypatch.setattr(local, "BACKOFF_SECONDS", (60.0,))
+    for kill in (False, True):
+        own = LocalBackends(FAKE, [], count=1)
+        await own.start()
+        await comes_up(own.urls[0])
+        own.settled()
+        folder = own.log_paths[0].parent
+        if kill:
+            os.kill(own.processes[0], signal.SIGKILL)
+            await until(lambda: "restarting" in caplog.text)
+        await own.stop()
+        assert folder.exists() is kill
+        assert (str(folder) in caplog.text) is kill
+    shutil.rmtree(folder)
 
 
 async def test_cores_are_shared_out(tmp_path):

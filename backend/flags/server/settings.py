@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from backend.api.parsers import REASONING_PARSERS, TOOL_PARSERS
-from backend.flags.checks import AT_LEAST_ONE, FRACTION, NOT_NEGATIVE, PORT, POSITIVE, Check
+from backend.flags.checks import AT_LEAST_ONE, FRACTION, MODEL_NAME, NOT_NEGATIVE, PORT, POSITIVE, Check
 from backend.flags.flag import Flag, State
 from backend.flags.rows import integer, number, switch, text, works
 from backend.scheduler.kv_config import EXAMPLE, is_kv_events_config
@@ -20,9 +20,17 @@ MODEL = works(
         "--model",
         help="folder, GGUF file or hub name ORG/NAME; without it the default model SmolLM2-135M-Instruct",
         metavar="PATH",
+        check=MODEL_NAME,
         sources=BOTH,
     ),
-    text("--tokenizer-path", "--tokenizer", help="folder or file of the tokeniser", metavar="PATH", sources=BOTH),
+    text(
+        "--tokenizer-path",
+        "--tokenizer",
+        help="folder or file of the tokeniser",
+        metavar="PATH",
+        check=MODEL_NAME,
+        sources=BOTH,
+    ),
     text("--revision", help="branch, tag or commit on the hub", sources=BOTH),
     text("--download-dir", help="where models from the hub are kept", metavar="DIR", sources=BOTH),
     text(

@@ -144,6 +144,7 @@ def test_killing_the_server_takes_the_scheduler_with_it(launch) -> None:
     children = server.children()
     server.process.kill()
     wait_until_gone(children)
+    assert list(server.temp.iterdir()) == []
 
 
 def test_a_scheduler_that_dies_fails_its_requests_and_the_server(launch) -> None:
@@ -218,4 +219,15 @@ def test_stopping_while_it_starts(launch) -> None:
     children = server.children()
     server.process.send_signal(signal.SIGTERM)
     assert server.finish()[0] == 0
+    wait_until_gone(children)
+
+
+def test_ctrl_c_in_the_whole_group_while_the_scheduler_starts(launch) -> None:
+    server = launch("--fake-target", "run_sleeping_scheduler", ready=False)
+    deadline = time.monotonic() + SECONDS
+    while not (children := server.children()):
+        assert time.monotonic() < deadline
+    for pid in [*children, server.process.pid]:
+        os.kill(pid, signal.SIGINT)
+    assert server.finish()[::2] == (0, "")
     wait_until_gone(children)
