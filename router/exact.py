@@ -13,6 +13,7 @@ from policies.policy import RouteRequest
 from policies.prefix.block_index import Held, PromptKey
 from router.body import Facts, Form
 from router.fleet.kv_events import KVEvents
+from router.pending import PendingBlocks
 from router.tokenise import TokenPool, Tokens
 
 NAMESPACE_SEPARATOR = "\x1f"
@@ -25,6 +26,7 @@ class ExactPrefixes:
         self._events = events
         self._pool = pool
         self._same_tokens = same_tokens
+        self._pending = PendingBlocks()
 
     def wanted(self, facts: Facts) -> bool:
         """Can anybody's cache be compared with the prompt's tokens?"""
@@ -42,12 +44,20 @@ class ExactPrefixes:
     def match(self, tokens: Tokens | None) -> Mapping[str, Held]:
         return {} if tokens is None else self._events.index.match(tokens.chains)
 
-    def held(self, url: str, matched: Mapping[str, Held], form: Form) -> int | None:
-        """Cached tokens of the prompt on a worker; None when they are not exactly known."""
+    def held(self, url: str, matched: Mapping[str, Held], tokens: Tokens, form: Form) -> int | None:
+        """Cached tokens of the prompt on a worker, now or when its turn comes; None when that is not exactly known."""
         if not self._events.exact(url) or not (form is Form.IDS or self._same_tokens(url)):
             return None
         found = matched.get(url)
-        return found.tokens if found else 0
+        return max(found.tokens if found else 0, self._pending.tokens(url, tokens.chains))
+
+    def sent(self, url: str, tokens: Tokens) -> None:
+        """A prompt is on its way to ``url``, which will hold it until it is over."""
+        self._pending.add(url, tokens.chains)
+
+    def over(self, url: str, tokens: Tokens) -> None:
+        """From now on events alone tell what is left of it."""
+        self._pending.remove(url, tokens.chains)
 
 
 def with_length(route: RouteRequest, tokens: Tokens | None) -> RouteRequest:

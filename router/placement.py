@@ -60,7 +60,9 @@ class Placement:
             return [Candidate(url, leases.load(url, now), speeds.speed(url)) for url in urls]
         matched = exact.match(dossier.tokens)
         return [
-            Candidate(url, leases.load(url, now), speeds.speed(url), exact.held(url, matched, dossier.form))
+            Candidate(
+                url, leases.load(url, now), speeds.speed(url), exact.held(url, matched, dossier.tokens, dossier.form)
+            )
             for url in urls
         ]
 
@@ -85,6 +87,8 @@ class Booking:
         self._route = route
         self._decision = decision
         self._dossier = dossier
+        if placement.exact is not None and dossier is not None and dossier.tokens is not None:
+            placement.exact.sent(decision.worker, dossier.tokens)
         self._attempt = dossier.attempts[-1] if dossier and dossier.attempts else Attempt(decision, (), now)
         self._started = now
         uncached = max(0, route.prompt_tokens - decision.cached_tokens)
@@ -104,6 +108,8 @@ class Booking:
             series.outcome(self.outcome)
         self._attempt.outcome = self.outcome
         if self._dossier is not None:
+            if self._placement.exact is not None and self._dossier.tokens is not None:
+                self._placement.exact.over(self._decision.worker, self._dossier.tokens)
             for watcher in self._placement.watchers:
                 watcher.settled(self._dossier, self._route, self._attempt)
 
