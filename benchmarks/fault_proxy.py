@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 INFERENCE = (b"POST /v1/", b"POST /generate")
+GENERATE_PROBE = b"GET /health_generate"
 _RETRY_AFTER = b"Retry-After: 1\r\n"
 
 
@@ -92,10 +93,16 @@ class FaultProxy:
             with contextlib.suppress(OSError):
                 writer.close()
 
+    def _hits(self, head: bytes) -> bool:
+        """Does the fault concern this request?"""
+        if self.fault is Fault.HANG:
+            return True
+        return head.startswith(INFERENCE) or (self.fault is Fault.STUCK and head.startswith(GENERATE_PROBE))
+
     async def _answer(
         self, head: bytes, body: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
     ) -> None:
-        fault = self.fault if head.startswith(INFERENCE) or self.fault is Fault.HANG else None
+        fault = self.fault if self._hits(head) else None
         self.faulted += fault is not None
         if fault in (Fault.HANG, Fault.STUCK):
             await reader.read()  # until the other side leaves

@@ -144,7 +144,8 @@ class CacheAwarePolicy(Policy):
         tokens = prompt_tokens(request)
         new = tokens * (1.0 - found.held / len(request.text))
         self._pressure.add(None if found.continues is None else now - found.continues)
-        self._bytes_per_token += LEARN_BYTES * (len(request.text) / tokens - self._bytes_per_token)
+        if tokens:  # a prompt of a byte or two may count as none
+            self._bytes_per_token += LEARN_BYTES * (len(request.text) / tokens - self._bytes_per_token)
         if worker in self._capacities:
             self._tree.limit(worker, int(self._capacities[worker] * self._bytes_per_token * USABLE))
         self._traffic.add(new, now)

@@ -27,6 +27,16 @@ async def test_a_fault_before_the_first_byte_is_not_seen(fault, stream):
         await until(lambda: fleet.proxies[0].under_way == 0 or fault in (Fault.HANG, Fault.SLOW))
 
 
+async def test_an_engine_that_stands_still_behind_a_process_that_answers_is_found_out():
+    """Only once the worker's speed is known: then so long a silence is not a long prompt."""
+    async with proxied() as fleet:
+        for number in range(12):
+            assert await fleet.ask(f"{number} " + "word " * 200) == 200
+        await fleet.proxies[0].become(Fault.STUCK)
+        assert await asyncio.gather(*(fleet.ask(f"q{n}") for n in range(8))) == [200] * 8
+        assert fleet.metric("smg_router_retries_total", reason="silent") >= 1
+
+
 @pytest.mark.parametrize("fault", IN_MID_STREAM)
 async def test_with_resumed_streams_a_cut_is_not_seen(fault):
     async with proxied(resume_streams=True) as fleet:
