@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from array import array
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -34,7 +35,10 @@ INFERENCE_ROUTES = frozenset(
 )
 TARGET_HEADER = "x-smg-target-worker"
 ROUTING_KEY_HEADERS = ("x-smg-routing-key", "x-sgl-routing-key", "x-session-id")
-_IDS = b"\x06"  # starts a prompt given as token ids, four bytes each
+# No UTF-8 text has these bytes.
+_IDS = b"\xfe"  # starts a prompt given as token ids, four bytes each
+_NEXT = b"\xff"  # between the prompts of a batch
+_SEVERAL = re.compile(rb"\[\s*[\[\"]")  # how a list of prompts begins; a list of ids begins otherwise
 
 
 class Envelope(msgspec.Struct):
@@ -70,13 +74,17 @@ class Form(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """``inference``: the body was understood as a prompt, so the request may be sent again elsewhere."""
+    """``inference``: the body was understood as a prompt, so the request may be sent again elsewhere.
+
+    ``prompts``: how many it has; the route's text is all of them in a row.
+    """
 
     model: str = ""
     stream: bool = False
     inference: bool = False
     route: RouteRequest = field(default_factory=RouteRequest)
     form: Form = Form.OTHER
+    prompts: int = 1
 
 
 _DECODER = msgspec.json.Decoder(Envelope)
@@ -96,7 +104,7 @@ def read_facts(
         return Facts(
             inference=True, route=RouteRequest(routing_key=_header_key(headers), target=headers.get(TARGET_HEADER, ""))
         )
-    envelope, text, tokens = _read(body, prompt_text)
+    envelope, text, tokens, prompts = _read(body, prompt_text)
     model = canonical(_word(envelope.model))
     route = RouteRequest(
         text=text,
@@ -107,17 +115,26 @@ def read_facts(
         target=headers.get(TARGET_HEADER, ""),
     )
     form = _form(envelope, text)
-    return Facts(model=model, stream=envelope.stream is True, inference=True, route=route, form=form)
+    return Facts(
+        model=model,
+        stream=envelope.stream is True,
+        inference=True,
+        route=route,
+        form=form,
+        prompts=prompts,
+    )
 
 
-def _read(body: bytes, prompt_text: PromptText) -> tuple[Envelope, bytes, int | None]:
-    """(what placement reads, the prompt's text, its exact number of tokens or None). Raises :class:`Refusal`.
+def _read(body: bytes, prompt_text: PromptText) -> tuple[Envelope, bytes, int | None, int]:
+    """(what placement reads, the prompt's text, its exact number of tokens or None, how many prompts it has).
+
+    Raises :class:`Refusal`.
 
     Fields that are read late fail late: a number out of range or a byte that is not UTF-8 may be anywhere.
     """
     try:
         envelope = _DECODER.decode(body)
-        return envelope, *_prompt(envelope, prompt_text)
+        return envelope, *_prompt(envelope, prompt_text), _count(envelope)
     except msgspec.DecodeError as error:
         raise Refusal(400, f"The body is not a JSON object: {error}", code="invalid_json") from None
     except UnicodeDecodeError:
@@ -180,11 +197,19 @@ def _form(envelope: Envelope, text: bytes) -> Form:
     return Form.PLAIN if alone and text else Form.OTHER
 
 
+def _count(envelope: Envelope) -> int:
+    """How many prompts the body has."""
+    for raw in (envelope.input_ids, envelope.text, envelope.prompt):
+        if _SEVERAL.match(raw):
+            return len(_value(raw))
+    return 1
+
+
 def _of_plain(value: Any) -> tuple[bytes, int | None]:
     if isinstance(value, str):
         return value.encode("utf-8", "surrogatepass"), None
     if isinstance(value, list) and value and all(isinstance(item, str) for item in value):
-        return b"\x00".join(item.encode("utf-8", "surrogatepass") for item in value), None
+        return _NEXT.join(item.encode("utf-8", "surrogatepass") for item in value), None
     return _of_ids(value) if isinstance(value, list) else (b"", None)
 
 

@@ -17,6 +17,7 @@ class Dossier:
 
     request_id: str = ""
     form: Form = Form.OTHER
+    prompts: int = 1
     tokens: Tokens | None = None
     attempts: list[Attempt] = field(default_factory=list)
 

@@ -31,6 +31,7 @@ from router.usage_splice import spliced
 log = logging.getLogger(__name__)
 
 CLIENT_LEFT = 499
+WITH_BODY = frozenset({"POST", "PUT"})  # PUT /generate is the same as POST
 _BLAMELESS = frozenset({Failure.STALE, Failure.BUSY})
 _FREE = frozenset({Failure.STALE, Failure.CONNECT})  # nothing was done for them: they cost no retry budget
 
@@ -99,7 +100,7 @@ class Gateway:
         if self._inflight.refusing:
             raise unavailable("The router is shutting down.", code="shutting_down", close=True)
         request = visit.request
-        if request.method == "POST":
+        if request.method in WITH_BODY:
             visit.facts = read_facts(
                 request.path, request.headers, request.body, self._placement.prompt_text, self._registry.canonical
             )

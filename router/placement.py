@@ -11,7 +11,7 @@ from policies.cost.leases import LeaseBook
 from policies.cost.rates import RateBook
 from policies.policy import Candidate, Decision, Policy, RouteRequest
 from router.answer_tail import Tail
-from router.body import Facts
+from router.body import Facts, Form
 from router.dossier import Attempt, Dossier, Watcher
 from router.exact import ExactPrefixes, with_length
 from router.fleet.worker import Worker
@@ -47,7 +47,7 @@ class Placement:
 
     async def open(self, facts: Facts, request_id: str) -> tuple[Facts, Dossier]:
         """What is kept of a request. Its exact length and blocks are worked out if anybody's cache is known exactly."""
-        dossier = Dossier(request_id, facts.form)
+        dossier = Dossier(request_id, facts.form, facts.prompts)
         if self.exact is not None and self.exact.wanted(facts):
             dossier.tokens = await self.exact.tokens(facts)
             facts = replace(facts, route=with_length(facts.route, dossier.tokens))
@@ -141,12 +141,18 @@ class Booking:
             self._placement.speeds.observe(self._lease.worker, uncached, self._load_before, ttft_ms)
 
     def finished(self, tail: Tail, now: float) -> None:
-        """The whole answer was relayed: read from its end what its head did not tell."""
+        """The whole answer was relayed: read from its end what its head did not tell.
+
+        The end of a native batch's answer tells of its last prompt only, so that of batches nothing is read.
+        """
+        self._attempt.total_ms = (now - self._started) * 1000
+        if self._dossier is not None and self._dossier.prompts > 1:
+            return
         prompt = self._attempt.prompt_tokens = tail.prompt_tokens()
         self._attempt.output_tokens = tail.output_tokens()
-        self._attempt.total_ms = (now - self._started) * 1000
         if prompt is not None:
-            self._placement.prompt_text.learn(self._route.model, len(self._route.text), prompt)
+            if self._dossier is None or self._dossier.form is not Form.IDS:  # those have four bytes a token, always
+                self._placement.prompt_text.learn(self._route.model, len(self._route.text), prompt)
             if series := self._series:
                 series.prompt.inc(prompt)
         if not self._cached_known and (cached := tail.cached_tokens()) is not None:

@@ -83,8 +83,11 @@ class Registry:
         ]
 
     def serves(self, model: str) -> bool:
-        """False when every worker is known and none has ``model``."""
-        return model in ANY_MODEL or not self._workers or any(w.may_serve(model) for w in self._workers.values())
+        """False when some worker told its models, none has ``model``, and none takes requests without having told."""
+        workers = self._workers.values()
+        if model in ANY_MODEL or not any(worker.names for worker in workers):
+            return True
+        return any(worker.may_serve(model) for worker in workers if worker.names or worker.takes_requests)
 
     def canonical(self, model: str) -> str:
         """``model``, or what a client that names none means when there is only one."""

@@ -10,7 +10,7 @@ from enum import StrEnum
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 _HOST = re.compile(r"[\w.:%-]+")
 
@@ -57,6 +57,21 @@ class WorkerSpec(BaseModel):
     health_failure_threshold: int | None = Field(default=None, ge=1)
     disable_health_check: bool = False
     max_concurrent_requests: int | None = Field(default=None, ge=1)  # in place of the flag for all workers
+
+    # Sent by clients of SGLang's router, and without a use here: the router parses no answers, and backends render.
+    bootstrap_port: int | None = None
+    tokenizer_path: str | None = None
+    reasoning_parser: str | None = None
+    tool_parser: str | None = None
+    chat_template: str | None = None
+    max_connection_attempts: int | None = None
+    dp_aware: Literal[False] | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _null_is_default(cls, data: Any) -> Any:
+        """Clients that know all fields send null for those they do not set."""
+        return {key: value for key, value in data.items() if value is not None} if isinstance(data, dict) else data
 
 
 class WorkerChange(BaseModel):

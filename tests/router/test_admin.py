@@ -55,6 +55,25 @@ async def test_a_bad_worker_is_refused_with_the_name_of_the_field(body, status, 
         assert (await answer.json())["error"]["param"] == field
 
 
+async def test_fields_of_sglangs_router_are_taken():
+    unset = ("api_key", "model_id", "priority", "cost", "runtime", "labels", "bootstrap_port", "chat_template")
+    body = {
+        "worker_type": "regular",
+        "tokenizer_path": "/models/m",
+        "reasoning_parser": "qwen3",
+        "tool_parser": "qwen",
+        "max_connection_attempts": 20,
+        "dp_aware": False,
+        "health_check_timeout_secs": 30,
+        **dict.fromkeys(unset),
+    }
+    async with running() as fleet:
+        answer = await fleet.client.post("/workers", json={"url": "http://127.0.0.1:9", **body})
+        assert answer.status == 202, await answer.text()
+        (worker,) = fleet.router.registry.all()
+        assert (worker.spec.priority, worker.spec.labels) == (50, {})
+
+
 async def test_a_known_address_is_refused():
     async with running(FakeBackend()) as fleet:
         answer = await fleet.client.post("/workers", json={"url": fleet.backends[0].url + "/"})

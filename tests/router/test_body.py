@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from router.body import Facts, read_facts
+from router.body import Facts, Form, read_facts
 from router.errors import Refusal
 from router.prompt_text import PromptText
 
@@ -21,7 +21,35 @@ def test_plain_prompts_are_their_own_text():
 
 
 def test_a_batch_is_all_its_prompts_in_a_row():
-    assert facts("/v1/completions", {"prompt": ["a", "b"]}).route.text == b"a\x00b"
+    assert facts("/v1/completions", {"prompt": ["a", "b"]}).route.text == b"a\xffb"
+
+
+def test_no_text_is_taken_for_a_batch_or_for_token_ids():
+    batch, single = (facts("/v1/completions", {"prompt": prompt}) for prompt in (["a", "b"], "a\0b"))
+    assert batch.route.text != single.route.text
+    ids = facts("/generate", {"input_ids": [98]})
+    texts = [facts("/generate", {"text": mark + "b\0\0\0"}) for mark in "\x06\xfe\ufffe"]
+    assert ids.form is Form.IDS
+    assert [read.form for read in texts] == [Form.PLAIN] * 3
+    assert ids.route.text not in [read.route.text for read in texts]
+
+
+@pytest.mark.parametrize(
+    ("body", "count"),
+    [
+        ({"text": "a"}, 1),
+        ({"text": ["a"]}, 1),
+        ({"text": ["a", "b", "c"]}, 3),
+        ({"input_ids": [1, 2, 3]}, 1),
+        ({"input_ids": [[1, 2], [3]]}, 2),
+        ({"prompt": [1, 2]}, 1),
+        ({"prompt": ["a", "b"]}, 2),
+        ({"prompt": []}, 1),
+        ({"messages": [{"role": "user", "content": "a"}]}, 1),
+    ],
+)
+def test_prompts_are_counted(body, count):
+    assert facts("/generate", body).prompts == count
 
 
 def test_token_ids_are_counted_exactly_and_share_prefixes():
@@ -93,6 +121,7 @@ def test_what_is_no_json_object_is_refused_with_the_place():
         (b'{"input": "\xff"}', "not UTF-8"),
         (b'{"model": "\xff", "prompt": "x"}', "not UTF-8"),
         (b'{"prompt": 1e999}', "out of range"),
+        (b'{"input_ids": [1], "prompt": ["a", 1e999]}', "out of range"),
         (b'{"prompt": ' + b"[" * 50_000 + b"]" * 50_000 + b"}", "nested too deeply"),
     ],
 )

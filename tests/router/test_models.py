@@ -44,6 +44,24 @@ async def test_a_backend_that_lists_no_models_gets_what_others_do_not_serve():
         assert [len(backend.received) for backend in fleet.backends] == [0, 1]
 
 
+async def test_while_a_backend_starts_another_one_says_which_models_there_are():
+    starting = FakeBackend(models=("b",))
+    starting.healthy = False
+    async with running(FakeBackend(models=("a",)), starting, ready=False) as fleet:
+        await until(lambda: fleet.router.registry.healthy())
+        assert await ask(fleet, "b") == 404
+        starting.healthy = True
+        await until(lambda: len(fleet.router.registry.healthy()) == 2)
+        assert await ask(fleet, "b") == 200
+
+
+async def test_while_no_backend_told_its_models_none_is_unknown():
+    starting = FakeBackend(models=("a",))
+    starting.healthy = False
+    async with running(starting, ready=False) as fleet:
+        assert await ask(fleet, "b") == 503
+
+
 async def test_a_model_whose_only_backend_is_down_is_unavailable_and_not_unknown():
     async with running(FakeBackend(models=("a",)), FakeBackend(models=("b",)), health_failure_threshold=1) as fleet:
         await fleet.backends[1].stop()

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
+from router.answer_tail import Tail
+from router.body import read_facts
 from tests.router.conftest import chat, running
 from tests.router.fake_backend import FakeBackend
 
@@ -62,6 +66,45 @@ async def test_the_policy_is_told_what_a_backend_had_cached(tells, monkeypatch):
         await converse(fleet, conversations=1, turns=1)
         assert [worker for worker, _ in told] == [backend.url] * 3
         assert [cached > 500 for _, cached in told] == [False, True, False]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"text": ["hello world " * 100 for _ in range(16)]},
+        {"input_ids": [[5] * 200 for _ in range(16)]},
+        {"input_ids": [5] * 200},
+    ],
+)
+async def test_bodies_whose_bytes_and_tokens_do_not_belong_together_teach_no_lengths(body, monkeypatch):
+    """A native batch tells of each prompt for itself, and the last one is what is read; token ids are no text."""
+    told: list[int] = []
+    one = {"text": "x", "meta_info": {"prompt_tokens": 201, "cached_tokens": 200}}
+    async with running(FakeBackend()) as fleet:
+        placement = fleet.router.placement
+        monkeypatch.setattr(placement.policy, "observe", lambda *args: told.append(args[2]))
+        before = placement.prompt_text.tokens("fake-model", b"x" * 4000)
+        for _ in range(30):
+            facts = read_facts("/generate", {}, json.dumps(body).encode(), placement.prompt_text)
+            facts, dossier = await placement.open(facts, "id")
+            _, decision = placement.choose(facts.route, fleet.router.registry.all(), 0.0, dossier)
+            with placement.book(facts.route, decision, 0.0, dossier) as booking:
+                tail = Tail()
+                tail.add(json.dumps([one] * 16).encode())
+                booking.finished(tail, 1.0)
+        assert placement.prompt_text.tokens("", b"x" * 4000) == before == 1000
+        assert told == ([] if facts.prompts > 1 else [200] * 30)
+
+
+async def test_put_is_placed_like_post():
+    async with running(FakeBackend(), FakeBackend(), policy="cache_aware") as fleet:
+        for _ in range(3):
+            async with fleet.client.put("/generate", json={"text": LONG, "sampling_params": {}}) as answer:
+                await answer.read()
+        assert sorted(len(backend.received) for backend in fleet.backends) == [0, 3]
+        assert (
+            fleet.metric("smg_router_requests_total", model="fake-model", endpoint="/generate", streaming="false") == 3
+        )
 
 
 async def test_the_time_to_first_token_is_measured_and_teaches_the_speed():
