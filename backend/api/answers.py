@@ -14,7 +14,8 @@ from typing import Any
 import msgspec
 from aiohttp import HttpVersion11, web
 
-from backend.api.errors import json_response, stream_error
+from backend.api.errors import json_response
+from backend.api.event_style import DATA_EVENTS, EventStyle
 from backend.frontend.errors import RequestError
 from backend.frontend.frontend import Generation
 from backend.frontend.request import RequestState
@@ -22,7 +23,6 @@ from backend.frontend.request import RequestState
 logger = logging.getLogger(__name__)
 
 CACHED_TOKENS = "x-warmlane-cached-tokens"
-DONE = b"data: [DONE]\n\n"
 _encode = msgspec.json.Encoder().encode
 
 BuildBody = Callable[[list[RequestState]], Any]
@@ -61,7 +61,11 @@ async def answer_whole(request: web.Request, generation: Generation, build: Buil
 
 
 async def answer_stream(
-    request: web.Request, generation: Generation, build: BuildEvents, last: BuildEvents | None = None
+    request: web.Request,
+    generation: Generation,
+    build: BuildEvents,
+    last: BuildEvents | None = None,
+    style: EventStyle = DATA_EVENTS,
 ) -> web.StreamResponse:
     """Server-sent events, one write for each message of the scheduler. ``last`` builds events for the end.
 
@@ -76,20 +80,16 @@ async def answer_stream(
                     response.headers["Cache-Control"] = "no-cache"
                     await response.prepare(request)
                 if events := list(build(moved)):
-                    await response.write(_frames(events))
+                    await response.write(style.frames(events))
         except RequestError as error:
             if response is None:
                 raise
-            await response.write(_frames([stream_error(error)]) + DONE)
+            await response.write(style.frames([style.error(error)]) + style.done)
             return response
     if response is None:
         raise RequestError("The server gave no answer.", HTTPStatus.INTERNAL_SERVER_ERROR)
-    await response.write(_frames(last(generation.states) if last else ()) + DONE)
+    await response.write(style.frames(last(generation.states) if last else ()) + style.done)
     return response
-
-
-def _frames(events: Iterable[Any]) -> bytes:
-    return b"".join(b"data: " + _encode(event) + b"\n\n" for event in events)
 
 
 def _head(states: list[RequestState], content_type: str) -> web.StreamResponse:

@@ -9,7 +9,7 @@ from http import HTTPStatus
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
-from backend.api import chat, completions, management, native, openai, parse, tokens
+from backend.api import chat, completions, management, messages, native, openai, parse, responses, tokens
 from backend.api.context import CONTEXT, ServerContext
 from backend.api.errors import error_response
 from backend.frontend.errors import RequestError
@@ -34,6 +34,9 @@ def create_app(context: ServerContext) -> web.Application:
             web.put("/generate", native.generate),
             web.post("/v1/chat/completions", chat.chat_completions),
             web.post("/v1/completions", completions.completions),
+            web.post("/v1/messages", messages.messages),
+            web.post("/v1/messages/count_tokens", messages.count_tokens),
+            web.post("/v1/responses", responses.responses),
             web.post("/tokenize", tokens.tokenize),
             web.post("/v1/tokenize", tokens.tokenize),
             web.post("/detokenize", tokens.detokenize),
@@ -100,11 +103,13 @@ def _http_error(request: web.Request, error: web.HTTPException) -> RequestError:
 async def _authorize(request: web.Request, handler: Handler) -> web.StreamResponse:
     key = request.app[CONTEXT].args.api_key
     if key is not None and request.path not in OPEN_PATHS and not _bears(request, key):
-        message = "The API key is missing or wrong: send it as 'Authorization: Bearer KEY'."
+        message = "The API key is missing or wrong: send it as 'Authorization: Bearer KEY' (or 'x-api-key: KEY')."
         raise RequestError(message, HTTPStatus.UNAUTHORIZED)
     return await handler(request)
 
 
 def _bears(request: web.Request, key: str) -> bool:
     scheme, _, given = request.headers.get("Authorization", "").partition(" ")
-    return scheme.lower() == "bearer" and hmac.compare_digest(given.strip().encode(), key.encode())
+    if scheme.lower() != "bearer":
+        given = request.headers.get("x-api-key", "")  # what Anthropic's clients send
+    return hmac.compare_digest(given.strip().encode(), key.encode())

@@ -77,6 +77,11 @@ async def start_chat(serving: Serving, body: ChatRequest, rid: str) -> tuple[Gen
     return generation, answers
 
 
+def chat_prompt(serving: Serving, body: ChatRequest) -> Prompt:
+    """The prompt of a conversation, as ``start_chat`` submits it."""
+    return _prompt(body, offered_tools(body.tools, body.tool_choice, serving.parsers))
+
+
 def _prompt(body: ChatRequest, tools: list[dict[str, Any]]) -> Prompt:
     if body.input_ids is not None:
         return body.input_ids

@@ -13,6 +13,16 @@ from backend.frontend.errors import RequestError
 RETRYABLE = frozenset({HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE})
 
 
+_MESSAGES_TYPES: dict[int, str] = {
+    HTTPStatus.UNAUTHORIZED: "authentication_error",
+    HTTPStatus.FORBIDDEN: "permission_error",
+    HTTPStatus.NOT_FOUND: "not_found_error",
+    HTTPStatus.REQUEST_ENTITY_TOO_LARGE: "request_too_large",
+    HTTPStatus.TOO_MANY_REQUESTS: "rate_limit_error",
+    HTTPStatus.SERVICE_UNAVAILABLE: "overloaded_error",
+}
+
+
 class SchemaError(RequestError):
     """A body that does not have the form it should have."""
 
@@ -69,9 +79,23 @@ def stream_error(error: RequestError) -> dict[str, Any]:
     }
 
 
+def messages_body(error: RequestError) -> dict[str, Any]:
+    """Anthropic's shape, as a body and as an event."""
+    kind = _MESSAGES_TYPES.get(error.status, "invalid_request_error" if error.status < 500 else "api_error")
+    return {"type": "error", "error": {"type": kind, "message": error.message}}
+
+
+def responses_event(error: RequestError) -> dict[str, Any]:
+    """The responses API's event for an error after the beginning."""
+    return {"type": "error", "code": str(error.status), "message": error.message, "param": error.param}
+
+
 def error_response(error: RequestError, path: str) -> web.Response:
     """The whole answer, in the shape that the clients of ``path`` expect."""
-    body = openai_body(error) if path.startswith("/v1/") else native_body(error)
+    if path.startswith("/v1/messages"):
+        body = messages_body(error)
+    else:
+        body = openai_body(error) if path.startswith("/v1/") else native_body(error)
     response = json_response(body, error.status)
     if error.status in RETRYABLE:
         response.headers["Retry-After"] = "1"
