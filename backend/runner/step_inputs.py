@@ -38,8 +38,8 @@ def build_inputs(batch: StepBatch, slots: Slots, planner: SamplingPlanner, devic
         ends = np.cumsum(lens)
         rows = np.repeat(batch.rows, lens)
         positions = np.arange(ends[-1]) - np.repeat(ends - lens - batch.starts, lens)
-    page, offset = np.divmod(positions, page_size)
-    locations = slots.page_table[rows, page].astype(np.int64) * page_size + offset
+    page = positions // page_size
+    locations = slots.page_table[rows, page] * np.int64(page_size) + (positions - page * page_size)
     pages = -(-int(kv_lens.max()) // page_size)
     layout = StepLayout(
         query_lens=torch.from_numpy(batch.lens),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 INITIAL = 0.7
 FLOOR = 0.14  # of the initial ratio
@@ -20,19 +20,18 @@ class NewTokenRatio:
     """
 
     conservativeness: float = 1.0
-    value: float = 0.0
+    value: float = field(init=False)
+    _low: float = field(init=False)
+    _per_step: float = field(init=False)
 
     def __post_init__(self) -> None:
-        self.value = self.initial
-
-    @property
-    def initial(self) -> float:
-        return min(INITIAL * self.conservativeness, 1.0)
+        self.value = min(INITIAL * self.conservativeness, 1.0)
+        self._low = self.value * FLOOR
+        self._per_step = (self.value - self._low) / DECAY_STEPS
 
     def decay(self) -> None:
         """One step went well."""
-        low = self.initial * FLOOR
-        self.value = max(low, self.value - (self.initial - low) / DECAY_STEPS)
+        self.value = max(self._low, self.value - self._per_step)
 
     def raise_after_retraction(self, decoded: int, max_new: int, rows: int) -> None:
         """``rows`` left running have decoded ``decoded`` of at most ``max_new`` tokens."""

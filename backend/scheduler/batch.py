@@ -44,6 +44,8 @@ class StepBatch:
     lens: NDArray[np.int32]  # tokens computed by it, at least 1
     samples: NDArray[np.bool_]  # rows that reach their known length here and sample the next token
     generations: NDArray[np.int64]  # of the slots at launch
+    version: int  # of the slots at launch: while it stands, every row still runs
+    in_prompt: NDArray[np.bool_] | None  # rows that compute prompt tokens; None when no row does
     num_tokens: int
     logprobs: tuple[LogprobRow, ...]
     fresh: NDArray[np.int64]  # slots occupied since the last batch: the device has not seen their tokens

@@ -47,7 +47,7 @@ class SchedulerLimits:
     overlap: bool = False  # launch a step before the one before it is settled
     conservativeness: float = 1.0
     schedule_policy: str = "fcfs"
-    preemption_threshold: int | None = None  # a higher priority by more than this preempts; None: never
+    preemption_threshold: int | None = None  # a higher priority by more preempts (policy priority only); None: never
     random_seed: int = 0
     check_invariants: bool = False
 
@@ -240,7 +240,19 @@ class Scheduler:
         samples = (starts + lens == known) & (known < slots.limit[rows])
         wanting = slots.wants_logprobs[rows]
         logprobs = self._logprob_rows(rows, starts + lens, wanting) if np.count_nonzero(wanting) else ()
-        return StepBatch(rows, starts, lens, samples, slots.generation[rows], num_tokens, logprobs, admitted)
+        in_prompt = starts < slots.prompt_len[rows]
+        return StepBatch(
+            rows=rows,
+            starts=starts,
+            lens=lens,
+            samples=samples,
+            generations=slots.generation[rows],
+            version=slots.version,
+            in_prompt=in_prompt if np.count_nonzero(in_prompt) else None,
+            num_tokens=num_tokens,
+            logprobs=logprobs,
+            fresh=admitted,
+        )
 
     def _logprob_rows(
         self, rows: NDArray[np.int64], ends: NDArray[np.int32], wanting: NDArray[np.bool_]
@@ -390,7 +402,7 @@ class Scheduler:
         slots.known[batch.rows] += batch.samples
         slots.in_flight[batch.rows] += 1
         self._launched.append((batch, launched))
-        decodes = int(np.count_nonzero(batch.starts >= slots.prompt_len[batch.rows]))
+        decodes = len(batch.rows) - (0 if batch.in_prompt is None else int(np.count_nonzero(batch.in_prompt)))
         self.stats.decode_tokens_total += decodes
         self.stats.prefill_tokens_total += batch.num_tokens - decodes
         self._ratio.decay()
@@ -424,33 +436,42 @@ class Scheduler:
         # Written for leaving rows too: their pages enter the tree under these tokens.
         sampled = batch.samples.nonzero()[0]
         slots.tokens[rows[sampled], ends[sampled]] = tokens[sampled]
-        live = slots.generation[rows] == batch.generations
-        new = (live & batch.samples).nonzero()[0]
-        self._out.uids.extend(slots.uid[rows[new]].tolist())
-        self._out.tokens.extend(tokens[new].tolist())
-
+        live = None if batch.version == slots.version else slots.generation[rows] == batch.generations
+        new = sampled if live is None else (live & batch.samples).nonzero()[0]
+        new_rows, new_tokens = rows[new], tokens[new]
+        self._out.uids += slots.uid[new_rows].tolist()
+        self._out.tokens += new_tokens.tolist()
         if batch.logprobs:
             self._tell_logprobs(batch, live, tokens, launched.logprobs())
 
-        full = live & (ends + batch.samples >= slots.limit[rows])
-        stopped = new[(slots.stop_ids[rows[new]] == tokens[new, None]).any(axis=1)]
-        full[stopped] = False
-        in_prompt = batch.starts < slots.prompt_len[rows]
-        if np.count_nonzero(in_prompt):
-            self._share_prompts(batch, in_prompt & live & (ends >= slots.prompt_len[rows]))
-        for i in stopped:
-            self._finish(self.requests[int(slots.uid[rows[i]])], "stop", matched=int(tokens[i]))
-        for i in full.nonzero()[0]:
-            self._finish(self.requests[int(slots.uid[rows[i]])], "length")
+        stops = slots.stop_ids[new_rows] == new_tokens[:, None]
+        stopped = new[stops.any(axis=1)] if np.count_nonzero(stops) else NO_ROWS
+        full = ends + batch.samples >= slots.limit[rows]
+        ending = np.count_nonzero(full) > 0 or len(stopped) > 0
+        if batch.in_prompt is not None:
+            completed = batch.in_prompt & (ends >= slots.prompt_len[rows])
+            self._share_prompts(rows[completed if live is None else completed & live])
+        if ending:
+            self._end(batch, tokens, stopped, full if live is None else full & live)
         self._vacate_left()
 
+    def _end(
+        self, batch: StepBatch, tokens: NDArray[np.int32], stopped: NDArray[np.int64], full: NDArray[np.bool_]
+    ) -> None:
+        """Finish the rows that met a stop token, and those that reached their length."""
+        full[stopped] = False
+        for i in stopped:
+            self._finish(self.requests[int(self.slots.uid[batch.rows[i]])], "stop", matched=int(tokens[i]))
+        for i in full.nonzero()[0]:
+            self._finish(self.requests[int(self.slots.uid[batch.rows[i]])], "length")
+
     def _tell_logprobs(
-        self, batch: StepBatch, live: NDArray[np.bool_], tokens: NDArray[np.int32], results: list[RowLogprobs]
+        self, batch: StepBatch, live: NDArray[np.bool_] | None, tokens: NDArray[np.int32], results: list[RowLogprobs]
     ) -> None:
         slots = self.slots
         for row, result in zip(batch.logprobs, results, strict=True):
             slot = batch.rows[row.index]
-            if not live[row.index]:
+            if live is not None and not live[row.index]:
                 continue
             uid = int(slots.uid[slot])
             prompt = slots.tokens[slot, row.first : row.last].tolist()
@@ -459,9 +480,9 @@ class Scheduler:
             for place in result.output:
                 self._out.logprobs.append(TokenLogprobs(uid, int(tokens[row.index]), *place))
 
-    def _share_prompts(self, batch: StepBatch, completed: NDArray[np.bool_]) -> None:
+    def _share_prompts(self, rows: NDArray[np.int64]) -> None:
         """Put prompts that are complete into the tree, for the requests that come while these still run."""
-        for row in batch.rows[completed]:
+        for row in rows:
             self.rows.share_prefix(int(row), self.requests[int(self.slots.uid[row])])
 
     # -- giving back ------------------------------------------------------------------------------------------------
