@@ -7,12 +7,15 @@ from typing import Any
 import numpy as np
 from gguf import GGMLQuantizationType
 
+from backend.loader.gguf_families import FAMILIES
 from backend.prompt.errors import ModelError
 from backend.prompt.gguf_file import GGUFFile
 from backend.prompt.gguf_tokenizer import end_token_ids
 
-ARCHITECTURES = {"llama": "LlamaForCausalLM", "qwen3": "Qwen3ForCausalLM"}
 ROPE_FREQS = "rope_freqs.weight"
+ROPE_LONG, ROPE_SHORT = "rope_factors_long.weight", "rope_factors_short.weight"
+NO_WEIGHTS = (ROPE_FREQS, ROPE_LONG, ROPE_SHORT)  # tensors that belong to the configuration
+_GEMMA3_27B_LAYERS = 62  # scales its queries by another size than that of its heads, which no key tells
 # llama.cpp folds Llama 3's RoPE scaling into a tensor of divisors; these are the constants of every published Llama 3.
 _LLAMA3 = {"low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 8192}
 _STORED_DTYPES: dict[int, str] = {GGMLQuantizationType.F32: "float32", GGMLQuantizationType.F16: "float16"}
@@ -22,17 +25,18 @@ def gguf_to_config(file: GGUFFile) -> dict[str, Any]:
     """The metadata of ``file`` under the keys of config.json. Raises ModelError naming a missing key."""
     metadata = file.metadata
     kind = _required(file, "general.architecture")
-    if kind not in ARCHITECTURES:
-        known = ", ".join(sorted(ARCHITECTURES))
+    if kind not in FAMILIES:
+        known = ", ".join(sorted(FAMILIES))
         raise ModelError(f"{file.path}: GGUF architecture {kind!r} is not supported (supported: {known})")
+    layers = _required(file, f"{kind}.block_count")
     hidden, heads = _required(file, f"{kind}.embedding_length"), _required(file, f"{kind}.attention.head_count")
     head_dim = metadata.get(f"{kind}.attention.key_length") or hidden // heads
     return {
-        "architectures": [ARCHITECTURES[kind]],
+        "architectures": [FAMILIES[kind].architecture],
         "model_type": kind,
         "hidden_size": hidden,
         "intermediate_size": _required(file, f"{kind}.feed_forward_length"),
-        "num_hidden_layers": _required(file, f"{kind}.block_count"),
+        "num_hidden_layers": layers,
         "num_attention_heads": heads,
         "num_key_value_heads": metadata.get(f"{kind}.attention.head_count_kv", heads),
         "head_dim": head_dim,
@@ -41,6 +45,8 @@ def gguf_to_config(file: GGUFFile) -> dict[str, Any]:
         "rms_norm_eps": _required(file, f"{kind}.attention.layer_norm_rms_epsilon"),
         "rope_parameters": _rope(file, kind, head_dim),
         "tie_word_embeddings": "output.weight" not in file.tensors,
+        "sliding_window": metadata.get(f"{kind}.attention.sliding_window"),
+        "query_pre_attn_scalar": hidden // heads if layers == _GEMMA3_27B_LAYERS else head_dim,
         "attention_bias": "blk.0.attn_q.bias" in file.tensors,
         "mlp_bias": "blk.0.ffn_up.bias" in file.tensors,
         "hidden_act": "silu",
@@ -60,22 +66,40 @@ def _embedding(file: GGUFFile) -> Any:
 def _rope(file: GGUFFile, kind: str, head_dim: int) -> dict[str, Any]:
     metadata = file.metadata
     theta = metadata.get(f"{kind}.rope.freq_base", 10000.0)
+    turned = metadata.get(f"{kind}.rope.dimension_count", head_dim)
+    return {**_scaling(file, kind, theta, head_dim), "rope_theta": theta, "partial_rotary_factor": turned / head_dim}
+
+
+def _scaling(file: GGUFFile, kind: str, theta: float, head_dim: int) -> dict[str, Any]:
+    metadata = file.metadata
     if ROPE_FREQS in file.tensors:
-        return {"rope_theta": theta, **_llama3_scaling(file, theta, head_dim)}
+        return _llama3_scaling(file, theta, head_dim)
+    original = metadata.get(f"{kind}.rope.scaling.original_context_length")
+    if ROPE_LONG in file.tensors and ROPE_SHORT in file.tensors:
+        return {
+            "rope_type": "longrope",
+            "long_factor": _floats(file, ROPE_LONG).tolist(),
+            "short_factor": _floats(file, ROPE_SHORT).tolist(),
+            "attention_factor": metadata.get(f"{kind}.rope.scaling.attn_factor"),
+            "original_max_position_embeddings": original,
+        }
     scaling = metadata.get(f"{kind}.rope.scaling.type", "none")
     if scaling == "none":
-        return {"rope_theta": theta, "rope_type": "default"}
+        return {"rope_type": "default"}
     return {
-        "rope_theta": theta,
         "rope_type": scaling,
         "factor": metadata.get(f"{kind}.rope.scaling.factor", 1.0),
-        "original_max_position_embeddings": metadata.get(f"{kind}.rope.scaling.original_context_length"),
+        "original_max_position_embeddings": original,
     }
+
+
+def _floats(file: GGUFFile, name: str) -> np.ndarray:
+    return file.raw(file.tensors[name]).view(np.float32).reshape(-1)
 
 
 def _llama3_scaling(file: GGUFFile, theta: float, head_dim: int) -> dict[str, Any]:
     """The llama3 parameters that give the stored divisors; refused when none do, rather than served slightly wrong."""
-    stored = file.raw(file.tensors[ROPE_FREQS]).view(np.float32).reshape(-1)
+    stored = _floats(file, ROPE_FREQS)
     parameters = {"rope_type": "llama3", "factor": float(stored.max()), **_LLAMA3}
     expected = llama3_divisors(theta, head_dim, parameters)
     if stored.shape != expected.shape or not np.allclose(stored, expected, rtol=1e-3):

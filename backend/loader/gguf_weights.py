@@ -9,31 +9,18 @@ import numpy as np
 import torch
 from gguf import GGMLQuantizationType, dequantize
 
-from backend.loader.gguf_config import ROPE_FREQS
+from backend.loader.gguf_config import NO_WEIGHTS
+from backend.loader.gguf_families import FAMILIES, GGUFFamily
 from backend.loader.model_config import ModelConfig
 from backend.prompt.errors import ModelError
 from backend.prompt.gguf_file import GGUFFile, GGUFTensor
 
 _TOP = {"token_embd": "model.embed_tokens", "output_norm": "model.norm", "output": "lm_head"}
-_IN_LAYER = {
-    "attn_norm": "input_layernorm",
-    "attn_q": "self_attn.q_proj",
-    "attn_k": "self_attn.k_proj",
-    "attn_v": "self_attn.v_proj",
-    "attn_output": "self_attn.o_proj",
-    "attn_q_norm": "self_attn.q_norm",
-    "attn_k_norm": "self_attn.k_norm",
-    "ffn_norm": "post_attention_layernorm",
-    "ffn_gate": "mlp.gate_proj",
-    "ffn_up": "mlp.up_proj",
-    "ffn_down": "mlp.down_proj",
-}
-_PLAIN = {
-    GGMLQuantizationType.F32: torch.float32,
-    GGMLQuantizationType.F16: torch.float16,
-    GGMLQuantizationType.BF16: torch.bfloat16,
-}
-_QUANTISED = (GGMLQuantizationType.Q8_0, GGMLQuantizationType.Q4_0, GGMLQuantizationType.Q4_1)
+_Q = GGMLQuantizationType
+_PLAIN = {_Q.F32: torch.float32, _Q.F16: torch.float16, _Q.BF16: torch.bfloat16}
+_BLOCKS = (_Q.Q8_0, _Q.Q4_0, _Q.Q4_1, _Q.Q5_0, _Q.Q5_1, _Q.IQ4_NL, _Q.IQ4_XS, _Q.TQ1_0, _Q.TQ2_0, _Q.MXFP4)
+_K_QUANTS = (_Q.Q2_K, _Q.Q3_K, _Q.Q4_K, _Q.Q5_K, _Q.Q6_K)
+_QUANTISED = (*_BLOCKS, *_K_QUANTS)
 
 
 def iterate_gguf(path: Path, config: ModelConfig) -> tuple[int, Iterator[tuple[str, torch.Tensor]]]:
@@ -42,24 +29,24 @@ def iterate_gguf(path: Path, config: ModelConfig) -> tuple[int, Iterator[tuple[s
     Names and types of all tensors are checked before the first is read.
     """
     file = GGUFFile.open(path)
-    # rope_freqs holds no weights: it is the RoPE scaling, which the configuration has read already.
-    tensors = [tensor for name, tensor in file.tensors.items() if name != ROPE_FREQS]
-    named = [(hugging_face_name(tensor.name, path), tensor) for tensor in tensors]
+    family = FAMILIES[config.model_type]
+    tensors = [tensor for name, tensor in file.tensors.items() if name not in NO_WEIGHTS]
+    named = [(hugging_face_name(tensor.name, family, path), tensor) for tensor in tensors]
     for tensor in tensors:
         _check_type(tensor, path)
-    return len(named), ((name, _load(file, tensor, config)) for name, tensor in named)
+    return len(named), ((name, _load(file, tensor, config, family)) for name, tensor in named)
 
 
-def hugging_face_name(name: str, path: Path) -> str:
+def hugging_face_name(name: str, family: GGUFFamily, path: Path) -> str:
     """``blk.3.attn_q.weight`` -> ``model.layers.3.self_attn.q_proj.weight``."""
     stem, _, leaf = name.rpartition(".")
     if stem in _TOP:
         return f"{_TOP[stem]}.{leaf}"
     block, _, rest = stem.partition(".")
     layer, _, part = rest.partition(".")
-    if block == "blk" and layer.isdecimal() and part in _IN_LAYER:
-        return f"model.layers.{layer}.{_IN_LAYER[part]}.{leaf}"
-    raise ModelError(f"{path} has the tensor {name!r}, which belongs to no supported architecture")
+    if block == "blk" and layer.isdecimal() and part in family.layer_names:
+        return f"model.layers.{layer}.{family.layer_names[part]}.{leaf}"
+    raise ModelError(f"{path} has the tensor {name!r}, which is not known of {family.architecture}")
 
 
 def _check_type(tensor: GGUFTensor, path: Path) -> None:
@@ -68,13 +55,14 @@ def _check_type(tensor: GGUFTensor, path: Path) -> None:
         raise ModelError(f"{path}: tensor {tensor.name} is stored as {tensor.type_name}, which is not one of {known}")
 
 
-def _load(file: GGUFFile, tensor: GGUFTensor, config: ModelConfig) -> torch.Tensor:
+def _load(file: GGUFFile, tensor: GGUFTensor, config: ModelConfig, family: GGUFFamily) -> torch.Tensor:
     rows = file.raw(tensor)
-    if config.model_type == "llama":
+    if family.interleaved_heads:
         rows = _undo_interleave(rows, tensor, config)
     kind = GGMLQuantizationType(tensor.type)
     if kind in _PLAIN:
-        return torch.from_numpy(np.array(rows)).view(_PLAIN[kind]).reshape(tensor.shape)
+        plain = torch.from_numpy(np.array(rows)).view(_PLAIN[kind]).reshape(tensor.shape)
+        return plain - family.norm_offset if family.norm_offset and tensor.name.endswith("norm.weight") else plain
     return torch.from_numpy(dequantize(rows, kind)).reshape(tensor.shape)
 
 

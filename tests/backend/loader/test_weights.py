@@ -95,10 +95,10 @@ def test_an_unsupported_type_is_named_with_its_tensor(tmp_path):
     writer = GGUFWriter(tmp_path / "m.gguf", "llama")
     add_shape(writer, tiny_llama().config)
     writer.add_tensor("token_embd.weight", np.zeros((96, 64), np.float32))
-    kind = GGMLQuantizationType.Q5_1
-    writer.add_tensor("blk.0.ffn_up.weight", quantize(np.zeros((128, 64), np.float32), kind), raw_dtype=kind)
+    kind = GGMLQuantizationType.IQ1_S
+    writer.add_tensor("blk.0.ffn_up.weight", np.zeros((128, 50), np.uint8), raw_dtype=kind)
     save_gguf(writer)
-    with pytest.raises(ModelError, match=r"blk\.0\.ffn_up\.weight is stored as Q5_1"):
+    with pytest.raises(ModelError, match=r"blk\.0\.ffn_up\.weight is stored as IQ1_S"):
         load(tmp_path / "m.gguf")
 
 

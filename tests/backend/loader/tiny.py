@@ -83,15 +83,17 @@ def write_model_gguf(
     return weights
 
 
-def add_shape(writer: GGUFWriter, config: PretrainedConfig) -> None:
+def add_shape(
+    writer: GGUFWriter, config: PretrainedConfig, *, head_dim: int | None = None, rope_theta: float | None = None
+) -> None:
     writer.add_embedding_length(config.hidden_size)
     writer.add_feed_forward_length(config.intermediate_size)
     writer.add_block_count(config.num_hidden_layers)
     writer.add_head_count(config.num_attention_heads)
     writer.add_head_count_kv(config.num_key_value_heads)
-    writer.add_key_length(config.head_dim)
+    writer.add_key_length(head_dim or config.head_dim)
     writer.add_context_length(config.max_position_embeddings)
     writer.add_layer_norm_rms_eps(config.rms_norm_eps)
-    writer.add_rope_freq_base(config.rope_parameters["rope_theta"])
+    writer.add_rope_freq_base(rope_theta or config.rope_parameters["rope_theta"])
     writer.add_eos_token_id(2)
     writer.add_bos_token_id(1)

@@ -1,7 +1,6 @@
 """Every family gives the logits and the greedy tokens of ``transformers`` in float32."""
 
 import pytest
-import torch
 
 from backend import Engine
 from tests.backend.models.families import VARIANTS
@@ -25,14 +24,6 @@ def folder(variant, tmp_path_factory):
 @pytest.fixture(scope="module")
 def rows(variant):
     return sequences(VARIANTS[variant].lengths)
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.mark.parametrize("way", WAYS)

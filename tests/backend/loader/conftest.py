@@ -1,0 +1,12 @@
+"""Tiny models run fastest, and beside other work most steadily, in one thread."""
+
+import pytest
+import torch
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
