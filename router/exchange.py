@@ -116,6 +116,8 @@ class Exchange:
                 self._guards.first_byte(permit, worker.url, now_seconds())
             if cached is None:
                 self._first_token(visit, booking, None, good and visit.facts.stream)
+            if good and visit.facts.inference and not visit.facts.stream:
+                await _hold(answer)
             tail = Tail()
             head = to_client(answer.pairs, visit.id_name, visit.id_value)
             if visit.explain:
@@ -181,6 +183,18 @@ class Exchange:
         busy = answer.status == 429 or (answer.status == 503 and pause is not None)
         failure = Failure.BUSY if busy else Failure.STATUS
         raise UpstreamError(failure, f"status {answer.status}", answer.status, pause)
+
+
+async def _hold(answer: Answer) -> None:
+    """Wait for the rest of an answer that is of use only when it is whole: as long as nothing went out, others can try.
+
+    A very long one is sent on as it comes all the same.
+    """
+    try:
+        while not answer.complete and len(answer.first) <= KEPT_ANSWER_BYTES:
+            answer.first += await answer.read()
+    except Fault as fault:
+        raise UpstreamError.of(fault) from fault
 
 
 def _outcome(status: int) -> str:

@@ -47,6 +47,14 @@ async def test_with_resumed_streams_a_cut_is_not_seen(fault):
 
 
 @pytest.mark.parametrize("fault", IN_MID_STREAM)
+async def test_half_of_an_answer_that_is_no_stream_is_never_sent(fault):
+    async with proxied() as fleet:
+        fleet.proxies[0].cut_after = 50
+        await fleet.proxies[0].become(fault)
+        assert await asyncio.gather(*(fleet.ask(f"q{n}", stream=False) for n in range(6))) == [200] * 6
+
+
+@pytest.mark.parametrize("fault", IN_MID_STREAM)
 async def test_without_them_a_cut_is_seen_as_a_cut(fault):
     async with proxied(1) as fleet:
         await fleet.proxies[0].become(fault)
