@@ -209,6 +209,11 @@ class Router:
         self.insight.worker_restarted(worker)
         self.metrics.worker_restarts.inc()
 
+    def backend_ended(self, url: str) -> None:
+        """Look at a worker whose process is known to have ended: its prefixes are forgotten when it is back."""
+        if (worker := self.registry.find(url)) is not None:
+            self._monitor.suspect(worker)
+
     def _shed(self, reason: str) -> None:
         self.metrics.shed.labels(reason).inc()
 

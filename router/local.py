@@ -10,7 +10,7 @@ import socket
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -67,6 +67,7 @@ class LocalBackends:
         self._keepers: list[asyncio.Task[None]] = []
         self._failed: asyncio.Future[None] | None = None
         self._mourned = False  # one of them failed: its log may be wanted
+        self.on_end: Callable[[str], None] = lambda _url: None  # is told of one that ended and will be restarted
 
     @classmethod
     def of(cls, config: RouterConfig) -> LocalBackends:
@@ -152,6 +153,7 @@ class LocalBackends:
                 self._give_up(backend, code)
                 return
             self._mourned = True
+            self.on_end(backend.url)
             deaths = 0 if time.monotonic() - started > STEADY_SECONDS else deaths
             pause = BACKOFF_SECONDS[min(deaths, len(BACKOFF_SECONDS) - 1)]
             deaths += 1

@@ -92,6 +92,7 @@ async def serve(config: RouterConfig, prompt_text: PromptText) -> None:
 
 async def _bring_up(router: Router, local: LocalBackends, stopping: asyncio.Event) -> None:
     """Start the local backends and wait until the router found all of them well."""
+    local.on_end = router.backend_ended
     failed = await local.start()
     for url in local.urls:
         router.registry.add(WorkerSpec(url=url))

@@ -57,6 +57,22 @@ async def test_one_that_dies_is_restarted_on_its_port(tmp_path, monkeypatch):
         await own.stop()
 
 
+async def test_one_that_dies_between_two_checks_is_known_to_start_empty(tmp_path, monkeypatch):
+    monkeypatch.setattr(local, "BACKOFF_SECONDS", (0.5,))
+    async with running(health_check_interval_secs=3600) as fleet:
+        own = backends(tmp_path, count=1)
+        own.on_end = fleet.router.backend_ended
+        await own.start()
+        try:
+            fleet.router.registry.add(WorkerSpec(url=own.urls[0]))
+            await until(lambda: fleet.router.registry.healthy())
+            own.settled()
+            os.kill(own.processes[0], signal.SIGKILL)
+            await until(lambda: fleet.metric("warmlane_worker_restarts_total") == 1)
+        finally:
+            await own.stop()
+
+
 async def test_one_that_dies_before_it_was_ready_stops_the_start_with_its_last_words(tmp_path):
     own = backends(tmp_path, [sys.executable, "-c", "import sys; print('no such model'); sys.exit(2)"])
     failed = await own.start()
