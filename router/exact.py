@@ -30,11 +30,11 @@ class ExactPrefixes:
 
     def wanted(self, facts: Facts) -> bool:
         """Can anybody's cache be compared with the prompt's tokens?"""
-        return facts.form is not Form.OTHER and bool(self._events.index.block_sizes)
+        return facts.form is not Form.OTHER and self._events.followed
 
     async def tokens(self, facts: Facts) -> Tokens | None:
         """The prompt's tokens and blocks; None when they cannot be had now."""
-        sizes = self._events.index.block_sizes
+        sizes = self._events.block_sizes
         route = facts.route
         key = prompt_key(route.namespace)
         if facts.form is Form.IDS:

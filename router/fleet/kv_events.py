@@ -74,6 +74,17 @@ class KVEvents:
         await asyncio.gather(*tasks, return_exceptions=True)
         self._context.destroy(linger=0)
 
+    @property
+    def followed(self) -> bool:
+        """Does anybody publish?"""
+        return bool(self._streams)
+
+    @property
+    def block_sizes(self) -> set[int]:
+        """Those in use and those announced, for which a prompt needs a chain."""
+        announced = {stream.at.block_size for streams in self._streams.values() for stream in streams}
+        return (self.index.block_sizes | announced) - {0}
+
     def exact(self, url: str) -> bool:
         """Is everything that this worker holds known?"""
         streams = self._streams.get(url)

@@ -27,6 +27,7 @@ class KVSource:
     replay_endpoint: str | None
     topic: str = ""
     rank: int = 0
+    block_size: int = 0  # tokens; 0: the events will tell
 
 
 def sources(worker: Worker, info: Mapping[str, Any]) -> list[KVSource]:
@@ -42,7 +43,8 @@ def sources(worker: Worker, info: Mapping[str, Any]) -> list[KVSource]:
         if endpoint is not None:
             replay = _reachable(config.get("replay_endpoint"), host, rank)
             topic = config.get("topic")
-            found.append(KVSource(endpoint, replay, topic if isinstance(topic, str) else "", rank))
+            topic = topic if isinstance(topic, str) else ""
+            found.append(KVSource(endpoint, replay, topic, rank, _block_size(config, info)))
     return found
 
 
@@ -70,6 +72,12 @@ def _announced(info: Mapping[str, Any]) -> dict[str, Any] | None:
 
 def _publishes(config: Mapping[str, Any]) -> bool:
     return config.get("publisher", "zmq") == "zmq" and config.get("enable_kv_cache_events", True) is True
+
+
+def _block_size(config: Mapping[str, Any], info: Mapping[str, Any]) -> int:
+    """Our backend's word, or SGLang's."""
+    told = config.get("block_size", info.get("page_size"))
+    return told if isinstance(told, int) and told > 0 else 0
 
 
 def _reachable(endpoint: Any, host: str, rank: int) -> str | None:

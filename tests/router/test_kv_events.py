@@ -267,6 +267,12 @@ def test_where_a_worker_publishes(info, expected):
     assert sources(WORKER, info) == expected
 
 
+def test_the_block_size_is_known_before_the_first_block():
+    [ours] = sources(WORKER, {"kv_events": {"endpoint": "tcp://*:1", "block_size": 16}, "page_size": 1})
+    [sglang] = sources(WORKER, {"kv_events_config": FLAG, "page_size": 64})
+    assert (ours.block_size, sglang.block_size) == (16, 64)
+
+
 def test_labels_of_the_worker_win():
     labels = {"kv_events_endpoint": "tcp://*:7", "kv_events_replay_endpoint": "tcp://*:8"}
     worker = Worker(WorkerSpec(url="http://h:1", labels=labels))
