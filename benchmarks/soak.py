@@ -188,7 +188,8 @@ def main() -> None:
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
     print(f"{report.requests} requests: {dict(report.statuses)}")
     print(f"faults: {dict(report.faults)}")
-    print(f"lost: {report.lost}, wrong answers: {len(report.wrong)}, left behind: {report.left}, peak memory: {peak} MiB")
+    print(f"lost: {report.lost}, wrong answers: {len(report.wrong)}, left behind: {report.left}")
+    print(f"peak memory: {peak} MiB")
     for line in report.wrong[:5]:
         print(f"  {line}")
     sys.exit(0 if report.good else 1)

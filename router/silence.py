@@ -53,7 +53,6 @@ class _Quiet:
     asked_at: float = 0.0
     ask_again_at: float = 0.0
     strikes: int = 0
-    suspected_since: float = 0.0  # when the first of the strikes was asked for
 
 
 class Silence:
@@ -93,8 +92,6 @@ class Silence:
             impatient = oldest.patience is not None and now >= oldest.began + oldest.patience
             quiet.asking = Depth.GENERATE if impatient else Depth.HEALTH
             quiet.asked_at = now
-            if not quiet.strikes:
-                quiet.suspected_since = now
             questions.append((worker, quiet.asking))
         return questions
 
@@ -109,7 +106,7 @@ class Silence:
         given_up: list[Wait] = []
         if quiet.strikes >= STRIKES:
             given_up = [wait for wait in quiet.waits if _lost(wait, depth, quiet, now)]
-            quiet.strikes = 0
+            quiet.strikes = STRIKES - 1  # until it says something, the next unanswered question is enough
         for wait in given_up:
             del quiet.waits[wait]
         if not quiet.waits and not quiet.strikes:
@@ -124,7 +121,7 @@ class Silence:
 
 
 def _lost(wait: Wait, depth: Depth, quiet: _Quiet, now: float) -> bool:
-    """Only those that waited before the first unanswered question; of a worker without tokens, the impatient ones."""
-    if wait.began > quiet.suspected_since:
+    """Only those that waited before the last unanswered question; of a worker without tokens, the impatient ones."""
+    if wait.began > quiet.asked_at:
         return False
     return depth is Depth.HEALTH or (wait.patience is not None and now >= wait.began + wait.patience)

@@ -34,6 +34,7 @@ class SilenceProbes:
         silence: Silence,
         asker: Asker,
         find: Callable[[str], Worker | None],
+        silent: Callable[[Worker], None],
         health_endpoint: str,
         timeout: float,
         now: Callable[[], float],
@@ -41,6 +42,7 @@ class SilenceProbes:
         self._silence = silence
         self._asker = asker
         self._find = find
+        self._silent = silent  # told of workers that do not even answer health checks
         self._paths = {Depth.HEALTH: health_endpoint, Depth.GENERATE: GENERATE}
         self._timeout = timeout
         self._now = now
@@ -67,6 +69,8 @@ class SilenceProbes:
         worker = self._find(url)
         well = worker is not None and await self._answers(worker, self._paths[depth])
         given_up = self._silence.told(url, well, self._now())
+        if given_up and worker is not None and depth is Depth.HEALTH:
+            self._silent(worker)
         if given_up:
             log.warning(
                 "worker %s is silent: it answered %d requests and two probes of %s with nothing",

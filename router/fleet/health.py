@@ -13,7 +13,8 @@ from router.fleet.worker import Health, Worker
 
 log = logging.getLogger(__name__)
 
-RECHECK_SECONDS = 1.0  # between checks of a worker that is not well
+RECHECK_SECONDS = 0.5  # between checks of a worker that is not well
+RECHECK_TIMEOUT = 1.0  # for a check of a worker that was well: the next one may find it well again
 MODELS_SECONDS = 30.0  # between questions for a well worker's models
 SUSPECT_GAP_SECONDS = 0.1  # the least time between two checks that failed requests ask for
 
@@ -76,6 +77,14 @@ class HealthMonitor:
         if (watch := self._watches.get(worker)) is not None:
             watch.wake.set()
 
+    def silent(self, worker: Worker) -> None:
+        """``worker`` left questions unanswered: no more requests until health checks pass again."""
+        watch = self._watches.get(worker)
+        if watch is not None and not self._unchecked(worker) and worker.health is Health.HEALTHY:
+            worker.health = Health.UNHEALTHY
+            watch.successes = 0
+            watch.wake.set()
+
     def close(self) -> None:
         for worker in list(self._watches):
             self.unwatch(worker)
@@ -103,6 +112,8 @@ class HealthMonitor:
         worker = watch.worker
         timeout = worker.spec.health_check_timeout_secs or self._settings.timeout
         was = worker.health
+        if was is Health.UNHEALTHY:
+            timeout = min(timeout, RECHECK_TIMEOUT)
         if not self._unchecked(worker):
             vital = await self._prober.check(worker, self._settings.endpoint, timeout)
             well = vital is Vital.WELL

@@ -59,16 +59,19 @@ def test_a_first_byte_for_somebody_else_is_a_sign_of_life():
     assert silence.lost == []
 
 
-def test_who_came_after_the_first_question_is_not_given_up_with_the_others():
+def test_who_came_after_the_last_question_waits_for_one_more():
     silence = Watched()
     silence.send("a", 0)
     silence.due(1)
     silence.send("late", 1.5)
     silence.told("w", False, 2)
     silence.due(2)
+    silence.send("later", 2.5)
     silence.told("w", False, 3)
-    assert silence.lost == ["a"]
-    assert silence.due(3) == [("w", Depth.HEALTH)]
+    assert silence.lost == ["a", "late"]
+    assert silence.due(3.5) == [("w", Depth.HEALTH)]
+    silence.told("w", False, 4.5)
+    assert silence.lost == ["a", "late", "later"]
 
 
 def test_beyond_its_patience_a_request_asks_for_a_token():
