@@ -1,0 +1,101 @@
+"""Trying a grammar where it can do no harm: in a process with little memory that is killed when it takes too long."""
+
+from __future__ import annotations
+
+import asyncio
+import multiprocessing
+import queue
+from collections import OrderedDict
+from concurrent.futures import ThreadPoolExecutor
+from multiprocessing.connection import Connection
+
+from backend.grammar.errors import GrammarError
+from backend.grammar.limits import COMPILE_SECONDS
+from backend.grammar.spec import GrammarSpec
+from backend.grammar.trial import run_trials
+
+CHECKERS = 2
+CACHED_VERDICTS = 1024
+START_SECONDS = 20.0  # for a fresh process to be ready; not counted against a grammar
+
+
+class GrammarChecker:
+    """Says whether grammars compile. Verdicts are kept; ``close`` ends the processes, which start on first use."""
+
+    def __init__(self, seconds: float = COMPILE_SECONDS, checkers: int = CHECKERS) -> None:
+        self._seconds = seconds
+        self._idle: queue.SimpleQueue[_Trial] = queue.SimpleQueue()
+        for _ in range(checkers):
+            self._idle.put(_Trial())
+        self._pool = ThreadPoolExecutor(checkers, thread_name_prefix="grammar-check")
+        self._verdicts: OrderedDict[GrammarSpec, str] = OrderedDict()
+
+    async def check(self, spec: GrammarSpec) -> None:
+        """Raises GrammarError for a grammar that does not compile within the limits."""
+        verdict = self._verdicts.get(spec)
+        if verdict is None:
+            verdict = await asyncio.get_running_loop().run_in_executor(self._pool, self._try, spec)
+            self._verdicts[spec] = verdict
+            if len(self._verdicts) > CACHED_VERDICTS:
+                self._verdicts.popitem(last=False)
+        self._verdicts.move_to_end(spec)
+        if verdict:
+            raise GrammarError(verdict)
+
+    def close(self) -> None:
+        """End the processes; waits for checks that are running."""
+        self._pool.shutdown(cancel_futures=True)
+        while not self._idle.empty():
+            self._idle.get().stop()
+
+    def _try(self, spec: GrammarSpec) -> str:
+        trial = self._idle.get()
+        try:
+            return trial.verdict(spec, self._seconds)
+        finally:
+            self._idle.put(trial)
+
+
+class _Trial:
+    """One process, started when it is needed and again after it was killed."""
+
+    def __init__(self) -> None:
+        self._process: multiprocessing.process.BaseProcess | None = None
+        self._pipe: Connection | None = None
+
+    def verdict(self, spec: GrammarSpec, seconds: float) -> str:
+        """Empty for a good grammar, else why not."""
+        pipe = self._pipe or self._start()
+        try:
+            pipe.send((spec.kind, spec.text))
+            if pipe.poll(seconds):
+                return str(pipe.recv())
+        except (EOFError, OSError):  # out of memory, or the library gave up
+            self.stop()
+            return f"{spec.kind} needs more memory to compile than is allowed"
+        self.stop()
+        return f"{spec.kind} takes longer than {seconds:g} seconds to compile"
+
+    def stop(self) -> None:
+        if self._process is not None:
+            self._process.kill()
+            self._process.join()
+        if self._pipe is not None:
+            self._pipe.close()
+        self._process = self._pipe = None
+
+    def _start(self) -> Connection:
+        context = multiprocessing.get_context("spawn")
+        ours, theirs = context.Pipe()
+        process = context.Process(target=run_trials, args=(theirs,), name="warmlane-grammar", daemon=True)
+        process.start()
+        theirs.close()
+        self._process, self._pipe = process, ours
+        try:
+            ready = ours.poll(START_SECONDS) and ours.recv() == ""
+        except EOFError:
+            ready = False
+        if not ready:
+            self.stop()
+            raise GrammarError("grammars cannot be checked: the process for it does not start")
+        return ours

@@ -1,0 +1,64 @@
+"""Compiling for one vocabulary, once for each grammar: answers start from copies."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from concurrent.futures import Future, ThreadPoolExecutor
+
+from llguidance import LLMatcher
+
+from backend.grammar.errors import GrammarError
+from backend.grammar.limits import parser_limits
+from backend.grammar.spec import GrammarSpec
+from backend.grammar.state import GrammarState
+from backend.grammar.translate import one_line, translate
+from backend.grammar.vocabulary import Vocabulary
+
+CACHED_GRAMMARS = 256
+
+
+class CompiledGrammar:
+    """A grammar ready for any number of answers, which share the work of its masks."""
+
+    def __init__(self, matcher: LLMatcher, vocab_size: int) -> None:
+        self._matcher = matcher
+        self._vocab_size = vocab_size
+
+    def start(self) -> GrammarState:
+        """The state of an answer that begins."""
+        return GrammarState(self._matcher.deep_copy(), self._vocab_size)
+
+
+def compile_grammar(spec: GrammarSpec, vocabulary: Vocabulary) -> CompiledGrammar:
+    """Compile within the limits of work. Raises GrammarError."""
+    grammar = translate(spec, vocabulary.special_tokens)
+    matcher = LLMatcher(vocabulary.tokenizer, grammar, log_level=0, limits=parser_limits())
+    if matcher.is_error():
+        raise GrammarError(f"{spec.kind} cannot be compiled: {one_line(matcher.get_error())}")
+    return CompiledGrammar(matcher, vocabulary.size)
+
+
+class GrammarCompiler:
+    """Compiles beside the scheduler's thread (the library frees the interpreter meanwhile); keeps the latest grammars.
+
+    ``submit`` and ``close`` belong to one thread.
+    """
+
+    def __init__(self, vocabulary: Vocabulary, capacity: int = CACHED_GRAMMARS) -> None:
+        self._vocabulary = vocabulary
+        self._capacity = capacity
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="grammar")
+        self._cache: OrderedDict[GrammarSpec, Future[CompiledGrammar]] = OrderedDict()
+
+    def submit(self, spec: GrammarSpec) -> Future[CompiledGrammar]:
+        """The grammar, now or later; its result may be a GrammarError. Equal specs are compiled once."""
+        future = self._cache.get(spec)
+        if future is None:
+            future = self._cache[spec] = self._pool.submit(compile_grammar, spec, self._vocabulary)
+            if len(self._cache) > self._capacity:
+                self._cache.popitem(last=False)
+        self._cache.move_to_end(spec)
+        return future
+
+    def close(self) -> None:
+        self._pool.shutdown(wait=False, cancel_futures=True)

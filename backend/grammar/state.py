@@ -1,0 +1,60 @@
+"""Where one answer stands in its grammar."""
+
+from __future__ import annotations
+
+import numpy as np
+from llguidance import LLMatcher
+from numpy.typing import NDArray
+
+from backend.grammar.errors import GrammarError
+from backend.grammar.translate import one_line
+
+
+def bitmask_words(vocab_size: int) -> int:
+    """Words of 32 bits in one row of a bitmask."""
+    return (vocab_size + 31) // 32
+
+
+class GrammarState:
+    """Follows one answer token by token. To be used by one thread at a time; every call may raise GrammarError."""
+
+    def __init__(self, matcher: LLMatcher, vocab_size: int) -> None:
+        self._matcher = matcher
+        self._words = bitmask_words(vocab_size)
+
+    @property
+    def is_done(self) -> bool:
+        """Whether nothing more can be said (an end token may be the only one allowed)."""
+        return self._matcher.is_stopped()
+
+    @property
+    def may_end(self) -> bool:
+        """Whether the answer so far is complete."""
+        return self._matcher.is_accepting()
+
+    def fill_mask(self, row: NDArray[np.int32]) -> None:
+        """Write the allowed tokens into ``row``, int32 ``[bitmask_words(vocab)]``, contiguous; a set bit allows."""
+        if row.dtype != np.int32 or row.shape != (self._words,) or not row.flags.c_contiguous:
+            raise TypeError(f"a mask row must be contiguous int32[{self._words}], got {row.dtype}{list(row.shape)}")
+        self._matcher.unsafe_compute_mask_ptr(row.ctypes.data, row.nbytes)
+        self._check()
+
+    def advance(self, token: int) -> None:
+        """Take a token into the answer; it must be one that the mask allows."""
+        if not self._matcher.consume_token(token):
+            self._check()
+
+    def forced(self) -> list[int]:
+        """The tokens that must come next, as the tokenizer itself would write them; none where there is a choice."""
+        tokens = list(self._matcher.compute_ff_tokens())
+        self._check()
+        return tokens
+
+    def rollback(self, count: int) -> None:
+        """Take back the last ``count`` tokens."""
+        self._matcher.rollback(count)
+        self._check()
+
+    def _check(self) -> None:
+        if self._matcher.is_error():
+            raise GrammarError(f"the output left its grammar: {one_line(self._matcher.get_error())}")

@@ -1,0 +1,206 @@
+"""Constrained outputs are always valid, however the model chooses."""
+
+from __future__ import annotations
+
+import json
+import random
+import re
+
+import jsonschema
+import numpy as np
+import pytest
+
+from backend.grammar import (
+    GrammarCompiler,
+    GrammarError,
+    GrammarSpec,
+    GrammarState,
+    Vocabulary,
+    bitmask_words,
+    spec_from_fields,
+    spec_from_response_format,
+)
+from backend.grammar.compiler import compile_grammar
+from backend.grammar.spec import MAX_BYTES, make_spec
+from tests.backend.grammar.random_model import allowed_tokens, generate
+from tests.backend.grammar.schemas import random_object_schema
+
+VOCABULARY = Vocabulary.of_bytes()
+EOS = VOCABULARY.tokenizer.eos_token
+
+
+def start(kind: str, value: object) -> GrammarState:
+    return compile_grammar(make_spec(kind, value), VOCABULARY).start()
+
+
+def say(kind: str, value: object, seed: int = 0, jump: bool = True) -> str:
+    tokens, _ = generate(start(kind, value), VOCABULARY.size, EOS, random.Random(seed), jump=jump)
+    return bytes(tokens).decode()
+
+
+@pytest.mark.parametrize("block", range(10))
+def test_every_output_of_a_schema_is_valid(block: int) -> None:
+    for seed in range(block * 20, block * 20 + 20):
+        schema = random_object_schema(seed)
+        text = say("json_schema", schema, seed, jump=seed % 2 == 0)
+        jsonschema.validate(json.loads(text), schema, jsonschema.Draft202012Validator)
+
+
+SCHEMAS = [
+    {"type": "object"},
+    {"type": "object", "properties": {"a": {"type": "string", "format": "date"}}, "required": ["a"]},
+    {"$defs": {"node": {"type": "object", "properties": {"next": {"$ref": "#/$defs/node"}}}}, "$ref": "#/$defs/node"},
+    {"type": "array", "prefixItems": [{"type": "integer"}, {"const": "x"}], "minItems": 2, "items": False},
+    {"allOf": [{"type": "object", "properties": {"a": {"type": "integer"}}}, {"required": ["a"]}]},
+]
+
+
+@pytest.mark.parametrize("schema", SCHEMAS)
+@pytest.mark.parametrize("seed", range(3))
+def test_hand_written_schemas(schema: dict, seed: int) -> None:
+    jsonschema.validate(json.loads(say("json_schema", schema, seed)), schema)
+
+
+def test_a_regex() -> None:
+    for seed in range(10):
+        assert re.fullmatch(r"(ab|c){2,4}-\d+", say("regex", r"(ab|c){2,4}-\d{1,3}", seed))
+
+
+def test_an_ebnf_grammar() -> None:
+    grammar = 'root ::= "yes" | number\nnumber ::= [0-9] [0-9]'
+    assert {say("ebnf", grammar, seed) == "yes" for seed in range(20)} == {True, False}
+    assert all(re.fullmatch(r"yes|\d\d", say("ebnf", grammar, seed)) for seed in range(20))
+
+
+def test_structural_tags() -> None:
+    schema = {"type": "object", "properties": {"a": {"type": "integer"}}, "required": ["a"]}
+    form = {"structures": [{"begin": "<f=x>", "schema": schema, "end": "</f>"}], "triggers": ["<f="]}
+    state = start("structural_tag", form)
+    for byte in b"Some words, then <f=":
+        state.advance(byte)
+    assert bytes(state.forced()) == b'x>{"a": '
+    for byte in b'x>{"a": 12}</f> and on':
+        state.advance(byte)
+    assert state.may_end
+
+
+def test_jumping_says_the_same_in_fewer_steps() -> None:
+    schema = {
+        "type": "object",
+        "properties": {"first_name": {"enum": ["Anna", "Bert"]}, "favourite_colour": {"enum": ["red", "green"]}},
+        "required": ["first_name", "favourite_colour"],
+        "additionalProperties": False,
+    }
+    plain, plain_steps = generate(start("json_schema", schema), VOCABULARY.size, EOS, random.Random(1), jump=False)
+    jumped, steps = generate(start("json_schema", schema), VOCABULARY.size, EOS, random.Random(1), jump=True)
+    assert steps * 2 <= plain_steps
+    for tokens in (plain, jumped):
+        jsonschema.validate(json.loads(bytes(tokens)), schema)
+
+
+def test_forced_tokens_are_what_the_mask_allows() -> None:
+    for seed in range(20):
+        compiled = compile_grammar(make_spec("json_schema", random_object_schema(seed)), VOCABULARY)
+        forced = compiled.start().forced()
+        state = compiled.start()
+        for token in forced:
+            assert token in allowed_tokens(state, VOCABULARY.size)
+            state.advance(token)
+
+
+def test_states_of_one_grammar_are_independent() -> None:
+    compiled = compile_grammar(make_spec("regex", "ab|cd"), VOCABULARY)
+    first, second = compiled.start(), compiled.start()
+    first.advance(ord("a"))
+    assert allowed_tokens(first, VOCABULARY.size) == [ord("b")]
+    assert allowed_tokens(second, VOCABULARY.size) == [ord("a"), ord("c")]
+
+
+def test_rollback() -> None:
+    state = start("regex", "abc")
+    for byte in b"ab":
+        state.advance(byte)
+    state.rollback(1)
+    assert bytes(state.forced()) == b"bc"
+
+
+def test_a_token_that_is_not_allowed_is_an_error() -> None:
+    state = start("regex", "abc")
+    with pytest.raises(GrammarError, match="left its grammar"):
+        state.advance(ord("x"))
+    with pytest.raises(GrammarError):
+        state.fill_mask(np.zeros(bitmask_words(VOCABULARY.size), np.int32))
+
+
+def test_a_mask_row_of_the_wrong_form_is_refused() -> None:
+    state = start("regex", "abc")
+    for row in (np.zeros(3, np.int32), np.zeros(bitmask_words(VOCABULARY.size), np.int64)):
+        with pytest.raises(TypeError, match="mask row"):
+            state.fill_mask(row)
+
+
+def test_padded_vocabularies_allow_no_padding() -> None:
+    tokenizer = tiny_tokenizer()
+    size = tokenizer.get_vocab_size() + 100
+    vocabulary = Vocabulary.from_json(tokenizer.to_str(), size=size, eos_token_ids=[0])
+    state = compile_grammar(make_spec("regex", "(.|\n)*"), vocabulary).start()
+    allowed = allowed_tokens(state, size)
+    assert max(allowed) < tokenizer.get_vocab_size()
+    assert len(allowed) > 256
+
+
+def tiny_tokenizer():
+    from tests.backend.prompt.tiny import train
+
+    return train()
+
+
+@pytest.mark.parametrize(
+    ("kind", "value", "words"),
+    [
+        ("json_schema", {"type": "nonsense"}, "nonsense"),
+        ("json_schema", "{not json", "cannot be read"),
+        ("json_schema", [1], "must be an object"),
+        ("json_schema", {"$ref": "http://elsewhere/x"}, "elsewhere"),
+        ("json_schema", {"type": "array", "uniqueItems": True}, "uniqueItems"),
+        ("regex", "(a", "unclosed"),
+        ("regex", "(?=a)b", "look"),
+        ("ebnf", "root ::= other", "other"),
+        ("structural_tag", {"structures": []}, "structures"),
+        ("structural_tag", {"structures": [{"begin": "<f>", "end": ""}], "triggers": ["<g"]}, "no trigger"),
+        ("nonsense", "x", "must be one of"),
+    ],
+)
+def test_bad_grammars_say_why(kind: str, value: object, words: str) -> None:
+    with pytest.raises(GrammarError, match=re.escape(words)) as error:
+        start(kind, value)
+    assert "\n" not in str(error.value)
+
+
+def test_the_compiler_compiles_equal_specs_once() -> None:
+    compiler = GrammarCompiler(VOCABULARY, capacity=2)
+    specs = [make_spec("regex", text) for text in ("a", "b", "c")]
+    first = compiler.submit(specs[0])
+    assert compiler.submit(GrammarSpec("regex", "a")) is first
+    for spec in specs[1:]:
+        compiler.submit(spec).result(10)
+    assert compiler.submit(specs[0]) is not first
+    with pytest.raises(GrammarError):
+        compiler.submit(make_spec("regex", "(")).result(10)
+    compiler.close()
+
+
+def test_specs_from_requests() -> None:
+    assert spec_from_fields({"regex": "a", "ebnf": None, "json_schema": ""}) == GrammarSpec("regex", "a")
+    assert spec_from_fields({}) is None
+    with pytest.raises(GrammarError, match="only one"):
+        spec_from_fields({"regex": "a", "ebnf": "b"})
+    schema = {"type": "object"}
+    assert spec_from_response_format({"type": "text"}) is None
+    spec = spec_from_response_format({"type": "json_schema", "json_schema": {"name": "n", "schema": schema}})
+    assert spec == spec_from_response_format({"type": "json_object"}) == make_spec("json_schema", schema)
+    for form in ({"type": "json_schema"}, {"type": "xml"}, {}):
+        with pytest.raises(GrammarError, match="response_format"):
+            spec_from_response_format(form)
+    with pytest.raises(GrammarError, match="bytes"):
+        make_spec("regex", "a" * (MAX_BYTES + 1))
