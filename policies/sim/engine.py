@@ -139,7 +139,7 @@ class SimEngine:
     def advance(self, now: float) -> list[Event]:
         """Everything that happens up to and including ``now``, in order."""
         events: list[Event] = []
-        while self._ends <= now:
+        while self._ends <= now and self._ends != math.inf:
             self._end_step(events)
             self._start_step(self._ends)
         return events

@@ -148,8 +148,8 @@ class TestBucket:
             policy.record(request, decision.worker, float(i))
             if i > 100:
                 chosen.setdefault(tokens, Counter())[decision.worker] += 1
-        assert chosen[100].most_common(1)[0] == ("http://w0:80", 99)
-        assert chosen[3000]["http://w1:80"] > 0.8 * chosen[3000].total()
+        assert set(chosen[100]) == {"http://w0:80"}
+        assert chosen[3000]["http://w1:80"] > 0.4 * chosen[3000].total()  # half of all work is half of the long ones
 
     def test_a_busy_bucket_is_left(self):
         policy = make_policy("bucket", seed=0)
