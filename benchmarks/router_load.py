@@ -103,7 +103,7 @@ class Backend(asyncio.Protocol):
 
 
 WHOLE = _whole(ANSWER)
-STREAM = re.compile(rb'"max_tokens": ?(\d\d+)')
+STREAM = re.compile(rb'"max_(?:completion_)?tokens": ?(\d\d+)')
 
 
 def _header(head: bytes, name: bytes) -> int:
@@ -210,8 +210,7 @@ class Load:
     async def _pace(self, start: float) -> None:
         for index in range(self._to_send):
             due = start + index / self._rate
-            while (wait := due - time.perf_counter()) > 0:
-                await asyncio.sleep(wait)
+            await asyncio.sleep(max(0.0, due - time.perf_counter()))
             if self._idle:
                 self._next(self._idle.popleft(), due)
             else:

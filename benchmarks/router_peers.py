@@ -12,6 +12,23 @@ from tempfile import mkdtemp
 PEERS = Path(__file__).parent / ".peers"
 Start = Callable[[int, Sequence[int]], list[str]]
 
+NGINX = """
+worker_processes 1; daemon off; master_process off; pid {folder}/pid; error_log {folder}/error.log;
+events {{ worker_connections 4096; }}
+http {{
+    access_log off; client_max_body_size 64m; client_body_buffer_size 1m; keepalive_requests 1000000;
+    client_body_temp_path {folder}/body; proxy_temp_path {folder}/proxy; fastcgi_temp_path {folder}/fastcgi;
+    uwsgi_temp_path {folder}/uwsgi; scgi_temp_path {folder}/scgi;
+    upstream fleet {{ {servers} keepalive 512; keepalive_requests 1000000; }}
+    server {{
+        listen 127.0.0.1:{port} backlog=1024;
+        location / {{
+            proxy_pass http://fleet; proxy_buffering off; proxy_http_version 1.1; proxy_set_header Connection "";
+        }}
+    }}
+}}
+"""
+
 
 @dataclass(frozen=True)
 class Peer:
@@ -38,16 +55,7 @@ def nginx() -> Peer:
         folder = Path(mkdtemp(prefix="warmlane-nginx-"))
         servers = "".join(f"server 127.0.0.1:{backend};" for backend in backends)
         config = folder / "nginx.conf"
-        config.write_text(
-            f"worker_processes 1; daemon off; pid {folder}/pid; error_log {folder}/error.log; master_process off;\n"
-            f"events {{ worker_connections 4096; }}\n"
-            f"http {{ access_log off; client_max_body_size 64m; client_body_buffer_size 1m; keepalive_requests 1000000;\n"
-            f"client_body_temp_path {folder}/body; proxy_temp_path {folder}/proxy; fastcgi_temp_path {folder}/f;"
-            f"uwsgi_temp_path {folder}/u; scgi_temp_path {folder}/s;\n"
-            f"upstream fleet {{ {servers} keepalive 512; keepalive_requests 1000000; }}\n"
-            f"server {{ listen 127.0.0.1:{port} backlog=1024; location / {{ proxy_pass http://fleet; proxy_buffering off;"
-            f'proxy_http_version 1.1; proxy_set_header Connection ""; }} }} }}\n'
-        )
+        config.write_text(NGINX.format(folder=folder, servers=servers, port=port))
         return ["nginx", "-c", str(config), "-p", str(folder)]
 
     return Peer("nginx", command)

@@ -68,7 +68,7 @@ class Router:
         self.policy = make_policy(
             config.policy, prefix_bytes=config.prefix_bytes, seed=config.seed, options=config.policy_options
         )
-        self.metrics = Metrics(self._model_names, config.prometheus_duration_buckets)
+        self.metrics = Metrics(self.registry.knows, config.prometheus_duration_buckets)
         self.protection = Protection(
             Admission(config.admission, now_seconds, self._shed),
             Guards(config.breaker, self._breaker_turned),
@@ -90,6 +90,7 @@ class Router:
             self.protection.silence,
             self._upstream,
             self.registry.find,
+            self._monitor.silent,
             config.health_check_endpoint,
             config.first_byte_probe_secs,
             now_seconds,
@@ -216,9 +217,6 @@ class Router:
 
     def _shed(self, reason: str) -> None:
         self.metrics.shed.labels(reason).inc()
-
-    def _model_names(self) -> set[str]:
-        return {model for worker in self.registry.all() for model in worker.names}
 
     def _load(self, url: str) -> int:
         return self.leases.load(url).requests

@@ -6,7 +6,7 @@ registry, whose series go when the worker goes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import GaugeMetricFamily, Metric
@@ -59,11 +59,11 @@ class WorkerSeries:
 
 
 class Metrics:
-    """All series of one router. ``models`` names the models that may be label values."""
+    """All series of one router. ``knows_model`` says which models may be label values."""
 
-    def __init__(self, models: Callable[[], Collection[str]], buckets: Sequence[float] = ()) -> None:
+    def __init__(self, knows_model: Callable[[str], bool], buckets: Sequence[float] = ()) -> None:
         self.registry = registry = CollectorRegistry()
-        self._models = models
+        self._knows_model = knows_model
         self._reasons: set[str] = set()
         self._workers: dict[str, WorkerSeries] = {}
         times = tuple(buckets) or BUCKETS
@@ -146,7 +146,7 @@ class Metrics:
 
     def model_label(self, model: str) -> str:
         """Any of the known models, or "default" for none named where there are several."""
-        return model if model in self._models() else OTHER if model else "default"
+        return model if self._knows_model(model) else OTHER if model else "default"
 
     def path_label(self, path: str) -> str:
         return path if path in INFERENCE_ROUTES else OTHER

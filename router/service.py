@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import signal
 from collections.abc import Sequence
@@ -19,6 +20,7 @@ from router.prompt_text import PromptText, PromptTextError, load_prompt_text
 log = logging.getLogger("router")
 
 STEP_SECONDS = 0.2
+GC_THRESHOLDS = (20_000, 20, 50)  # the prefix index is many objects that live long: to search them often finds nothing
 
 
 class StartError(Exception):
@@ -33,6 +35,8 @@ def run(config: RouterConfig, notes: Sequence[str] = ()) -> None:
     disable_created_metrics()  # type: ignore[no-untyped-call]
     for note in notes:
         log.warning(note)
+    gc.freeze()  # what is loaded by now stays
+    gc.set_threshold(*GC_THRESHOLDS)
     try:
         _run(config)
     except OSError as error:

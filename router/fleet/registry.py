@@ -89,6 +89,10 @@ class Registry:
             return True
         return any(worker.may_serve(model) for worker in workers if worker.names or worker.takes_requests)
 
+    def knows(self, model: str) -> bool:
+        """Does any worker report ``model``?"""
+        return any(model == worker.spec.model_id or model in worker.models for worker in self._workers.values())
+
     def canonical(self, model: str) -> str:
         """``model``, or what a client that names none means when there is only one."""
         if model not in ANY_MODEL:
