@@ -9,13 +9,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import xxhash
-from prometheus_client import CollectorRegistry, Counter
+from prometheus_client import CollectorRegistry
 
 from policies.cost.leases import Lease, LeaseBook
 from policies.policy import Candidate, Policy, RouteRequest
 from policies.sim.engine import EngineSpec, Event, EventKind, SimEngine
 from policies.sim.request import SimRequest
 from router.dossier import Attempt, Dossier
+from router.tally import Counter
 
 BLOCK_BYTES = 256  # of prompt text for each segment
 BYTES_PER_TOKEN = 4

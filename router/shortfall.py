@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
-from prometheus_client import CollectorRegistry, Counter
+from prometheus_client import CollectorRegistry
 
 from policies.policy import RouteRequest
 from router.dossier import Attempt, Dossier
+from router.tally import Counter
 
 log = logging.getLogger(__name__)
 
+BEST_CHOSEN = frozenset({"warm", "cold", "only"})  # decisions that passed over no longer prefix
 PATIENCE = 20  # good answers of a worker without a word on its cache, before the log says so
 ADVICE = (
     "worker %s has answered %d requests and never said how many prompt tokens it had cached, so placement cannot be "
@@ -31,8 +33,10 @@ class Shortfall:
 
 def shortfall(attempt: Attempt, prompt_tokens: int, cached: int) -> Shortfall:
     """Split what was computed, ``prompt_tokens - cached``, by cause."""
-    best = max((score.cached_tokens for score in attempt.decision.scores), default=attempt.decision.cached_tokens)
     chosen = attempt.decision.cached_tokens
+    best = chosen
+    if attempt.decision.reason not in BEST_CHOSEN:
+        best = max((score.cached_tokens for score in attempt.decision.scores), default=chosen)
     index = max(0, chosen - cached)
     routing = max(0, min(best, prompt_tokens) - max(chosen, cached))
     return Shortfall(max(0, prompt_tokens - cached - routing - index), routing, index)
@@ -42,7 +46,7 @@ class ClosedLoop:
     """A watcher that counts what answers say of the cache."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
-        self._missing = Counter(
+        missing = Counter(
             "warmlane_cache_shortfall_tokens_total",
             "Prompt tokens computed: nobody held them (workload), another did (routing), they were gone (index)",
             ["cause"],
@@ -52,6 +56,7 @@ class ClosedLoop:
             "warmlane_answers_total", "Good answers, by whether they told their cached tokens", ["told"],
             registry=registry,
         )  # fmt: skip
+        self._workload, self._routing, self._index = map(missing.labels, ("workload", "routing", "index"))
         self._silent: dict[str, int] = {}  # good answers without a word, until the first that tells
 
     def chosen(self, dossier: Dossier, route: RouteRequest, attempt: Attempt) -> None:
@@ -65,8 +70,10 @@ class ClosedLoop:
         self._note(attempt.decision.worker, told)
         if attempt.cached_tokens is not None:
             prompt = attempt.prompt_tokens or route.prompt_tokens
-            for cause, tokens in asdict(shortfall(attempt, prompt, attempt.cached_tokens)).items():
-                self._missing.labels(cause).inc(tokens)
+            missing = shortfall(attempt, prompt, attempt.cached_tokens)
+            self._workload.inc(missing.workload)
+            self._routing.inc(missing.routing)
+            self._index.inc(missing.index)
 
     def forget(self, url: str) -> None:
         """The worker is gone."""

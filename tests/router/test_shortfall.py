@@ -11,9 +11,9 @@ from router.dossier import Attempt, Dossier
 from router.shortfall import PATIENCE, ClosedLoop, Shortfall, shortfall
 
 
-def attempt(chosen, best, cached=None, worker="http://a:1", outcome="ok"):
+def attempt(chosen, best, cached=None, worker="http://a:1", outcome="ok", reason="spill"):
     scores = (Score(worker, chosen), Score("http://b:1", best))
-    return Attempt(Decision(worker, chosen, "warm", scores), (), 0.0, outcome, cached)
+    return Attempt(Decision(worker, chosen, reason, scores), (), 0.0, outcome, cached)
 
 
 def test_each_cause():
