@@ -9,7 +9,7 @@ from typing import Self
 
 from policies.cost.leases import LeaseBook
 from policies.cost.rates import RateBook
-from policies.policy import Candidate, Decision, Policy, RouteRequest
+from policies.policy import Candidate, Decision, Policy, RouteRequest, WorkerLoad, WorkerSpeed
 from router.answer_tail import Tail
 from router.body import Facts, Form
 from router.dossier import Attempt, Dossier, Watcher
@@ -55,15 +55,14 @@ class Placement:
 
     def candidates(self, urls: Sequence[str], now: float, dossier: Dossier | None = None) -> list[Candidate]:
         """What is known of each worker, for this request."""
-        leases, speeds, exact = self.leases, self.speeds, self.exact
+        speeds, exact = self.speeds, self.exact
+        loads = [(url, self.leases.load(url, now)) for url in urls]
         if exact is None or dossier is None or dossier.tokens is None:
-            return [Candidate(url, leases.load(url, now), speeds.speed(url)) for url in urls]
+            return [Candidate(url, load, _speed(speeds, url, load, now)) for url, load in loads]
         matched = exact.match(dossier.tokens)
         return [
-            Candidate(
-                url, leases.load(url, now), speeds.speed(url), exact.held(url, matched, dossier.tokens, dossier.form)
-            )
-            for url in urls
+            Candidate(url, load, _speed(speeds, url, load, now), exact.held(url, matched, dossier.tokens, dossier.form))
+            for url, load in loads
         ]
 
     def book(self, route: RouteRequest, decision: Decision, now: float, dossier: Dossier | None = None) -> Booking:
@@ -75,6 +74,10 @@ class Placement:
         self.policy.forget(url)
         self.leases.forget(url)
         self.speeds.forget(url)
+
+
+def _speed(speeds: RateBook, url: str, load: WorkerLoad, now: float) -> WorkerSpeed:
+    return speeds.speed(url, None if load.requests else now)
 
 
 class Booking:
@@ -126,7 +129,7 @@ class Booking:
         if not speeds.known(worker):
             return None
         ahead = self._load_before.prefill_tokens + self._lease.prefill_tokens
-        return 2 * least + 3 * ahead * speeds.speed(worker).prefill_ms_per_token / 1000
+        return least + 3 * ahead * speeds.speed(worker).prefill_ms_per_token / 1000
 
     def first_token(self, now: float, cached: int | None, teach: bool) -> None:
         """The prompt is done. ``cached``: what the answer's head says; ``teach``: the time taken tells the speed."""
@@ -138,7 +141,7 @@ class Booking:
         if ttft_ms is not None and teach:
             known = self._decision.cached_tokens if cached is None else cached
             uncached = max(0, self._route.prompt_tokens - known)
-            self._placement.speeds.observe(self._lease.worker, uncached, self._load_before, ttft_ms)
+            self._placement.speeds.observe(self._lease.worker, uncached, self._load_before, ttft_ms, now)
 
     def finished(self, tail: Tail, now: float) -> None:
         """The whole answer was relayed: read from its end what its head did not tell.

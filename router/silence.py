@@ -52,7 +52,17 @@ class _Quiet:
     asking: Depth | None = None
     asked_at: float = 0.0
     ask_again_at: float = 0.0
-    strikes: int = 0
+    strikes: dict[Depth, int] = field(default_factory=lambda: dict.fromkeys(Depth, 0))
+
+    @property
+    def suspect(self) -> bool:
+        return any(self.strikes.values())
+
+    def alive(self, depth: Depth) -> None:
+        """It answered a question, or sent a first byte; tokens prove more than health does."""
+        self.strikes[Depth.HEALTH] = 0
+        if depth is Depth.GENERATE:
+            self.strikes[Depth.GENERATE] = 0
 
 
 class Silence:
@@ -78,8 +88,8 @@ class Silence:
             return
         del quiet.waits[wait]
         if answered:
-            quiet.strikes = 0
-        if not quiet.waits and quiet.asking is None and not quiet.strikes:
+            quiet.alive(Depth.GENERATE)
+        if not quiet.waits and quiet.asking is None and not quiet.suspect:
             del self._quiet[wait.worker]
 
     def due(self, now: float) -> list[tuple[str, Depth]]:
@@ -101,15 +111,18 @@ class Silence:
         if quiet is None or quiet.asking is None:
             return []
         depth, quiet.asking = quiet.asking, None
-        quiet.strikes = 0 if well else quiet.strikes + 1
+        if well:
+            quiet.alive(depth)
+        else:
+            quiet.strikes[depth] += 1
         quiet.ask_again_at = now + self.after if well else now
         given_up: list[Wait] = []
-        if quiet.strikes >= STRIKES:
+        if quiet.strikes[depth] >= STRIKES:
             given_up = [wait for wait in quiet.waits if _lost(wait, depth, quiet, now)]
-            quiet.strikes = STRIKES - 1  # until it says something, the next unanswered question is enough
+            quiet.strikes[depth] = STRIKES - 1  # until it says something, the next unanswered question is enough
         for wait in given_up:
             del quiet.waits[wait]
-        if not quiet.waits and not quiet.strikes:
+        if not quiet.waits and not quiet.suspect:
             del self._quiet[worker]
         for wait in given_up:
             wait.give_up()

@@ -44,7 +44,8 @@ class FleetView(Sequence[Candidate]):
         return map(self._candidate, self._workers)
 
     def _candidate(self, worker: str) -> Candidate:
-        return Candidate(worker, self._leases.load(worker, self._now), self._speeds.speed(worker))
+        load = self._leases.load(worker, self._now)
+        return Candidate(worker, load, self._speeds.speed(worker, None if load.requests else self._now))
 
 
 class Finder:

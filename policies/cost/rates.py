@@ -20,22 +20,24 @@ MIN_TOKENS = 32  # below this the fixed part of a request hides its prefill
 TRUSTED = 3  # observations before a worker's own line replaces the fleet's
 OUTLIER = 8.0  # one observation counts as at most so many times the expected time, and at least its inverse
 SLOWEST, FASTEST = 1000.0, 1e-4  # ms per token, whatever is observed
+SUSPICIOUS = 4.0  # a worker so many times slower than the fleet may have been ill
+SECOND_CHANCE_S = 2.0  # without an observation, after which an idle one counts as usual
 
 
 class _Line:
     """Recursive weighted least squares of ``y = fixed + slope * x``, both at least 0."""
 
-    __slots__ = ("count", "slope", "w", "wx", "wxx", "wxy", "wy")
+    __slots__ = ("count", "seen_at", "slope", "w", "wx", "wxx", "wxy", "wy")
 
     def __init__(self) -> None:
         self.count = 0
+        self.seen_at = 0.0
         self.slope = 0.0
         self.w = self.wx = self.wy = self.wxx = self.wxy = 0.0
 
     def add(self, x: float, y: float) -> None:
         if self.count >= TRUSTED:
-            fixed = max(0.0, (self.wy - self.slope * self.wx) / self.w)
-            expected = fixed + self.slope * x
+            expected = self.expected(x)
             y = min(max(y, expected / OUTLIER), expected * OUTLIER)
         self.count += 1
         weight = 1.0 / (x + SPREAD_TOKENS)
@@ -45,6 +47,14 @@ class _Line:
         self.wxx = FORGET * self.wxx + weight * x * x
         self.wxy = FORGET * self.wxy + weight * x * y
         self.slope = min(max(self._fit(), FASTEST), SLOWEST)
+
+    def second_chance(self, now: float) -> bool:
+        """Has it not been heard of for so long that it may have changed?"""
+        return self.count >= TRUSTED and now - self.seen_at >= SECOND_CHANCE_S
+
+    def expected(self, x: float) -> float:
+        """The time that work ``x`` should take."""
+        return max(0.0, (self.wy - self.slope * self.wx) / self.w) + self.slope * x
 
     def _fit(self) -> float:
         origin = self.wxy / self.wxx
@@ -62,17 +72,29 @@ class RateBook:
         self._decode_tokens = self._default.decode_ms_per_step / self._default.prefill_ms_per_token
         self._lines: dict[str, _Line] = {}
 
-    def observe(self, worker: str, uncached_tokens: int, load: WorkerLoad, ttft_ms: float) -> None:
-        """``worker`` answered after ``ttft_ms``; ``load`` is what it had in flight when this prompt was sent."""
+    def observe(self, worker: str, uncached_tokens: int, load: WorkerLoad, ttft_ms: float, now: float = 0.0) -> None:
+        """``worker`` answered ``now`` after ``ttft_ms``; ``load`` is what it had in flight when the prompt was sent."""
         tokens = uncached_tokens + load.waiting_tokens(self.speed(worker).prefill_ms_per_token)
         if tokens >= MIN_TOKENS and ttft_ms > 0:
-            self._lines.setdefault(worker, _Line()).add(tokens + load.running * self._decode_tokens, ttft_ms)
+            work = tokens + load.running * self._decode_tokens
+            line = self._lines.setdefault(worker, _Line())
+            if line.second_chance(now) and ttft_ms * SUSPICIOUS < line.expected(work):
+                line = self._lines[worker] = _Line()  # it is well again: what it was like tells nothing
+            line.add(work, ttft_ms)
+            line.seen_at = now
 
-    def speed(self, worker: str) -> WorkerSpeed:
-        """What ``worker`` showed; before it has shown enough the fleet's median, and before that the default."""
+    def speed(self, worker: str, idle_at: float | None = None) -> WorkerSpeed:
+        """What ``worker`` showed; before it has shown enough the fleet's median, and before that the default.
+
+        ``idle_at``: the time, when the worker has nothing to do. One that was far slower than the others and is not
+        asked any more could never show that it is well again: then it counts as usual for a request.
+        """
         line = self._lines.get(worker)
         if line is not None and line.count >= TRUSTED:
-            return self._with(line.slope)
+            if idle_at is None or not line.second_chance(idle_at):
+                return self._with(line.slope)
+            usual = median(line.slope for line in self._lines.values() if line.count >= TRUSTED)
+            return self._with(usual if line.slope > SUSPICIOUS * usual else line.slope)
         known = [line.slope for line in self._lines.values() if line.count >= TRUSTED]
         return self._with(median(known)) if known else self._default
 

@@ -79,3 +79,28 @@ def test_speeds_stay_within_bounds_and_can_be_forgotten():
     assert rates.speed("a").prefill_ms_per_token == SLOWEST
     rates.forget("a")
     assert rates.speed("a") == WorkerSpeed()
+
+
+def ill_and_well() -> RateBook:
+    """Three workers, of which "a" was a hundred times slower than the others at second 10."""
+    rates = RateBook()
+    for worker, speed in (("a", 10.0), ("b", 0.1), ("c", 0.1)):
+        for _ in range(10):
+            rates.observe(worker, 1000, IDLE, 1000 * speed, now=10.0)
+    return rates
+
+
+def test_a_far_slower_worker_that_is_not_asked_any_more_gets_a_second_chance_when_idle():
+    rates = ill_and_well()
+    assert rates.speed("a", 11.0).prefill_ms_per_token == pytest.approx(10.0)
+    assert rates.speed("a", 12.0).prefill_ms_per_token == pytest.approx(0.1)
+    assert rates.speed("a").prefill_ms_per_token == pytest.approx(10.0)
+    assert rates.speed("b", 99.0).prefill_ms_per_token == pytest.approx(0.1)
+
+
+def test_one_that_is_still_slow_waits_for_the_next_chance_and_one_that_is_well_is_as_the_others():
+    rates = ill_and_well()
+    rates.observe("a", 1000, IDLE, 10_000.0, now=13.0)
+    assert rates.speed("a", 14.0).prefill_ms_per_token == pytest.approx(10.0)
+    rates.observe("a", 1000, IDLE, 100.0, now=16.0)
+    assert rates.speed("a", 16.0).prefill_ms_per_token == pytest.approx(0.1)
