@@ -21,7 +21,6 @@ log = logging.getLogger(__name__)
 
 HOST = "127.0.0.1"
 LOCAL_KV_EVENTS = '{"endpoint": "tcp://127.0.0.1:*"}'  # a free port; /server_info tells which
-LOCAL_KV_EVENTS = '{"endpoint": "tcp://127.0.0.1:*"}'  # a free port; /server_info tells which
 BACKOFF_SECONDS = (1.0, 2.0, 4.0, 8.0, 16.0, 30.0)
 STEADY_SECONDS = 60.0  # after that long a backend's earlier deaths are forgotten
 STOP_SECONDS = 15.0
@@ -76,7 +75,6 @@ class LocalBackends:
         for name in ("model_path", "tokenizer_path", "chat_template", "revision", "download_dir", "log_level"):
             if (value := getattr(config, name)) is not None:
                 flags += [f"--{name.replace('_', '-')}", str(value)]
-        flags += ["--kv-events-config", LOCAL_KV_EVENTS]
         flags += ["--kv-events-config", LOCAL_KV_EVENTS]
         command = [sys.executable, "-m", "backend.launch_server"]
         return cls(command, flags, config.local_backends, Path(config.log_dir) if config.log_dir else None)
