@@ -37,6 +37,8 @@ class Engine:
     def __init__(self, model_path: str | None = None, **server_args: Any) -> None:
         args = ServerArgs(model_path=model_path, **server_args)
         args.validate()
+        if args.kv_events_config is not None:
+            raise ValueError("kv_events_config: launch_server publishes KV events, Engine does not; leave it out")
         source = resolve_model(args.model_path, revision=args.revision, download_dir=args.download_dir)
         prompt = None if args.skip_tokenizer_init else load_prompt(source, args.chat_template, args.tokenizer_path)
         core = build_core(args, source)
