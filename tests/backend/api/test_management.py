@@ -23,15 +23,17 @@ async def test_health(backend: Backend, path: str) -> None:
 
 
 @pytest.fixture
-def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Health routes lose their patience at once, and trust nothing that they heard before."""
-    monkeypatch.setattr("backend.api.management.HEALTH_SECONDS", 0.2)
+def distrustful(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Health routes trust nothing that they heard before."""
     monkeypatch.setattr("backend.frontend.frontend.HEARD_SECONDS", 0.0)
 
 
-@pytest.mark.usefixtures("hasty")
+@pytest.mark.usefixtures("distrustful")
 @pytest.mark.parametrize("path", ["/health", "/health_generate"])
-async def test_a_scheduler_that_stands_still_is_not_healthy(backend: Backend, path: str) -> None:
+async def test_a_scheduler_that_stands_still_is_not_healthy(
+    backend: Backend, path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("backend.api.management.HEALTH_SECONDS", 0.05)
     backend.engine.going.clear()
     response = await backend.http.get(path)
     backend.engine.going.set()
@@ -39,7 +41,7 @@ async def test_a_scheduler_that_stands_still_is_not_healthy(backend: Backend, pa
     assert "within 0 seconds" in response.text or "for 0 seconds" in response.text
 
 
-@pytest.mark.usefixtures("hasty")
+@pytest.mark.usefixtures("distrustful")
 async def test_health_takes_any_word_of_the_scheduler(backend: Backend) -> None:
     assert (await backend.http.get("/health")).status_code == 200
     assert backend.engine.received == []
