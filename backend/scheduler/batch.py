@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -49,3 +50,11 @@ class StepBatch:
     num_tokens: int
     logprobs: tuple[LogprobRow, ...]
     fresh: NDArray[np.int64]  # slots occupied since the last batch: the device has not seen their tokens
+
+
+class LaunchedStep(Protocol):
+    def tokens(self) -> NDArray[np.int32]:
+        """Wait for the step; one token per row of its batch (meaningless where the row did not sample)."""
+
+    def logprobs(self) -> list[RowLogprobs]:
+        """One entry for each row in the batch's ``logprobs``."""

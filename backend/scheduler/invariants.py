@@ -43,7 +43,7 @@ def _check_pages(scheduler: Scheduler) -> None:
 def _check_locks(scheduler: Scheduler) -> None:
     expected: dict[int, int] = {}
     nodes: dict[int, Node] = {}
-    for request in [*scheduler.requests.values(), *scheduler.leaving.values()]:
+    for request in [*scheduler.requests.values(), *scheduler.running.leaving.values()]:
         node = request.node
         while node is not None and node.parent is not None:
             expected[id(node)] = expected.get(id(node), 0) + 1
@@ -64,5 +64,5 @@ def _check_slots(scheduler: Scheduler) -> None:
     running = sorted(request.slot for request in scheduler.requests.values() if request.slot >= 0)
     if running != slots.running().tolist():
         raise InvariantError(f"requests run in slots {running}, slots say {slots.running().tolist()}")
-    if len(running) + len(scheduler.leaving) + slots.free_slots != slots.num_slots:
+    if len(running) + len(scheduler.running.leaving) + slots.free_slots != slots.num_slots:
         raise InvariantError(f"{slots.num_slots} slots: {running} running, {slots.free_slots} free, the rest lost")

@@ -14,20 +14,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from backend.cache.radix import common_prefix
-from backend.messages import Finish, FromScheduler, NewRequest, SchedulerStats, TokenLogprobs, ToScheduler
+from backend.messages import Finish, FromScheduler, NewRequest, SchedulerStats, ToScheduler
 from backend.scheduler.admission import RESERVED_OUTPUT_MAX, NewTokenRatio
-from backend.scheduler.batch import LogprobRow, RowLogprobs, StepBatch
+from backend.scheduler.batch import LaunchedStep, LogprobRow, StepBatch
 from backend.scheduler.invariants import check_invariants
 from backend.scheduler.order import make_order
 from backend.scheduler.queue import Request, WaitingQueue
 from backend.scheduler.rows import Rows
+from backend.scheduler.running import Running
 from backend.scheduler.slots import Slots
 
 logger = logging.getLogger(__name__)
 
 WAITING_LOOKAHEAD = 64  # waiting requests that are looked at beyond the free slots: some are put off
 IN_FLIGHT_PREFIX_MIN = 32  # tokens; a shorter shared prefix is computed again rather than waited for
-STEP_FAILED = "The model failed on this request; the server's log says more."
 NO_ROWS = np.empty(0, np.int64)
 NO_LENS = np.empty(0, np.int32)
 
@@ -64,14 +64,6 @@ def make_rows(limits: SchedulerLimits) -> Rows:
     )
 
 
-class LaunchedStep(Protocol):
-    def tokens(self) -> NDArray[np.int32]:
-        """Wait for the step; one token per row of its batch (meaningless where the row did not sample)."""
-
-    def logprobs(self) -> list[RowLogprobs]:
-        """One entry for each row in the batch's ``logprobs``."""
-
-
 class StepRunner(Protocol):
     def launch(self, batch: StepBatch, slots: Slots) -> LaunchedStep:
         """Start computing ``batch``; ``slots`` is read during the call only."""
@@ -84,8 +76,8 @@ class Scheduler:
         self.limits = limits
         self.rows = rows
         self.slots = self.rows.slots
-        self.requests: dict[int, Request] = {}  # by uid: waiting, running
-        self.leaving: dict[int, Request] = {}  # by slot: over, but a launched step still refers to the row
+        self.running = Running(rows)
+        self.requests = self.running.requests
         self.stats = SchedulerStats(total_tokens=limits.num_pages * limits.page_size)
         self._runner = runner
         self._waiting = WaitingQueue()
@@ -94,7 +86,6 @@ class Scheduler:
         self._ratio = NewTokenRatio(limits.conservativeness)
         self._random = np.random.default_rng(limits.random_seed)
         self._ones = np.ones(limits.max_running_requests, np.int32)
-        self._out = FromScheduler()
 
     # -- messages ---------------------------------------------------------------------------------------------------
 
@@ -118,13 +109,13 @@ class Scheduler:
             done = not self.has_work
             if done:
                 self.rows.flush()
-            self._out.flushed = (message.flush_cache, done)
+            self.running.out.flushed = (message.flush_cache, done)
 
     def _enqueue(self, new: NewRequest) -> None:
         limit = self.limits.max_queued_requests
         if limit is not None and len(self._waiting) >= limit + self.slots.free_slots:
             message = f"The request queue is full ({limit} requests wait). Try again later."
-            self._out.finished.append(Finish(new.uid, "abort", message=message, status_code=503))
+            self.running.out.finished.append(Finish(new.uid, "abort", message=message, status_code=503))
             return
         tokens = np.frombuffer(new.input_ids, np.int32)
         seed = new.sampling.sampling_seed
@@ -160,7 +151,7 @@ class Scheduler:
         if request.slot < 0:
             self._waiting.remove(request)
         else:
-            self._leave(request)
+            self.running.leave(request)
 
     # -- a step -----------------------------------------------------------------------------------------------------
 
@@ -175,9 +166,9 @@ class Scheduler:
         return self._take_output()
 
     def _take_output(self) -> FromScheduler:
-        out, self._out = self._out, FromScheduler()
+        out = self.running.take_output()
         stats = self.stats
-        stats.running = self.slots.num_slots - self.slots.free_slots - len(self.leaving)
+        stats.running = self.slots.num_slots - self.slots.free_slots - len(self.running.leaving)
         stats.waiting = len(self._waiting)
         stats.waiting_uncached_tokens = self._waiting.uncached_tokens
         page = self.limits.page_size
@@ -299,7 +290,7 @@ class Scheduler:
         slots = self.slots
         rows = slots.running()
         prompts = rows[slots.computed[rows] < slots.prompt_len[rows]]
-        if not len(prompts):
+        if not len(prompts) or not self.limits.radix_cache:
             return False
         cached = self.rows.radix.matched_tokens(request.tokens[: request.cacheable], request.namespace)
         return any(self._shared(request, int(row)) >= cached + IN_FLIGHT_PREFIX_MIN for row in prompts)
@@ -320,7 +311,7 @@ class Scheduler:
         if request.told_cached:
             return
         request.told_cached = True
-        self._out.started.append((request.uid, cached))
+        self.running.out.started.append((request.uid, cached))
         self.stats.prompt_tokens_total += request.prompt_len
         self.stats.cached_prompt_tokens_total += cached
 
@@ -335,7 +326,7 @@ class Scheduler:
 
     def _fail_oversized(self, request: Request) -> None:
         self._waiting.remove(request)
-        self._finish(request, "abort", message=self._no_room(len(request.tokens)))
+        self.running.finish(request, "abort", message=self._no_room(len(request.tokens)))
 
     def _no_room(self, tokens: int) -> str:
         return f"The request needs room for {tokens} tokens, but the KV cache holds {self.stats.total_tokens}."
@@ -362,7 +353,7 @@ class Scheduler:
         row = int(rows[np.lexsort((-slots.uid[rows], output))[0]])
         request = self.requests[int(slots.uid[row])]
         if len(rows) == 1:
-            self._finish(request, "abort", message=self._no_room(int(slots.known[row]) + 1))
+            self.running.finish(request, "abort", message=self._no_room(int(slots.known[row]) + 1))
             return
         self._retract(request)
         rows = slots.running()
@@ -374,7 +365,7 @@ class Scheduler:
         """Send a running request, none of whose steps is under way, back to the head of the queue."""
         row = request.slot
         request.tokens = self.slots.tokens[row, : self.slots.known[row]].copy()
-        self._leave(request)
+        self.running.leave(request)
         self._wait(request, first=True)
         self.stats.retracted_total += 1
 
@@ -415,103 +406,9 @@ class Scheduler:
                 tokens = launched.tokens()
             except Exception:
                 logger.exception("a step of %d rows failed; their requests are aborted", len(batch.rows))
-                self._fail_step(batch)
+                self.running.fail_step(batch)
                 continue
-            self._take_in(batch, launched, tokens)
-
-    def _fail_step(self, batch: StepBatch) -> None:
-        """The device failed: abort the rows, and let nothing that they computed from here on enter the tree."""
-        slots = self.slots
-        slots.in_flight[batch.rows] -= 1
-        slots.computed[batch.rows] = np.minimum(slots.computed[batch.rows], batch.starts)
-        for row in batch.rows[slots.generation[batch.rows] == batch.generations]:
-            self._finish(self.requests[int(slots.uid[row])], "abort", message=STEP_FAILED)
-        self._vacate_left()
-
-    def _take_in(self, batch: StepBatch, launched: LaunchedStep, tokens: NDArray[np.int32]) -> None:
-        """The results of one step: tokens, finished rows, prompts to share."""
-        slots = self.slots
-        rows, ends = batch.rows, batch.starts + batch.lens
-        slots.in_flight[rows] -= 1
-        # Written for leaving rows too: their pages enter the tree under these tokens.
-        sampled = batch.samples.nonzero()[0]
-        slots.tokens[rows[sampled], ends[sampled]] = tokens[sampled]
-        live = None if batch.version == slots.version else slots.generation[rows] == batch.generations
-        new = sampled if live is None else (live & batch.samples).nonzero()[0]
-        new_rows, new_tokens = rows[new], tokens[new]
-        self._out.uids += slots.uid[new_rows].tolist()
-        self._out.tokens += new_tokens.tolist()
-        if batch.logprobs:
-            self._tell_logprobs(batch, live, tokens, launched.logprobs())
-
-        stops = slots.stop_ids[new_rows] == new_tokens[:, None]
-        stopped = new[stops.any(axis=1)] if np.count_nonzero(stops) else NO_ROWS
-        full = ends + batch.samples >= slots.limit[rows]
-        ending = np.count_nonzero(full) > 0 or len(stopped) > 0
-        if batch.in_prompt is not None:
-            completed = batch.in_prompt & (ends >= slots.prompt_len[rows])
-            self._share_prompts(rows[completed if live is None else completed & live])
-        if ending:
-            self._end(batch, tokens, stopped, full if live is None else full & live)
-        self._vacate_left()
-
-    def _end(
-        self, batch: StepBatch, tokens: NDArray[np.int32], stopped: NDArray[np.int64], full: NDArray[np.bool_]
-    ) -> None:
-        """Finish the rows that met a stop token, and those that reached their length."""
-        full[stopped] = False
-        for i in stopped:
-            self._finish(self.requests[int(self.slots.uid[batch.rows[i]])], "stop", matched=int(tokens[i]))
-        for i in full.nonzero()[0]:
-            self._finish(self.requests[int(self.slots.uid[batch.rows[i]])], "length")
-
-    def _tell_logprobs(
-        self, batch: StepBatch, live: NDArray[np.bool_] | None, tokens: NDArray[np.int32], results: list[RowLogprobs]
-    ) -> None:
-        slots = self.slots
-        for row, result in zip(batch.logprobs, results, strict=True):
-            slot = batch.rows[row.index]
-            if live is not None and not live[row.index]:
-                continue
-            uid = int(slots.uid[slot])
-            prompt = slots.tokens[slot, row.first : row.last].tolist()
-            for token, place in zip(prompt, result.prompt, strict=True):
-                self._out.prompt_logprobs.append(TokenLogprobs(uid, token, *place))
-            for place in result.output:
-                self._out.logprobs.append(TokenLogprobs(uid, int(tokens[row.index]), *place))
-
-    def _share_prompts(self, rows: NDArray[np.int64]) -> None:
-        """Put prompts that are complete into the tree, for the requests that come while these still run."""
-        for row in rows:
-            self.rows.share_prefix(int(row), self.requests[int(self.slots.uid[row])])
-
-    # -- giving back ------------------------------------------------------------------------------------------------
-
-    def _finish(self, request: Request, kind: str, matched: int = -1, message: str = "") -> None:
-        del self.requests[request.uid]
-        self._leave(request)
-        self._out.finished.append(Finish(request.uid, kind, matched, message))
-
-    def _vacate_left(self) -> None:
-        """Give back the rows of requests that have ended, once no launched step refers to them."""
-        if self.leaving:
-            for slot in [slot for slot in self.leaving if not self.slots.in_flight[slot]]:
-                self.rows.vacate(slot, self.leaving.pop(slot))
-
-    def _leave(self, request: Request) -> None:
-        """End the request's run, whatever the reason. Idempotent.
-
-        The row is given back when no launched step uses it.
-        """
-        slot = request.slot
-        if slot < 0:
-            return
-        self.slots.stop_running(slot)
-        request.slot = -1
-        if self.slots.in_flight[slot]:
-            self.leaving[slot] = request
-        else:
-            self.rows.vacate(slot, request)
+            self.running.take_in(batch, launched, tokens)
 
 
 def _share(

@@ -76,6 +76,6 @@ class Harness:
             assert (finish.kind, finish.matched) == (("stop", expected[-1]) if stopped else ("length", -1))
         scheduler = self.scheduler
         assert not scheduler.requests
-        assert not scheduler.leaving
+        assert not scheduler.running.leaving
         assert scheduler.slots.free_slots == self.limits.max_running_requests
         assert scheduler.rows.pages.free_pages + scheduler.rows.radix.evictable_pages == self.limits.num_pages

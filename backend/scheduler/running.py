@@ -1,0 +1,125 @@
+"""The requests that the scheduler knows, what the steps bring them, and how they end."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from backend.messages import Finish, FromScheduler, TokenLogprobs
+from backend.scheduler.batch import LaunchedStep, RowLogprobs, StepBatch
+from backend.scheduler.queue import Request
+from backend.scheduler.rows import Rows
+
+NO_ROWS = np.empty(0, np.int64)
+STEP_FAILED = "The model failed on this request; the server's log says more."
+
+
+class Running:
+    """Owns the table of requests and the message that is being filled.
+
+    A request that has ended leaves at once for its client, but its row only when no launched step refers to it.
+    """
+
+    def __init__(self, rows: Rows) -> None:
+        self.rows = rows
+        self.slots = rows.slots
+        self.requests: dict[int, Request] = {}  # by uid: waiting and running
+        self.leaving: dict[int, Request] = {}  # by slot: over, but a launched step still refers to the row
+        self.out = FromScheduler()
+
+    def take_output(self) -> FromScheduler:
+        """What was gathered since the last call."""
+        out, self.out = self.out, FromScheduler()
+        return out
+
+    def take_in(self, batch: StepBatch, launched: LaunchedStep, tokens: NDArray[np.int32]) -> None:
+        """The results of one step: tokens, finished rows, prompts to share."""
+        slots = self.slots
+        rows, ends = batch.rows, batch.starts + batch.lens
+        slots.in_flight[rows] -= 1
+        # Written for leaving rows too: their pages enter the tree under these tokens.
+        sampled = batch.samples.nonzero()[0]
+        slots.tokens[rows[sampled], ends[sampled]] = tokens[sampled]
+        live = None if batch.version == slots.version else slots.generation[rows] == batch.generations
+        new = sampled if live is None else (live & batch.samples).nonzero()[0]
+        new_rows, new_tokens = rows[new], tokens[new]
+        self.out.uids += slots.uid[new_rows].tolist()
+        self.out.tokens += new_tokens.tolist()
+        if batch.logprobs:
+            self._tell_logprobs(batch, live, tokens, launched.logprobs())
+
+        stops = slots.stop_ids[new_rows] == new_tokens[:, None]
+        stopped = new[stops.any(axis=1)] if np.count_nonzero(stops) else NO_ROWS
+        full = ends + batch.samples >= slots.limit[rows]
+        ending = np.count_nonzero(full) > 0 or len(stopped) > 0
+        if batch.in_prompt is not None:
+            completed = batch.in_prompt & (ends >= slots.prompt_len[rows])
+            self._share_prompts(rows[completed if live is None else completed & live])
+        if ending:
+            self._end(batch, tokens, stopped, full if live is None else full & live)
+        self._vacate_left()
+
+    def _end(
+        self, batch: StepBatch, tokens: NDArray[np.int32], stopped: NDArray[np.int64], full: NDArray[np.bool_]
+    ) -> None:
+        """Finish the rows that met a stop token, and those that reached their length."""
+        full[stopped] = False
+        for i in stopped:
+            self.finish(self.requests[int(self.slots.uid[batch.rows[i]])], "stop", matched=int(tokens[i]))
+        for i in full.nonzero()[0]:
+            self.finish(self.requests[int(self.slots.uid[batch.rows[i]])], "length")
+
+    def _tell_logprobs(
+        self, batch: StepBatch, live: NDArray[np.bool_] | None, tokens: NDArray[np.int32], results: list[RowLogprobs]
+    ) -> None:
+        slots = self.slots
+        for row, result in zip(batch.logprobs, results, strict=True):
+            slot = batch.rows[row.index]
+            if live is not None and not live[row.index]:
+                continue
+            uid = int(slots.uid[slot])
+            prompt = slots.tokens[slot, row.first : row.last].tolist()
+            for token, place in zip(prompt, result.prompt, strict=True):
+                self.out.prompt_logprobs.append(TokenLogprobs(uid, token, *place))
+            for place in result.output:
+                self.out.logprobs.append(TokenLogprobs(uid, int(tokens[row.index]), *place))
+
+    def _share_prompts(self, rows: NDArray[np.int64]) -> None:
+        """Put prompts that are complete into the tree, for the requests that come while these still run."""
+        for row in rows:
+            self.rows.share_prefix(int(row), self.requests[int(self.slots.uid[row])])
+
+    def fail_step(self, batch: StepBatch) -> None:
+        """The device failed: abort the rows, and let nothing that they computed from here on enter the tree."""
+        slots = self.slots
+        slots.in_flight[batch.rows] -= 1
+        slots.computed[batch.rows] = np.minimum(slots.computed[batch.rows], batch.starts)
+        for row in batch.rows[slots.generation[batch.rows] == batch.generations]:
+            self.finish(self.requests[int(slots.uid[row])], "abort", message=STEP_FAILED)
+        self._vacate_left()
+
+    def finish(self, request: Request, kind: str, matched: int = -1, message: str = "") -> None:
+        del self.requests[request.uid]
+        self.leave(request)
+        self.out.finished.append(Finish(request.uid, kind, matched, message))
+
+    def leave(self, request: Request) -> None:
+        """End the request's run, whatever the reason. Idempotent.
+
+        The row is given back when no launched step uses it.
+        """
+        slot = request.slot
+        if slot < 0:
+            return
+        self.slots.stop_running(slot)
+        request.slot = -1
+        if self.slots.in_flight[slot]:
+            self.leaving[slot] = request
+        else:
+            self.rows.vacate(slot, request)
+
+    def _vacate_left(self) -> None:
+        """Give back the rows of requests that have ended, once no launched step refers to them."""
+        if self.leaving:
+            for slot in [slot for slot in self.leaving if not self.slots.in_flight[slot]]:
+                self.rows.vacate(slot, self.leaving.pop(slot))
