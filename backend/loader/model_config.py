@@ -9,6 +9,7 @@ from typing import Any, Self
 from backend.loader.families import layer_windows, with_defaults
 from backend.loader.gguf_config import gguf_to_config
 from backend.loader.rope_config import RopeConfig, parse_local_rope, parse_rope
+from backend.models.registry import check_architecture
 from backend.prompt.errors import ModelError
 from backend.prompt.files import id_list, read_json
 from backend.prompt.gguf_file import GGUFFile
@@ -69,16 +70,30 @@ class ModelConfig:
 
 
 def load_model_config(source: ModelSource) -> ModelConfig:
-    """Read a model's configuration. Raises ModelError that names the file and the key when one is missing."""
+    """Read a model's configuration.
+
+    Raises ModelError that names the file and what is wrong: an architecture that nobody knows, else a missing key.
+    """
     if source.kind == "gguf":
         return parse_config(gguf_to_config(GGUFFile.open(source.path)), where=str(source.path))
     path = source.path / "config.json"
     raw = read_json(path)
     if raw is None:
         raise ModelError(f"model folder {source.path} has no config.json")
+    _check_architecture(raw, str(path))
     generation = read_json(source.path / "generation_config.json") or {}
     eos = [*id_list(raw.get("eos_token_id")), *id_list(generation.get("eos_token_id"))]
     return parse_config({**raw, "eos_token_id": list(dict.fromkeys(eos))}, where=str(path))
+
+
+def _check_architecture(raw: dict[str, Any], where: str) -> None:
+    """Before the keys: those of another family have other names."""
+    names = raw.get("architectures")
+    if isinstance(names, list) and names:
+        try:
+            check_architecture(str(names[0]))
+        except ValueError as error:
+            raise ModelError(f"{where}: {error}") from None
 
 
 def parse_config(raw: dict[str, Any], where: str) -> ModelConfig:

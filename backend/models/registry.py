@@ -26,13 +26,20 @@ ARCHITECTURES = {
 }
 
 
+def check_architecture(architecture: str) -> None:
+    """``ValueError`` with the nearest known names when there is no class for ``architecture``."""
+    if architecture in ARCHITECTURES:
+        return
+    near = difflib.get_close_matches(architecture, ARCHITECTURES, n=3, cutoff=0.0)
+    others = sorted(set(ARCHITECTURES) - set(near))
+    raise ValueError(
+        f"architecture {architecture!r} is not supported; nearest: {', '.join(near)}; also known: {', '.join(others)}"
+    )
+
+
 def model_class(architecture: str) -> type[CausalLM]:
-    """The class for ``architecture``; ``ValueError`` with the nearest known name otherwise."""
-    if architecture not in ARCHITECTURES:
-        near = difflib.get_close_matches(architecture, ARCHITECTURES, n=1, cutoff=0.0)
-        raise ValueError(
-            f"architecture {architecture!r} is not supported; nearest: {near[0]}; known: {', '.join(ARCHITECTURES)}"
-        )
+    """The class for ``architecture``; ``ValueError`` with the nearest known names otherwise."""
+    check_architecture(architecture)
     module, name = ARCHITECTURES[architecture].split(":")
     found: type[CausalLM] = getattr(importlib.import_module(module), name)
     return found

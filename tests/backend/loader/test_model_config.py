@@ -94,6 +94,16 @@ def test_a_key_of_the_wrong_type_is_named(value):
         parse_config({**OLD_CONFIG, "hidden_size": value}, "config.json")
 
 
+def test_an_architecture_that_is_not_supported_is_named_before_its_keys(tmp_path):
+    """GPT-2 calls its sizes n_embd, n_layer and n_head."""
+    raw = {"architectures": ["GPT2LMHeadModel"], "model_type": "gpt2", "n_embd": 64, "n_layer": 2, "n_head": 4}
+    write_json(tmp_path / "config.json", raw)
+    with pytest.raises(
+        ModelError, match=r"config\.json: architecture 'GPT2LMHeadModel' is not supported; nearest: \w+, "
+    ):
+        load(tmp_path)
+
+
 def test_an_unknown_architecture_is_for_the_models_to_judge():
     assert parse_config({**OLD_CONFIG, "architectures": ["NewForCausalLM"]}, "").architecture == "NewForCausalLM"
 
