@@ -96,9 +96,11 @@ class KVStream:
                 if len(frames) == 3 and len(frames[1]) == 8:
                     await self._live(int.from_bytes(frames[1], "big"), frames[2])
         except zmq.ZMQError as error:
-            self.complete = False
             log.warning("KV events of %s at %s end here: %s", self._source.worker, self.at.endpoint, error)
+        except Exception:
+            log.exception("a defect ended the KV events of %s; it is placed by texts", self._source.worker)
         finally:
+            self.complete = False  # nobody follows it any more
             subscriber.close(linger=0)
 
     async def _learn(self) -> None:

@@ -277,3 +277,12 @@ def test_labels_of_the_worker_win():
     labels = {"kv_events_endpoint": "tcp://*:7", "kv_events_replay_endpoint": "tcp://*:8"}
     worker = Worker(WorkerSpec(url="http://h:1", labels=labels))
     assert sources(worker, {"kv_events_config": FLAG}) == [KVSource("tcp://h:7", "tcp://h:8")]
+
+
+async def test_an_address_that_cannot_be_had_is_no_exact_cache(caplog):
+    async with following() as (_engine, events, worker):
+        events._fetcher.info = {"kv_events": {"endpoint": "tcp://no such host:1"}}
+        events.watch(worker)
+        await until(lambda: "end here" in caplog.text or "defect" in caplog.text)
+        assert events.state(URL) == "partial"
+        assert "defect" not in caplog.text
