@@ -69,7 +69,7 @@ class CacheAwarePolicy(Policy):
         if workers > SCANNED:
             candidates = self._sample(request, candidates, match)
         cached = self._credits(request, tokens, candidates, match)
-        delayed = self._delayed_per_ms(request, workers, candidates, match.longest, now)
+        delayed = self._delayed_per_token(request, workers, candidates, match.longest, now)
         evicted = self._evicted(tokens, candidates, cached, now)
         scores = LazyScores(lambda: tuple(_scores(candidates, tokens, cached, delayed, evicted)))
         if self._gate is not None and (least := self._gate.least_loaded(candidates)) is not None:
@@ -88,11 +88,11 @@ class CacheAwarePolicy(Policy):
             for candidate in candidates
         ]
 
-    def _delayed_per_ms(
+    def _delayed_per_token(
         self, request: RouteRequest, workers: int, candidates: Sequence[Candidate], longest: int, now: float
     ) -> float:
         speed = sum(1.0 / candidate.speed.prefill_ms_per_token for candidate in candidates)
-        delayed = self._traffic.delayed_per_ms(workers, speed * workers / len(candidates))
+        delayed = self._traffic.delayed_per_token(speed * workers / len(candidates))
         return delayed / (1.0 + REUSE_DISCOUNT * self._reuse.recent(request.text, longest, now))
 
     def _evicted(self, tokens: int, candidates: Sequence[Candidate], cached: Sequence[int], now: float) -> list[float]:
@@ -217,7 +217,7 @@ def costs(
         done = head_ms / ms
         queue_ms = (waiting + others - (done if done < head_tokens else head_tokens)) * ms
         own_ms = (tokens - known) * ms
-        later = own_ms * delayed * (queue_ms + own_ms)
+        later = (tokens - known) * delayed * (queue_ms + own_ms)
         totals.append(queue_ms + own_ms + (decodes + other_decodes) * decode_ms + later + lost * ms)
     return totals
 

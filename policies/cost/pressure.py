@@ -38,7 +38,7 @@ class Pressure:
         first = _bin(age)
         later = sum(self._uses[first + 1 :]) + self._uses[first] / 2.0
         still_resting = self._prompts - sum(self._uses[:first])
-        chance = min(later / still_resting, CERTAIN) if still_resting > later else CERTAIN
+        chance = min(later / max(still_resting, later), CERTAIN) if later else 0.0
         return (1.0 + GROWTH) * chance / (1.0 - chance)
 
 

@@ -13,24 +13,25 @@ def score(
     candidate: Candidate,
     prompt_tokens: int,
     cached_tokens: int,
-    delayed_per_ms: float = 0.0,
+    delayed_per_token: float = 0.0,
     evicted_tokens: float = 0.0,
 ) -> Score:
     """Prompt work ahead of a newcomer, its own uncached tokens, and the decodes that share each step with it.
 
-    ``delayed_per_ms``: later requests that wait for one ms of this worker's being busy, each for as long as this one
-    computes. ``evicted_tokens``: what it pushes out that somebody will ask for again.
+    ``delayed_per_token``: later requests that wait for each token of work, for each ms that the worker is busy.
+    ``evicted_tokens``: what it pushes out that somebody will ask for again.
     """
     _, load, (ms, decode_ms), _ = candidate
     queue_ms = load.waiting_tokens(ms) * ms
-    own_ms = (prompt_tokens - cached_tokens) * ms
+    own_tokens = prompt_tokens - cached_tokens
+    own_ms = own_tokens * ms
     return Score(
         candidate.worker,
         cached_tokens,
         queue_ms,
         own_ms,
         load.running * decode_ms,
-        own_ms * delayed_per_ms * (queue_ms + own_ms),
+        own_tokens * delayed_per_token * (queue_ms + own_ms),
         evicted_tokens * ms,
     )
 

@@ -33,13 +33,14 @@ class Traffic:
         self._tokens = self._tokens * kept + uncached_tokens
         self._seconds = self._seconds * kept + WINDOW_S * (1.0 - kept)
 
-    def delayed_per_ms(self, workers: int, tokens_per_ms: float) -> float:
-        """How many later requests wait for one ms that a worker is busy, if all ``workers`` share them evenly.
+    def delayed_per_token(self, tokens_per_ms: float) -> float:
+        """How many later requests wait for a token's work, for each ms that its worker is busy.
 
-        ``tokens_per_ms``: what the fleet computes when all of it is busy.
+        ``tokens_per_ms``: what the fleet computes when all of it is busy. Workers share the traffic by their speed, so
+        a fast one delays more of it with each ms, and as much with each token.
         """
         if self._seconds < 1.0:
             return 0.0
-        per_worker = self._arrivals / self._seconds / workers / 1000.0
+        arrivals_per_ms = self._arrivals / self._seconds / 1000.0
         utilisation = min(self._tokens / self._seconds / 1000.0 / tokens_per_ms, BUSIEST)
-        return LATER_WEIGHT * per_worker / (1.0 - utilisation)
+        return LATER_WEIGHT * arrivals_per_ms / tokens_per_ms / (1.0 - utilisation)

@@ -1,0 +1,87 @@
+"""The regret gate: on seeded traffic the default policy stays near a clairvoyant that reads the engines' true state.
+
+Bounds are for the mean over two seeds of 2,000 requests, against the best weight of the greedy oracle.
+"""
+
+from __future__ import annotations
+
+from random import Random
+from statistics import mean
+
+import pytest
+
+from policies import make_policy
+from policies.sim import EngineSpec, GreedyOracle, PolicyRouter, SegmentText, SimEngine, simulate
+from policies.sim.workloads import HotSpot, MultiTurn
+
+REQUESTS, SEEDS = 2000, (0, 1)
+HIT_RATE_REGRET = 0.01
+TTFT_REGRET = 1.15
+TRAFFIC = {"multi-turn": MultiTurn(), "hot spot": HotSpot()}
+
+
+def kv_tokens(requests):
+    """A quarter of the working set."""
+    sizes = {}
+    for request in requests:
+        sizes.update(zip(request.segments, request.sizes, strict=True))
+    return sum(sizes.values()) // 4
+
+
+def serve(requests, engines, policy, seed, flush_at=None):
+    fleet = [SimEngine(EngineSpec(kv_tokens(requests), 4000)) for _ in range(engines)]
+    if isinstance(policy, float):
+        router = GreedyOracle(fleet, policy, Random(seed))
+    else:
+        workers = [f"w{index}" for index in range(engines)]
+        router = PolicyRouter(make_policy(policy, seed=seed), workers, SegmentText())
+    interruptions = [] if flush_at is None else [(flush_at, fleet[1].flush)]
+    return simulate(requests, fleet, [router], seed=seed, interruptions=interruptions), router
+
+
+@pytest.mark.parametrize("engines", [4, 8])
+@pytest.mark.parametrize("traffic", TRAFFIC)
+def test_the_default_policy_is_near_the_clairvoyant(traffic, engines):
+    runs = {name: [] for name in ("cache_aware", 0.0, 1.0, 3.0)}
+    for seed in SEEDS:
+        requests = TRAFFIC[traffic].requests(REQUESTS, seed)
+        for name, results in runs.items():
+            results.append(serve(requests, engines, name, seed)[0])
+    hit_rate = {name: mean(result.hit_rate for result in results) for name, results in runs.items()}
+    ttft = {name: mean(result.mean_ttft for result in results) for name, results in runs.items()}
+    best = min((0.0, 1.0, 3.0), key=ttft.__getitem__)
+    assert hit_rate["cache_aware"] >= hit_rate[best] - HIT_RATE_REGRET
+    assert ttft["cache_aware"] <= ttft[best] * TTFT_REGRET
+
+
+@pytest.mark.parametrize("traffic", TRAFFIC)
+def test_after_a_restart_predictions_are_right_again_within_20_requests(traffic):
+    requests = TRAFFIC[traffic].requests(REQUESTS, 0)
+    middle = requests[REQUESTS // 2].arrival
+    result, _ = serve(requests, 4, "cache_aware", 0, flush_at=middle)
+    there = (result.engine == 1) & (result.arrival >= middle)
+    wrong = (result.predicted - result.cached)[there] > 64
+    assert wrong.sum() > 0  # the restart was felt
+    assert wrong[20:60].mean() <= 0.05
+
+
+def test_a_fleet_of_unequal_speed_is_learned_without_a_flag():
+    """Cold prompts on an idle fleet: who knows the speeds sends more to the fast one."""
+    cold = MultiTurn(system_prompts=10**6, system_tokens=2000, turns=(1, 1), conversations_per_s=1.0)
+    requests = cold.requests(600, 0)
+    specs = [EngineSpec(100_000, 8000)] + [EngineSpec(100_000, 4000)] * 3
+    ttft = {}
+    for learn in (True, False):
+        engines = [SimEngine(spec) for spec in specs]
+        policy = make_policy("cache_aware", seed=0)
+        router = PolicyRouter(policy, ["a", "b", "c", "d"], SegmentText(), learn_speeds=learn)
+        ttft[learn] = simulate(requests, engines, [router]).mean_ttft
+    assert ttft[True] <= 0.75 * ttft[False]
+
+
+@pytest.mark.parametrize("name", ["cache_aware", "least_load"])
+def test_equal_seeds_give_equal_runs(name):
+    requests = HotSpot().requests(300, 4)
+    first, second = (serve(requests, 4, name, 7)[0] for _ in range(2))
+    assert (first.ttft == second.ttft).all()
+    assert (first.engine == second.engine).all()
