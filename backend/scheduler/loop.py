@@ -97,6 +97,13 @@ class Scheduler:
     def num_waiting(self) -> int:
         return len(self._waiting)
 
+    def describe(self) -> str:
+        """What is going on, in one line for the log."""
+        steps = ", ".join(f"{len(batch.rows)} rows with {batch.num_tokens} tokens" for batch, _ in list(self._launched))
+        return (
+            f"{len(self.requests)} requests, {len(self._waiting)} of them waiting; steps under way: {steps or 'none'}"
+        )
+
     def receive(self, message: ToScheduler) -> None:
         """Take in what the frontend sent."""
         for new in message.new:

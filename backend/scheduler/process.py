@@ -20,6 +20,7 @@ from backend.prompt.source import ModelSource
 from backend.scheduler.kv_config import parse_kv_events_config
 from backend.scheduler.kv_publisher import KVPublisher
 from backend.scheduler.loop import Scheduler
+from backend.scheduler.watchdog import Watchdog
 
 
 def run_scheduler(args: ServerArgs, source: ModelSource, to_scheduler: str, from_scheduler: str) -> None:
@@ -43,7 +44,8 @@ def run_scheduler(args: ServerArgs, source: ModelSource, to_scheduler: str, from
         gc.collect()
         gc.freeze()
         try:
-            SchedulerLoop(core.scheduler, inbox, outbox, publisher).run()
+            watchdog = Watchdog(args.watchdog_timeout, core.scheduler.describe) if args.watchdog_timeout else None
+            SchedulerLoop(core.scheduler, inbox, outbox, publisher, watchdog).run()
         finally:
             if publisher is not None:
                 publisher.close()
@@ -73,8 +75,10 @@ class SchedulerLoop:
         inbox: zmq.Socket[bytes],
         outbox: zmq.Socket[bytes],
         publisher: KVPublisher | None = None,
+        watchdog: Watchdog | None = None,
     ) -> None:
         self._scheduler = scheduler
+        self._watchdog = watchdog
         self._publisher = publisher
         self._inbox = inbox
         self._outbox = outbox
@@ -89,7 +93,16 @@ class SchedulerLoop:
             if self._stopped:
                 return
             if news or self._scheduler.has_work:
-                self._send(self._scheduler.step())
+                self._send(self._step())
+
+    def _step(self) -> FromScheduler:
+        if self._watchdog is None:
+            return self._scheduler.step()
+        self._watchdog.begin()
+        try:
+            return self._scheduler.step()
+        finally:
+            self._watchdog.end()
 
     def _receive(self, *, wait: bool) -> bool:
         """Take in everything that has arrived; True when there was anything."""

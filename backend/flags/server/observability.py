@@ -45,7 +45,6 @@ LOGS = accepted(
 WATCHDOG = accepted(
     "debugging",
     "nothing watches for a slow step",
-    number("--watchdog-timeout", default=300.0),
     number("--soft-watchdog-timeout"),
 )
 
