@@ -27,6 +27,7 @@ class ServerArgs:
     chat_template: str | None = None
     trust_remote_code: bool = False
     skip_tokenizer_init: bool = False
+    check: str | None = None  # say what this model needs ("": that of model_path) and stop
 
     # server
     host: str = "127.0.0.1"
@@ -61,6 +62,7 @@ class ServerArgs:
     schedule_conservativeness: float = 1.0
     random_seed: int | None = None
     kv_events_config: str | None = None  # JSON, see backend/scheduler/kv_config.py
+    watchdog_timeout: float = 300.0  # seconds a step may take before the scheduler is ended; 0: for ever
     check_invariants: bool = False  # verify page ownership after every step (tests)
 
     def validate(self) -> None:

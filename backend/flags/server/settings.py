@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from backend.api.parsers import REASONING_PARSERS, TOOL_PARSERS
 from backend.flags.checks import AT_LEAST_ONE, FRACTION, MODEL_NAME, NOT_NEGATIVE, PORT, POSITIVE, Check
-from backend.flags.flag import Flag, State
+from backend.flags.flag import Flag, Kind, State
 from backend.flags.rows import integer, number, switch, text, works
 from backend.scheduler.kv_config import EXAMPLE, is_kv_events_config
 
@@ -65,6 +65,14 @@ MODEL = works(
         sources=BOTH,
     ),
     switch("--skip-tokenizer-init", help="serve token ids only", sources=BOTH),
+    Flag(
+        ("--check",),
+        Kind.OPTIONAL,
+        bare="",
+        metavar="MODEL",
+        help="say what the model needs and what fits on this machine, then stop; no weights are read",
+        sources=OURS,
+    ),
 )
 
 SERVER = works(
@@ -195,6 +203,12 @@ RUNTIME = works(
         metavar="JSON",
         help="publish what the prefix cache stores and evicts over ZMQ; port * is any free one",
         sources=BOTH,
+    ),
+    number(
+        "--watchdog-timeout",
+        default=300.0,
+        check=NOT_NEGATIVE,
+        help="seconds that a step may take before the scheduler is ended with its stacks in the log; 0: for ever",
     ),
     switch("--check-invariants", help="verify the page accounting after every step", sources=OURS),
 )
