@@ -33,7 +33,7 @@ class UpstreamError(Exception):
         return cls(Failure(fault.kind), fault.detail)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # frozen ones take a microsecond more to make
 class Outgoing:
     """A request as it goes to a worker: raw path with its query, header lines, the bytes of the body that came.
 
