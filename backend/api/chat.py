@@ -11,6 +11,7 @@ from aiohttp import web
 from backend.api.answers import answer_stream, answer_whole
 from backend.api.chat_request import CHAT_NOT_YET, ChatRequest, start_chat
 from backend.api.context import CONTEXT
+from backend.api.logprobs import LogprobBodies
 from backend.api.openai import check_model, finish_fields, usage
 from backend.api.parsed_answers import ParsedAnswers
 from backend.api.parsers import ToolCall
@@ -27,7 +28,8 @@ async def chat_completions(request: web.Request) -> web.StreamResponse:
     check_model(body.model, serving.model)
     answer_id = body.answer_id("chatcmpl")
     generation, answers = await start_chat(serving, body, answer_id)
-    chat = _Chat(body, answer_id, serving.model.name, answers)
+    logprobs = LogprobBodies(serving.frontend.intake.tokenizer)
+    chat = _Chat(body, answer_id, serving.model.name, answers, logprobs)
     if body.stream:
         chat.states = generation.states
         return await answer_stream(request, generation, chat.chunks, chat.last_chunks)
@@ -37,11 +39,14 @@ async def chat_completions(request: web.Request) -> web.StreamResponse:
 class _Chat:
     """Builds the bodies of one call."""
 
-    def __init__(self, body: ChatRequest, answer_id: str, model: str, answers: ParsedAnswers) -> None:
+    def __init__(
+        self, body: ChatRequest, answer_id: str, model: str, answers: ParsedAnswers, logprobs: LogprobBodies
+    ) -> None:
         self.states: list[RequestState] = []
         self._body = body
         self._ids = {"id": answer_id, "created": int(time.time()), "model": model}
         self._answers = answers
+        self._logprobs = logprobs
 
     def whole(self, states: list[RequestState]) -> dict[str, Any]:
         choices = [self._choice(state) for state in states]
@@ -55,7 +60,7 @@ class _Chat:
             "reasoning_content": parsed.reasoning or None,
             "tool_calls": [_tool_call(call) for call in parsed.calls] or None,
         }
-        return {"index": state.index, "message": message, "logprobs": None, **self._ending(state)}
+        return {"index": state.index, "message": message, "logprobs": self._logprobs.chat(state), **self._ending(state)}
 
     def chunks(self, moved: list[RequestState]) -> Iterable[dict[str, Any]]:
         """A request's first chunk names the role, its last one the reason why it ended."""
@@ -83,7 +88,8 @@ class _Chat:
 
     def _chunk(self, state: RequestState, delta: dict[str, Any], last: bool) -> dict[str, Any]:
         ending = self._ending(state) if last else {"finish_reason": None, "matched_stop": None}
-        choice = {"index": state.index, "delta": delta, "logprobs": None, **ending}
+        logprobs = self._logprobs.chat(state) if delta.get("role") is None else None
+        choice = {"index": state.index, "delta": delta, "logprobs": logprobs, **ending}
         chunk = {**self._head("chat.completion.chunk"), "choices": [choice]}
         if self._body.stream_options.continuous_usage_stats:
             chunk["usage"] = usage(self.states, self._body.n)

@@ -12,6 +12,7 @@ from pydantic import Field, StrictInt
 
 from backend.api.context import Serving
 from backend.api.errors import SchemaError, unsupported
+from backend.api.logprobs import MOST_LIKELY
 from backend.api.openai import OPENAI_NOT_YET, OpenAIRequest
 from backend.api.parsed_answers import ParsedAnswers
 from backend.api.sampling_fields import UNBOUNDED
@@ -19,12 +20,11 @@ from backend.api.schema import Body, Harmless
 from backend.api.tools import offered_tools
 from backend.frontend.frontend import Generation
 from backend.frontend.intake import ChatPrompt, Prompt, RequestOptions
+from backend.messages import LogprobSpec
 from backend.sampling_params import SamplingParams
 
 CHAT_NOT_YET: Harmless = {
     **OPENAI_NOT_YET,
-    "logprobs": (False,),
-    "top_logprobs": (0,),
     "functions": (),
     "function_call": ("none",),
     "modalities": (["text"],),
@@ -47,6 +47,8 @@ class ChatRequest(OpenAIRequest):
     max_completion_tokens: TokenCount | None = None
     tools: list[dict[str, Any]] = []
     tool_choice: str | dict[str, Any] = "auto"
+    logprobs: bool = False
+    top_logprobs: Annotated[int, Field(ge=0, le=MOST_LIKELY)] = 0
     parallel_tool_calls: bool = True
     separate_reasoning: bool = True
     stream_reasoning: bool = True
@@ -63,6 +65,9 @@ class ChatRequest(OpenAIRequest):
 
 async def start_chat(serving: Serving, body: ChatRequest, rid: str) -> tuple[Generation, ParsedAnswers]:
     """Check and submit a conversation. Raises :class:`RequestError`."""
+    if body.top_logprobs and not body.logprobs:
+        message = f"top_logprobs needs logprobs: true, got top_logprobs {body.top_logprobs}"
+        raise SchemaError(message, param="top_logprobs")
     tools = offered_tools(body.tools, body.tool_choice, serving.parsers)
     parses = bool(tools and serving.parsers.tool_call) or bool(body.separate_reasoning and serving.parsers.reasoning)
     generation = await serving.frontend.submit([_prompt(body, tools)], [_options(body, rid, parses)])
@@ -117,6 +122,7 @@ def _options(body: ChatRequest, rid: str, parses: bool) -> RequestOptions:
         streaming=body.stream,
         fit_output=body.output_limit is None,
         namespace=body.namespace,
+        logprobs=LogprobSpec(top=body.top_logprobs) if body.logprobs else None,
         priority=body.priority,
     )
 

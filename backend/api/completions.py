@@ -13,16 +13,17 @@ from backend.api.answers import answer_stream, answer_whole
 from backend.api.context import CONTEXT
 from backend.api.deltas import Deltas
 from backend.api.errors import SchemaError, unsupported
+from backend.api.logprobs import MOST_LIKELY, LogprobBodies
 from backend.api.openai import OPENAI_NOT_YET, OpenAIRequest, check_model, finish_fields, usage
 from backend.api.sampling_defaults import with_defaults
 from backend.api.schema import Harmless, parse_json, refuse_not_yet
 from backend.frontend.errors import RequestError
 from backend.frontend.intake import Prompt, RequestOptions, TokenizerLike
 from backend.frontend.request import RequestState
+from backend.messages import LogprobSpec
 
 COMPLETION_NOT_YET: Harmless = {
     **OPENAI_NOT_YET,
-    "logprobs": (),
     "suffix": (),
 }
 OBJECT = "text_completion"
@@ -32,6 +33,7 @@ class CompletionRequest(OpenAIRequest):
     prompt: str | list[str] | list[StrictInt] | list[list[StrictInt]]
     max_tokens: Annotated[int, Field(ge=0)] = 16
     echo: bool = False
+    logprobs: Annotated[int, Field(ge=0, le=MOST_LIKELY)] | None = None
     best_of: Annotated[int, Field(ge=1)] | None = None
 
 
@@ -43,7 +45,9 @@ async def completions(request: web.Request) -> web.StreamResponse:
     check_model(body.model, serving.model)
     prompts = _prompts(body.prompt)
     _check_best_of(body)
-    answer = _Completion(body, serving.model.name, _echoes(body, prompts, serving.frontend.intake.tokenizer))
+    tokenizer = serving.frontend.intake.tokenizer
+    logprobs = LogprobBodies(tokenizer)
+    answer = _Completion(body, serving.model.name, _echoes(body, prompts, tokenizer), logprobs)
     generation = await serving.frontend.submit(prompts, answer.options(len(prompts)))
     if body.stream:
         answer.states = generation.states
@@ -79,13 +83,14 @@ def _echoes(body: CompletionRequest, prompts: list[Prompt], tokenizer: Tokenizer
 class _Completion:
     """Builds the bodies of one call."""
 
-    def __init__(self, body: CompletionRequest, model: str, echoes: list[str]) -> None:
+    def __init__(self, body: CompletionRequest, model: str, echoes: list[str], logprobs: LogprobBodies) -> None:
         self.states: list[RequestState] = []
         self._body = body
         self._echoes = echoes  # one for each prompt, or none
         self._id = body.answer_id("cmpl")
         self._head = {"id": self._id, "object": OBJECT, "created": int(time.time()), "model": model}
         self._deltas = Deltas()
+        self._logprobs = logprobs
 
     def options(self, count: int) -> list[RequestOptions]:
         body = self._body
@@ -95,19 +100,20 @@ class _Completion:
             streaming=body.stream,
             fit_output="max_tokens" not in body.model_fields_set,
             namespace=body.namespace,
+            logprobs=None if body.logprobs is None else LogprobSpec(0 if body.echo else -1, body.logprobs),
             priority=body.priority,
         )
         return [option] * count
 
     def whole(self, states: list[RequestState]) -> dict[str, Any]:
-        choices = [_choice(state, self._echo(state) + state.text) for state in states]
+        choices = [self._choice(state, self._echo(state) + state.text) for state in states]
         return {**self._head, "choices": choices, "usage": usage(states, self._body.n)}
 
     def chunks(self, moved: list[RequestState]) -> Iterable[dict[str, Any]]:
         for state in moved:
             echo = "" if self._deltas.begun(state) else self._echo(state)
             if (text := echo + self._deltas.take(state)) or state.finish:
-                chunk = {**self._head, "choices": [_choice(state, text)]}
+                chunk = {**self._head, "choices": [self._choice(state, text)]}
                 if self._body.stream_options.continuous_usage_stats:
                     chunk["usage"] = usage(self.states, self._body.n)
                 yield chunk
@@ -119,6 +125,6 @@ class _Completion:
     def _echo(self, state: RequestState) -> str:
         return self._echoes[state.index // self._body.n] if self._echoes else ""
 
-
-def _choice(state: RequestState, text: str) -> dict[str, Any]:
-    return {"index": state.index, "text": text, "logprobs": None, **finish_fields(state)}
+    def _choice(self, state: RequestState, text: str) -> dict[str, Any]:
+        logprobs = self._logprobs.completion(state, self._body.echo)
+        return {"index": state.index, "text": text, "logprobs": logprobs, **finish_fields(state)}

@@ -14,23 +14,23 @@ from backend.api.errors import SchemaError
 from backend.api.sampling_fields import NativeSampling
 from backend.api.schema import NOT_YET, SAMPLING_NOT_YET, Harmless, RequestFields, parse_json, refuse_not_yet
 from backend.frontend.frontend import Frontend
-from backend.frontend.intake import Prompt, RequestOptions
+from backend.frontend.intake import Prompt, RequestOptions, TokenizerLike
+from backend.frontend.logprobs import TokenText
 from backend.frontend.request import RequestState
 from backend.frontend.results import generate_result
+from backend.messages import LogprobSpec
 
 GENERATE_NOT_YET: Harmless = {
     **NOT_YET,
     "input_embeds": (),
-    "return_logprob": (False,),
-    "top_logprobs_num": (0,),
-    "token_ids_logprob": (),
-    "return_text_in_logprobs": (False,),
     "return_prompt_token_ids": (False,),
     "image_data": (),
     "video_data": (),
     "audio_data": (),
     "background": (False,),
 }
+
+MOST_TOP_LOGPROBS = 1000
 
 
 class GenerateRequest(RequestFields):
@@ -39,6 +39,11 @@ class GenerateRequest(RequestFields):
     sampling_params: dict[str, Any] | list[dict[str, Any]] = {}
     rid: str | list[str] | None = None
     log_metrics: bool = True
+    return_logprob: bool | list[bool] = False
+    logprob_start_len: int | list[int] = -1
+    top_logprobs_num: int | list[int] = 0
+    token_ids_logprob: list[StrictInt] | list[list[StrictInt] | None] = []
+    return_text_in_logprobs: bool = False
 
 
 async def generate(request: web.Request) -> web.StreamResponse:
@@ -49,10 +54,11 @@ async def generate(request: web.Request) -> web.StreamResponse:
     prompts, batch = _prompts(body)
     options = _options(body, len(prompts))
     many = batch or any(option.sampling.n > 1 for option in options)
+    token_text = _token_text(frontend.intake.tokenizer if body.return_text_in_logprobs else None)
     generation = await frontend.submit(prompts, options)
     if body.stream:
-        return await answer_stream(request, generation, lambda moved: _events(moved, many))
-    return await answer_whole(request, generation, lambda states: _whole(states, many))
+        return await answer_stream(request, generation, lambda moved: _events(moved, many, token_text))
+    return await answer_whole(request, generation, lambda states: _whole(states, many, token_text))
 
 
 async def probe(frontend: Frontend) -> None:
@@ -81,8 +87,9 @@ def _options(body: GenerateRequest, count: int) -> list[RequestOptions]:
         raise SchemaError("text: the batch is empty, got []", param="text")
     params = _spread("sampling_params", body.sampling_params, count)
     rids = _rids(body.rid, count)
+    logprobs = _logprobs(body, count)
     options = []
-    for given, rid in zip(params, rids, strict=True):
+    for given, rid, wanted in zip(params, rids, logprobs, strict=True):
         refuse_not_yet(given, SAMPLING_NOT_YET)
         fields = NativeSampling.read(given, "sampling_params")
         options.append(
@@ -94,9 +101,35 @@ def _options(body: GenerateRequest, count: int) -> list[RequestOptions]:
                 namespace=body.namespace,
                 priority=body.priority,
                 log_metrics=body.log_metrics,
+                logprobs=wanted,
             )
         )
     return options
+
+
+def _logprobs(body: GenerateRequest, count: int) -> list[LogprobSpec | None]:
+    """What each prompt of the batch wants to know of its tokens' log probabilities."""
+    ids: list[Any] = list(body.token_ids_logprob)
+    spread_ids = ids if ids and not isinstance(ids[0], int) else [ids] * count
+    rows = zip(
+        _spread("return_logprob", body.return_logprob, count),
+        _spread("logprob_start_len", body.logprob_start_len, count),
+        _spread("top_logprobs_num", body.top_logprobs_num, count),
+        _spread("token_ids_logprob", spread_ids, count),
+        strict=True,
+    )
+    return [LogprobSpec(max(start, -1), _top(top), each or []) if wanted else None for wanted, start, top, each in rows]
+
+
+def _top(count: int) -> int:
+    if not 0 <= count <= MOST_TOP_LOGPROBS:
+        message = f"top_logprobs_num must be between 0 and {MOST_TOP_LOGPROBS}, got {count}"
+        raise SchemaError(message, param="top_logprobs_num")
+    return count
+
+
+def _token_text(tokenizer: TokenizerLike | None) -> TokenText:
+    return lambda token: None if tokenizer is None else tokenizer.decode([token], skip_special_tokens=False)
 
 
 def _spread(field: str, value: Any, count: int) -> list[Any]:
@@ -119,15 +152,15 @@ def _rids(rid: str | list[str] | None, count: int) -> list[str]:
     return rids
 
 
-def _whole(states: list[RequestState], many: bool) -> Any:
-    results = [generate_result(state) for state in states]
+def _whole(states: list[RequestState], many: bool, text: TokenText) -> Any:
+    results = [generate_result(state, text) for state in states]
     return results if many else results[0]
 
 
-def _events(moved: list[RequestState], many: bool) -> Iterable[Any]:
+def _events(moved: list[RequestState], many: bool, text: TokenText) -> Iterable[Any]:
     """Each event tells the text so far; the items of a batch say which they are."""
     for state in moved:
-        event = generate_result(state)
+        event = generate_result(state, text)
         if many:
             event["index"] = state.index
         yield event

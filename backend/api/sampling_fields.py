@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field, StrictInt
 
+from backend.api.errors import SchemaError
 from backend.api.schema import Body
 from backend.sampling_params import SamplingParams
 
@@ -38,10 +39,18 @@ class SharedFields(Body):
     no_stop_trim: bool = False
     skip_special_tokens: bool = True
     spaces_between_special_tokens: bool = True
+    logit_bias: dict[str, float] = {}  # by token id, which JSON writes as text
 
     def shared(self) -> dict[str, Any]:
         """The keyword arguments of SamplingParams that these fields are."""
-        return {name: getattr(self, name) for name in SharedFields.model_fields}
+        fields = {name: getattr(self, name) for name in SharedFields.model_fields}
+        return {**fields, "logit_bias": {_token_id(token): bias for token, bias in self.logit_bias.items()}}
+
+
+def _token_id(text: str) -> int:
+    if not text.isdecimal():
+        raise SchemaError(f"logit_bias: {text!r} is no token id", param="logit_bias")
+    return int(text)
 
 
 class NativeSampling(SharedFields):

@@ -31,7 +31,6 @@ SAMPLING_NOT_YET: Harmless = {
     "ebnf": (),
     "structural_tag": (),
     "stop_regex": (),
-    "logit_bias": (),
     "beam_width": (1,),
     "custom_params": (),
 }

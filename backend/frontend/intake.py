@@ -13,10 +13,11 @@ import numpy as np
 
 from backend.frontend.detokenizer import CONTEXT, IncrementalDetokenizer
 from backend.frontend.errors import RequestError
+from backend.frontend.logprobs import Logprobs
 from backend.frontend.request import RequestState
 from backend.frontend.stop import StopMatcher
 from backend.frontend.text import TextStream
-from backend.messages import NewRequest
+from backend.messages import LogprobSpec, NewRequest
 from backend.sampling_params import SamplingParams
 
 
@@ -71,6 +72,7 @@ class RequestOptions:
     priority: int = 0
     log_metrics: bool = True
     sample: int = 0  # which of the answers to its prompt it is
+    logprobs: LogprobSpec | None = None
 
 
 class Intake:
@@ -121,6 +123,8 @@ class Intake:
         prompt_ids, sampling = self._fit(prompt_ids, options)
         check_sampling(sampling)
         stop_ids = self._stop_ids(sampling)
+        if options.logprobs is not None:
+            self.check_ids(options.logprobs.ids, "token_ids_logprob")
         if not -(2**63) <= options.priority < 2**63:
             raise RequestError(f"priority must be an integer of 64 bits, got {options.priority}", param="priority")
         state = RequestState(
@@ -134,6 +138,7 @@ class Intake:
             text_stream=self._text_stream(prompt_ids, sampling),
             streaming=options.streaming,
             log_metrics=options.log_metrics,
+            logprobs=None if options.logprobs is None else Logprobs(options.logprobs),
         )
         message = NewRequest(
             uid=state.uid,
@@ -142,6 +147,7 @@ class Intake:
             stop_token_ids=stop_ids,
             namespace=options.namespace,
             priority=options.priority,
+            logprobs=options.logprobs,
         )
         return state, message
 

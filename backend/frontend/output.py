@@ -60,6 +60,7 @@ class OutputProcessor:
         for uid, cached in message.started:
             if state := self._states.get(uid):
                 state.cached_tokens, state.started = cached, True
+        self._add_logprobs(message)
         finishes = {finish.uid: finish for finish in message.finished}
         tokens: dict[int, list[int]] = {uid: [] for uid in finishes}
         for uid, token in zip(message.uids, message.tokens, strict=True):
@@ -77,6 +78,16 @@ class OutputProcessor:
                 if uid not in finishes:
                     abort.append(uid)
         return StepResult(updates, abort)
+
+    def _add_logprobs(self, message: FromScheduler) -> None:
+        for place in message.prompt_logprobs:
+            state = self._states.get(place.uid)
+            if state is not None and state.logprobs is not None:
+                state.logprobs.prompt.append(place)
+        for place in message.logprobs:
+            state = self._states.get(place.uid)
+            if state is not None and state.logprobs is not None:
+                state.logprobs.output.append(place)
 
 
 def _advance(state: RequestState, ids: list[int], finish: Finish | None, now: float) -> Update:

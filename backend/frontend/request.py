@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from backend.frontend.logprobs import Logprobs
 from backend.frontend.text import TextStream
 from backend.sampling_params import SamplingParams
 
@@ -42,6 +43,7 @@ class RequestState:
     text_stream: TextStream | None = None  # None without a tokenizer
     streaming: bool = False
     log_metrics: bool = True  # whether it counts in histograms and counters
+    logprobs: Logprobs | None = None  # None when nobody asked for them
     output_ids: list[int] = field(default_factory=list)
     text: str = ""  # grows only; holds nothing that may still change
     cached_tokens: int = 0

@@ -4,13 +4,21 @@ from __future__ import annotations
 
 from typing import Any
 
+from backend.frontend.logprobs import TokenText, native_fields
 from backend.frontend.request import RequestState
 
 WEIGHT_VERSION = "default"
 
 
-def generate_result(state: RequestState) -> dict[str, Any]:
-    """``{"text", "output_ids", "meta_info"}`` of a request as it stands; without a tokenizer there is no text."""
+def _no_text(_: int) -> None:
+    return None
+
+
+def generate_result(state: RequestState, token_text: TokenText = _no_text) -> dict[str, Any]:
+    """``{"text", "output_ids", "meta_info"}`` of a request as it stands; without a tokenizer there is no text.
+
+    ``token_text`` fills the third place of each log probability.
+    """
     result: dict[str, Any] = {} if state.text_stream is None else {"text": state.text}
     result["output_ids"] = list(state.output_ids)
     meta: dict[str, Any] = {
@@ -21,6 +29,8 @@ def generate_result(state: RequestState) -> dict[str, Any]:
         "cached_tokens": state.cached_tokens,
         "weight_version": WEIGHT_VERSION,
     }
+    if state.logprobs is not None:
+        meta |= native_fields(state.logprobs, state.prompt_ids, state.completion_tokens, token_text)
     if state.finished_at is not None:
         meta["e2e_latency"] = state.finished_at - state.created
     result["meta_info"] = meta

@@ -15,7 +15,15 @@ import numpy as np
 import zmq
 
 from backend.config import ServerArgs
-from backend.messages import Finish, FromScheduler, NewRequest, SchedulerReady, SchedulerStats, ToScheduler
+from backend.messages import (
+    Finish,
+    FromScheduler,
+    NewRequest,
+    SchedulerReady,
+    SchedulerStats,
+    TokenLogprobs,
+    ToScheduler,
+)
 from backend.prompt.source import ModelSource
 
 CONTEXT_LENGTH = 512
@@ -109,12 +117,26 @@ class FakeEngine:
         token = row.prompt[row.made % len(row.prompt)]
         row.made += 1
         self.stats.decode_tokens_total += 1
+        if request.logprobs is not None:
+            self._tell(uid, row, token, out)
         out.uids.append(uid)
         out.tokens.append(token)
         if token in request.stop_token_ids and row.made > request.sampling.min_new_tokens:
             self._end(uid, out, Finish(uid, "stop", matched=token))
         elif row.made >= request.sampling.max_new_tokens:
             self._end(uid, out, Finish(uid, "length"))
+
+    def _tell(self, uid: int, row: _Running, token: int, out: FromScheduler) -> None:
+        """A token's log probability is a hundredth of its id, below zero; the likeliest ones are itself and 99."""
+        spec = row.request.logprobs
+
+        def place(token: int) -> TokenLogprobs:
+            top = [(-token / 100, token), (-99.0, 99)][: spec.top]
+            return TokenLogprobs(uid, token, -token / 100, top, [-each / 100 for each in spec.ids])
+
+        if row.made == 1 and spec.start >= 0:
+            out.prompt_logprobs += [place(each) for each in row.prompt[max(spec.start, 1) :]]
+        out.logprobs.append(place(token))
 
     def _end(self, uid: int, out: FromScheduler, finish: Finish) -> None:
         del self.running[uid]

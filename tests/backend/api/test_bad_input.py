@@ -112,18 +112,13 @@ EXTREMES = [
 ]
 SEEDS = [(GENERATE, lambda seed: native(sampling_seed=seed)), (CHAT, lambda seed: chat(seed=seed))]
 NOT_YET = [
-    (CHAT, chat(logprobs=True), "logprobs"),
-    (CHAT, chat(top_logprobs=2), "top_logprobs"),
     (CHAT, chat(tools=[{"type": "function", "function": {"name": "f"}}], tool_choice="required"), "tool_choice"),
     (CHAT, chat(response_format={"type": "json_object"}), "response_format"),
     (CHAT, chat(regex="a+"), "regex"),
     (CHAT, chat(ebnf="root ::= 'a'"), "ebnf"),
-    (CHAT, chat(logit_bias={"5": 1}), "logit_bias"),
     (CHAT, chat(lora_path="x"), "lora_path"),
-    (COMPLETIONS, completion(logprobs=1), "logprobs"),
     (COMPLETIONS, completion(suffix="x"), "suffix"),
     (COMPLETIONS, completion(best_of=2), "best_of"),
-    (GENERATE, {"text": "a", "return_logprob": True}, "return_logprob"),
     (GENERATE, {"text": "a", "image_data": ["x"]}, "image_data"),
     (GENERATE, native(json_schema="{}"), "json_schema"),
     (GENERATE, native(stop_regex="a"), "stop_regex"),
