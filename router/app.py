@@ -39,7 +39,7 @@ from router.http.listener import Listener
 from router.http.server import Limits, Service
 from router.inflight import Inflight
 from router.insight import Insight
-from router.keys import load_keys
+from router.keys import admin_keys, load_keys
 from router.metrics import Metrics
 from router.placement import Placement
 from router.probes import Probes
@@ -143,7 +143,8 @@ class Router:
     async def _front(self, probes: Probes) -> Front:
         config = self.config
         keys = load_keys(config.api_key, config.api_key_file)
-        auth = Auth(keys, load_keys(config.admin_api_key, None), config.metrics_public)
+        operators = admin_keys(config.admin_api_key, config.control_plane_api_keys)
+        auth = Auth(keys, operators, config.metrics_public, config.control_plane_audit_enabled)
         gateway = Gateway(
             config, self.registry, self.placement, self._upstream, self.metrics, self.inflight, self._monitor.suspect,
             Random(config.seed), self.protection, auth.is_admin, auth.name,

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import ipaddress
+import logging
 from collections.abc import Mapping
 from typing import Protocol
 
 from router.errors import Refusal
 from router.headers import was_forwarded
 from router.keys import Keys
+
+log = logging.getLogger(__name__)
 
 PROBES = frozenset({"/liveness", "/readiness", "/health"})
 METRICS = "/metrics"
@@ -33,9 +36,10 @@ class Asked(Protocol):
 class Auth:
     """``keys`` guard all routes but the probes, ``admin_keys`` the admin routes and open the others too."""
 
-    def __init__(self, keys: Keys, admin_keys: Keys, metrics_public: bool = False) -> None:
+    def __init__(self, keys: Keys, admin_keys: Keys, metrics_public: bool = False, audit: bool = False) -> None:
         self._keys = keys
         self._admin_keys = admin_keys
+        self._audit = audit
         self._open = PROBES | {METRICS} if metrics_public else PROBES
 
     def check(self, request: Asked) -> None:
@@ -73,6 +77,9 @@ class Auth:
                 kind="permission_error",
                 code="admin_only",
             )
+        if self._audit:
+            who = self._admin_keys.name(_authorization(request)) or "local caller"
+            log.info("admin: %s %s by %s from %s", request.method, request.path, who, request.remote)
 
 
 def _authorization(request: Asked) -> str:

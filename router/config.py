@@ -157,6 +157,8 @@ class RouterConfig(BaseModel):
     api_key: str | None = Field(default=None, repr=False)
     api_key_file: str | None = None
     admin_api_key: str | None = Field(default=None, repr=False)
+    control_plane_api_keys: list[str] = Field(default=[], repr=False)
+    control_plane_audit_enabled: bool = False
     metrics_public: bool = False
     tls_cert_path: str | None = None
     tls_key_path: str | None = None

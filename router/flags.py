@@ -207,6 +207,12 @@ SECURITY = _settings(
         help="key of the admin routes; without it they answer direct callers on this machine only",
         sources=OURS,
     ),
+    words(
+        "--control-plane-api-keys",
+        metavar="ID:NAME:ROLE:KEY",
+        help="more keys of the admin routes: those whose ROLE is admin; a user's opens none of them",
+    ),
+    switch("--control-plane-audit-enabled", help="log every call of an admin route, with the name of its key"),
     switch("--metrics-public", help="/metrics without a key, also when keys are set", sources=OURS),
     words(
         "--cors-allowed-origins",

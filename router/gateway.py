@@ -168,7 +168,7 @@ class Gateway:
         taken: list[tuple[Worker, Decision]] = []
 
         def take() -> bool:
-            workers = self._registry.eligible(visit.facts.model, attempts.excluded)
+            workers = self._candidates(visit, attempts)
             roomy = [w for w in workers if admission.has_room(w.url, w.spec.max_concurrent_requests)]
             if roomy:
                 taken.append(self._choose(visit, roomy))
@@ -204,11 +204,16 @@ class Gateway:
 
     async def _eligible(self, visit: Visit, attempts: Attempts) -> list[Worker]:
         """Workers to choose from; when all were tried, those that may do better after a pause."""
-        eligible = self._registry.eligible(visit.facts.model, attempts.excluded)
+        eligible = self._candidates(visit, attempts)
         if not eligible and (pause := attempts.next_round()) is not None:
             await asyncio.sleep(pause)
-            eligible = self._registry.eligible(visit.facts.model, attempts.excluded)
+            eligible = self._candidates(visit, attempts)
         return eligible
+
+    def _candidates(self, visit: Visit, attempts: Attempts) -> list[Worker]:
+        """Workers that were not tried: healthy ones, and only if there are none the others."""
+        model, excluded = visit.facts.model, attempts.excluded
+        return self._registry.eligible(model, excluded) or self._registry.last_resort(model, excluded)
 
     def _failed(self, visit: Visit, worker: Worker, error: UpstreamError, attempts: Attempts) -> bool:
         """Note a failed attempt. True when another one may follow."""

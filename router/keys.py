@@ -28,6 +28,18 @@ class Keys:
         return self._names.get(_digest(given.strip())) if scheme.lower() == "bearer" else None
 
 
+def admin_keys(single: str | None, control_plane: Iterable[str]) -> Keys:
+    """The key of ``--admin-api-key`` and the admins of ``--control-plane-api-keys``. Raises :class:`ConfigError`."""
+    named = [("admin", single)] if single else []
+    for number, entry in enumerate(control_plane, start=1):
+        words = entry.split(":", 3)
+        if len(words) != 4 or words[2] not in ("admin", "user") or not words[3]:
+            raise ConfigError(f"--control-plane-api-keys: entry {number} must be ID:NAME:ROLE:KEY, ROLE admin or user")
+        if words[2] == "admin":
+            named.append((words[1] or words[0], words[3]))
+    return Keys(named)
+
+
 def load_keys(single: str | None, file: str | None) -> Keys:
     """The key of ``--api-key`` and those of ``--api-key-file``. Raises :class:`ConfigError`."""
     return Keys([*([("api-key", single)] if single else []), *(_read(file) if file else [])])

@@ -62,9 +62,7 @@ NOT_BUILT = (
     *_missing("workers", "a data-parallel server counts as one worker", switch("--dp-aware")),
     *_missing(
         "security",
-        "admin routes know one key, --admin-api-key",
-        words("--control-plane-api-keys"),
-        switch("--control-plane-audit-enabled"),
+        "admin routes know keys, --admin-api-key and --control-plane-api-keys",
         text("--jwt-issuer"),
         text("--jwt-audience"),
         text("--jwt-jwks-uri"),

@@ -15,6 +15,7 @@ from router.upstream import UpstreamError
 log = logging.getLogger(__name__)
 
 TICK_SECONDS = 0.1
+LATE_SECONDS = 0.1  # a tick that is so late says that this process was held up, and proves nothing against workers
 GENERATE = "/health_generate"  # Warmlane and SGLang: 200 when a token came out
 
 
@@ -46,6 +47,7 @@ class SilenceProbes:
         self._paths = {Depth.HEALTH: health_endpoint, Depth.GENERATE: GENERATE}
         self._timeout = timeout
         self._now = now
+        self._held_up_at = float("-inf")
         self._questions: set[asyncio.Task[None]] = set()
         self._task: asyncio.Task[None] | None = None
 
@@ -59,17 +61,24 @@ class SilenceProbes:
 
     async def _run(self) -> None:
         while True:
+            before = self._now()
             await asyncio.sleep(TICK_SECONDS)
+            now = self._now()
+            if now - before > TICK_SECONDS + LATE_SECONDS:
+                self._held_up_at = now
             for url, depth in self._silence.due(self._now()):
                 task = asyncio.get_running_loop().create_task(self._ask(url, depth), name=f"silence {url}")
                 self._questions.add(task)
                 task.add_done_callback(self._questions.discard)
 
     async def _ask(self, url: str, depth: Depth) -> None:
-        worker = self._find(url)
-        well = worker is not None and await self._answers(worker, self._paths[depth])
+        worker, began = self._find(url), self._now()
+        asked = {Depth.HEALTH, depth}
+        answers = await asyncio.gather(*(self._answers(worker, self._paths[one]) for one in asked))
+        answered = dict(zip(asked, answers, strict=True))
+        well = answered[depth] or self._held_up_at >= began
         given_up = self._silence.told(url, well, self._now())
-        if given_up and worker is not None and depth is Depth.HEALTH:
+        if given_up and worker is not None and not answered[Depth.HEALTH]:
             self._silent(worker)
         if given_up:
             log.warning(
@@ -77,8 +86,10 @@ class SilenceProbes:
                 url, len(given_up), self._paths[depth],
             )  # fmt: skip
 
-    async def _answers(self, worker: Worker, path: str) -> bool:
+    async def _answers(self, worker: Worker | None, path: str) -> bool:
         """Any answer will do, also an error or "not found": how a worker is judges the health check."""
+        if worker is None:
+            return False
         try:
             await self._asker.fetch(worker, "GET", path, self._timeout)
         except UpstreamError as error:

@@ -117,6 +117,7 @@ class HealthMonitor:
         if not self._unchecked(worker):
             vital = await self._prober.check(worker, self._settings.endpoint, timeout)
             well = vital is Vital.WELL
+            worker.gone = vital is Vital.GONE
             watch.gone |= vital is Vital.GONE and was is not Health.STARTING
             models = await self._models(watch, timeout) if well and was is not Health.HEALTHY else None
             if well and watch.gone:

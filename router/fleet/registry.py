@@ -82,6 +82,17 @@ class Registry:
             if worker.takes_requests and worker.url not in excluded and (anything or worker.may_serve(model))
         ]
 
+    def last_resort(self, model: str, excluded: Collection[str] = ()) -> list[Worker]:
+        """Workers that fail their checks but are there: better than nobody, for checks may err."""
+        return [
+            worker
+            for worker in self._workers.values()
+            if worker.health is Health.UNHEALTHY
+            and not (worker.gone or worker.draining)
+            and worker.url not in excluded
+            and (model in ANY_MODEL or worker.may_serve(model))
+        ]
+
     def serves(self, model: str) -> bool:
         """False when some worker told its models, none has ``model``, and none takes requests without having told."""
         workers = self._workers.values()

@@ -6,7 +6,7 @@ import pytest
 
 from router.config import ConfigError
 from router.cors import Cors
-from router.keys import Keys, load_keys
+from router.keys import Keys, admin_keys, load_keys
 
 
 def test_keys_of_a_file_have_names_and_the_single_one_counts_too(tmp_path):
@@ -55,3 +55,16 @@ def test_an_allowed_page_may_ask_and_read(origins):
     assert Cors(origins).preflight("OPTIONS", ORIGIN)["Access-Control-Allow-Methods"] == "GET, POST, OPTIONS"
     assert Cors(origins).preflight("GET", ORIGIN) is None
     assert Cors(origins).headers({}) == {}
+
+
+def test_admins_of_the_control_plane_have_admin_keys_and_users_have_not():
+    keys = admin_keys("single", ["1:alice:admin:a:b", "2:bob:user:c", "3::admin:d"])
+    found = [keys.name(f"Bearer {key}") for key in ("single", "a:b", "c", "d")]
+    assert found == ["admin", "alice", None, "3"]
+
+
+@pytest.mark.parametrize("entry", ["x", "1:a:root:k", "1:a:admin:", "1:a:admin"])
+def test_a_bad_entry_is_refused_without_showing_it(entry):
+    with pytest.raises(ConfigError, match="entry 1 must be") as caught:
+        admin_keys(None, [entry])
+    assert entry not in str(caught.value).replace("ID:NAME:ROLE:KEY", "").split()

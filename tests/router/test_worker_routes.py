@@ -133,3 +133,13 @@ async def test_no_key_and_no_prompt_stands_in_the_log(caplog):
             assert answer.status == 200
     said = "\n".join(record.getMessage() for record in caplog.records)
     assert not any(secret in said for secret in ("s3cret", "4dmin", "my own words"))
+
+
+async def test_admin_calls_are_logged_when_asked_for(caplog):
+    caplog.set_level("INFO", "router.auth")
+    keys = {"control_plane_api_keys": ["1:alice:admin:s3cret"], "control_plane_audit_enabled": True}
+    async with running(**keys) as fleet:
+        for key, status in [("s3cret", 200), ("other", 401)]:
+            async with fleet.client.get("/workers", headers={"Authorization": f"Bearer {key}"}) as answer:
+                assert answer.status == status
+    assert [record.getMessage() for record in caplog.records] == ["admin: GET /workers by alice from 127.0.0.1"]
