@@ -17,9 +17,10 @@ from backend.config import ServerArgs
 from backend.loader.model_config import ModelConfig, load_model_config
 from backend.loader.weights import dummy_weights, iterate_weights
 from backend.messages import SchedulerReady
-from backend.models import CausalLM, model_class
+from backend.models import CausalLM
+from backend.models.build import empty_model, footprint, require_memory
 from backend.prompt.source import ModelSource
-from backend.runner.device import choose_device, choose_dtype, kv_room, set_threads
+from backend.runner.device import choose_device, choose_dtype, free_memory, kv_room, set_threads
 from backend.runner.model_runner import ModelRunner
 from backend.scheduler.loop import Scheduler, SchedulerLimits, make_rows
 
@@ -79,28 +80,13 @@ def build_model(
     args: ServerArgs, source: ModelSource, config: ModelConfig, dtype: torch.dtype, device: torch.device
 ) -> CausalLM:
     """The model with its weights on ``device`` in ``dtype``."""
-    kind = model_class(config.architecture)
-    with _default_dtype(dtype), device:
-        model = kind(config)
+    require_memory(footprint(config, dtype).weights, free_memory(device), dtype, device)
+    model = empty_model(config, dtype, device)
     if args.load_format == "dummy":
         dummy_weights(model.named_parameters(), args.random_seed or 0)
     else:
         model.load_weights(iterate_weights(source, config, args.load_format))
     return model.eval()
-
-
-class _default_dtype:
-    """Parameters made inside have this dtype."""
-
-    def __init__(self, dtype: torch.dtype) -> None:
-        self._dtype = dtype
-
-    def __enter__(self) -> None:
-        self._before = torch.get_default_dtype()
-        torch.set_default_dtype(self._dtype)
-
-    def __exit__(self, *exc: object) -> None:
-        torch.set_default_dtype(self._before)
 
 
 def _size(

@@ -22,6 +22,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         from backend.flags.server import parse_server_args
 
         command = parse_server_args(sys.argv[1:] if argv is None else argv, PROG)
+        if command.args.check is not None:
+            from backend.check import report
+
+            return report(command.args, PROG)
         from backend.api.serve import serve
 
         return serve(command.args, notes=command.accepted)

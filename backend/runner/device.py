@@ -55,13 +55,7 @@ def set_threads(threads: int | None) -> int:
 
 def kv_room(args: ServerArgs, device: torch.device, bytes_per_token: int, context_length: int, rows: int) -> int:
     """KV room in tokens when the user gave none. ``ValueError`` when not even a small request fits."""
-    if device.type == "cuda":
-        free, total = torch.cuda.mem_get_info(device)
-        budget = free - int(total * (1 - (args.mem_fraction_static or GPU_STATIC_SHARE)))
-    else:
-        available = _available_memory()
-        share = args.mem_fraction_static
-        budget = int(available * share) if share else min(int(available * CPU_KV_SHARE), CPU_KV_MAX_BYTES)
+    budget = kv_budget(args, device)
     tokens = min(budget // bytes_per_token, rows * context_length)
     if tokens < 16:
         raise ValueError(
@@ -71,8 +65,20 @@ def kv_room(args: ServerArgs, device: torch.device, bytes_per_token: int, contex
     return tokens
 
 
-def _available_memory() -> int:
-    """Bytes that can be taken without swapping."""
+def kv_budget(args: ServerArgs, device: torch.device, *, reserved: int = 0) -> int:
+    """Bytes for keys and values when the user gave no number; ``reserved`` bytes of weights are still to come."""
+    available = free_memory(device) - reserved
+    share = args.mem_fraction_static
+    if device.type == "cuda":
+        total = torch.cuda.mem_get_info(device)[1]
+        return available - int(total * (1 - (share or GPU_STATIC_SHARE)))
+    return int(available * share) if share else min(int(available * CPU_KV_SHARE), CPU_KV_MAX_BYTES)
+
+
+def free_memory(device: torch.device) -> int:
+    """Bytes that can be taken, on the CPU without swapping."""
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
     for line in Path("/proc/meminfo").read_text().splitlines():
         if line.startswith("MemAvailable:"):
             return int(line.split()[1]) * 1024
