@@ -109,6 +109,9 @@ class Booking:
         self._lease.release()
         if series := self._series:
             series.outcome(self.outcome)
+            if self._attempt.cached_tokens is not None:
+                series.predicted.inc(self._predicted())
+                series.actual.inc(self._attempt.cached_tokens)
         self._attempt.outcome = self.outcome
         if self._dossier is not None:
             if self._placement.exact is not None and self._dossier.tokens is not None:
@@ -170,6 +173,14 @@ class Booking:
         self._cached_known = True
         self._attempt.cached_tokens = cached
         self._placement.policy.observe(self._route, self._decision.worker, cached, now)
-        if series := self._series:
-            series.predicted.inc(self._decision.cached_tokens)
-            series.actual.inc(cached)
+
+    def _predicted(self) -> int:
+        """The predicted cached tokens in the worker's own tokens, once it told how many the prompt has.
+
+        Before that a prompt's length is an estimate, and a hit on all of an overestimated prompt would be more tokens
+        than it has. A prompt's last token is never cached.
+        """
+        predicted, prompt = self._decision.cached_tokens, self._attempt.prompt_tokens
+        if not prompt or not self._route.prompt_tokens:
+            return predicted
+        return min(predicted * prompt // self._route.prompt_tokens, prompt - 1)

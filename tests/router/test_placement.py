@@ -8,7 +8,8 @@ import pytest
 
 from router.answer_tail import Tail
 from router.body import read_facts
-from tests.router.conftest import chat, running
+from tests.router import fake_backend
+from tests.router.conftest import chat, running, until
 from tests.router.fake_backend import FakeBackend
 
 LONG = "You are a helpful assistant who knows the whole manual. " * 40
@@ -48,6 +49,21 @@ async def test_predicted_and_actual_cached_tokens_are_compared(tells, stream):
         actual = fleet.metric("warmlane_actual_cached_tokens_total", worker=url)
         assert actual > 1000
         assert predicted == pytest.approx(actual, rel=0.15)
+
+
+@pytest.mark.parametrize("tells", ["head", "usage"])
+async def test_a_prompt_is_not_predicted_to_be_cached_beyond_its_own_length(tells, monkeypatch):
+    """The router guesses 4 bytes a token; this text has about 6, as the backend tells at the end of its answers."""
+    monkeypatch.setattr(fake_backend, "BYTES_PER_TOKEN", 6)
+    async with running(FakeBackend(tells=tells)) as fleet:
+        prompts = []
+        for _ in range(2):
+            async with fleet.client.post("/v1/chat/completions", json=chat(LONG)) as answer:
+                prompts.append((await answer.json())["usage"]["prompt_tokens"])
+        url = fleet.backends[0].url
+        await until(lambda: fleet.metric("warmlane_actual_cached_tokens_total", worker=url) > 0)
+        predicted = fleet.metric("warmlane_predicted_cached_tokens_total", worker=url)
+        assert prompts[0] - 2 <= predicted <= prompts[0] - 1
 
 
 @pytest.mark.parametrize("tells", ["head", "usage"])
