@@ -20,6 +20,7 @@ from router.http.message import Reply, Request
 from router.http.response import ResponseWriter, malformed
 
 AHEAD_BYTES = 65536  # of further requests that may arrive while one is served
+LINGER_SECONDS = 2.0  # for a refused client to stop sending
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +94,10 @@ class ServerConnection(asyncio.Protocol):
 
     def resume_writing(self) -> None:
         self.writer.resume()
-        self._timer.set(NEVER)
+        if self._task is not None:
+            self._timer.set(NEVER)
+        elif not self._deaf:
+            self._watch()
 
     def eof_received(self) -> bool:
         """A client that closes has left, also when it would still listen: the two look the same."""
@@ -143,12 +147,12 @@ class ServerConnection(asyncio.Protocol):
             self._timer.set(now + limits.idle_seconds)
 
     def _expired(self) -> None:
-        if self._task is not None:  # the client does not read
+        if self._task is not None or self._deaf:  # the client does not read, or does not stop sending
             self._transport.abort()
         elif self._intake.in_head or self._intake.in_body:
             self._refuse(malformed(408, "The request did not arrive in time.", "request_timeout"))
         else:
-            self._transport.close()
+            self._transport.abort()
 
     def _head(self, request: Request) -> None:
         """A head is there. May raise Refused."""
@@ -202,8 +206,13 @@ class ServerConnection(asyncio.Protocol):
             self._say(reply)
 
     def _say(self, reply: Reply) -> None:
-        """The connection's last answer."""
-        self._timer.close()
+        """The connection's last answer. What the client still sends is thrown away for a moment: to close on it would
+        reset the connection, and the client might never see the answer.
+        """
         self._service.refused(reply)
         self.writer.last(reply)
-        self._transport.close()
+        if self._transport.can_write_eof():
+            self._transport.write_eof()
+            self._timer.set(self._loop.time() + LINGER_SECONDS)
+        else:
+            self._transport.close()

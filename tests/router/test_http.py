@@ -95,3 +95,12 @@ async def test_connections_are_kept_on_both_sides_and_closed_with_the_router():
         assert await reader.read() == b""
         writer.close()
         await until(lambda: fleet.backends[0].running == 0)
+
+
+async def test_a_client_that_goes_on_sending_still_reads_why_it_was_refused():
+    async with running(FakeBackend(), max_payload_size=1000) as fleet:
+        reader, writer = await asyncio.open_connection("127.0.0.1", fleet.router.port)
+        writer.write(post(b"Content-Length: 3000000", body=b"x" * 3_000_000))
+        await writer.drain()
+        assert (await reader.read()).startswith(b"HTTP/1.1 413 ")
+        writer.close()
