@@ -15,6 +15,7 @@ _FENCE, _FENCE_END = "```json", "```"
 
 class DeepSeekParser(ToolParser):
     starts = (_BEGIN,)
+    closers = (_END,)
     section = ("<｜tool▁calls▁begin｜>", "<｜tool▁calls▁end｜>")
 
     def read(self, text: str, final: bool) -> Found:

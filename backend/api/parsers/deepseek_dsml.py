@@ -25,6 +25,7 @@ _PARAMETER_END = re.compile(r"</｜DSML｜\s*parameter\s*>\s*(?=<｜DSML｜\s*pa
 
 class DeepSeekDsmlParser(ToolParser):
     starts = (_TAG, _END_TAG)
+    closers = ("invoke>", "/>")
 
     def read(self, text: str, final: bool) -> Found:
         tag_end = text.find(">")

@@ -22,6 +22,7 @@ _DEEPEST = 200
 
 class GemmaParser(ToolParser):
     starts = (_OPEN,)
+    closers = (_CLOSE,)
     keeps_space = True
 
     def read(self, text: str, final: bool) -> Found:

@@ -23,6 +23,7 @@ _VALUE_END = re.compile(r"</arg_value>\s*(?=<arg_key>|</tool_call>)")
 
 class GlmParser(ToolParser):
     starts = (_OPEN,)
+    closers = (_CLOSE,)
 
     def read(self, text: str, final: bool) -> Found:
         match = _NAME.match(text, len(_OPEN))

@@ -11,6 +11,7 @@ _OPEN, _CLOSE = "<tool_call>", "</tool_call>"
 
 class HermesParser(ToolParser):
     starts = (_OPEN,)
+    closers = (_CLOSE,)
 
     def read(self, text: str, final: bool) -> Found:
         begin = skip_space(text, len(_OPEN))

@@ -14,6 +14,7 @@ _BEGIN, _ARGUMENTS, _END = "<|tool_call_begin|>", "<|tool_call_argument_begin|>"
 
 class KimiParser(ToolParser):
     starts = (_BEGIN,)
+    closers = (_END,)
     section = ("<|tool_calls_section_begin|>", "<|tool_calls_section_end|>")
     keeps_space = True
 

@@ -15,7 +15,7 @@ _SEPARATORS = (";", ",")
 
 class Llama3Parser(ToolParser):
     starts = (_TAG,)
-    closers = "{}"
+    closers = ("{", "}")
     drops_fragments = False  # an answer may be JSON too
 
     def find_start(self, text: str, fresh: bool) -> tuple[int, bool]:

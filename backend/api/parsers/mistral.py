@@ -22,7 +22,7 @@ _ID_ALPHABET = string.ascii_letters + string.digits
 
 class MistralParser(ToolParser):
     starts = (_OPEN,)
-    closers = "}]"
+    closers = ("}", "]")
 
     def call_id(self) -> str:
         """The model's templates refuse ids that are not nine letters and digits."""

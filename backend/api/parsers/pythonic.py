@@ -21,7 +21,7 @@ _NAMES = {"true": True, "false": False, "null": None}
 
 class PythonicParser(ToolParser):
     starts = (_TAG, _TAG_END)
-    closers = "])>"
+    closers = ("]", ")", ">")
     drops_fragments = False  # an answer may begin with a bracket
 
     def find_start(self, text: str, fresh: bool) -> tuple[int, bool]:

@@ -26,6 +26,7 @@ _VALUE_END = re.compile(
 
 class Qwen3CoderParser(ToolParser):
     starts = (_OPEN, _FUNCTION, _CLOSE)
+    closers = (_FUNCTION_END, _CLOSE)
 
     def read(self, text: str, final: bool) -> Found:
         if text.startswith(_CLOSE):  # of a call that began without the outer tag

@@ -17,6 +17,9 @@ from backend.api.parsers.scanning import Incomplete, NotACall, held_back
 Tools = Sequence[Mapping[str, Any]]  # as in a chat request: {"type": "function", "function": {...}}
 
 
+EAGER_CHARACTERS = 256  # what begins like a call is read again with each piece up to this length
+
+
 class Found(NamedTuple):
     """Calls, and the position after them."""
 
@@ -29,7 +32,7 @@ class ToolParser(ABC):
 
     starts: ClassVar[tuple[str, ...]]  # markers at which a call may begin
     section: ClassVar[tuple[str, str] | None] = None  # markers around all calls; other text between them is noise
-    closers: ClassVar[str] = ">"  # characters one of which ends every call
+    closers: ClassVar[tuple[str, ...]]  # every call ends in one of these, or soon after
     keeps_space: ClassVar[bool] = False  # whitespace before a call is the answer's, not the format's
     drops_fragments: ClassVar[bool] = True  # what is left of a call when the output was cut off is not shown
 
@@ -56,7 +59,7 @@ class ToolParser(ABC):
     def push(self, text: str) -> Parsed:
         """What became certain with ``text``."""
         self._buffer += text
-        if self._waiting and not any(closer in text for closer in self.closers):
+        if self._waiting and not self._may_be_complete(len(text)):
             return Parsed()
         return join(self._advance(final=False))
 
@@ -77,6 +80,13 @@ class ToolParser(ABC):
         if places:
             return min(places), True
         return len(text) - held_back(text, markers), False
+
+    def _may_be_complete(self, fresh: int) -> bool:
+        """Whether it is worth reading a long call again after ``fresh`` more characters."""
+        if len(self._buffer) <= EAGER_CHARACTERS:
+            return True
+        reach = fresh + max(map(len, self.closers))
+        return any(closer in self._buffer[-reach:] for closer in self.closers)
 
     def _markers(self) -> tuple[str, ...]:
         return self.starts if self.section is None else (*self.starts, *self.section)
