@@ -48,7 +48,7 @@ REASONING_PARSERS = (*REASONING_FORMATS, *REASONING_ALIASES, HARMONY)
 
 # What a chat template shows of its model's format; the first that fits.
 _TOOL_SIGNS = (
-    (("<|channel|>", "<|constrain|>"), HARMONY),
+    (("<|channel|>", "commentary"), HARMONY),
     (("<|tool_call>",), "gemma4"),
     (("｜DSML｜",), "deepseekv32"),
     (("<｜tool▁calls▁begin｜>",), "deepseekv3"),
@@ -56,12 +56,12 @@ _TOOL_SIGNS = (
     (("[TOOL_CALLS]",), "mistral"),
     (("<tool_call>", "<function="), "qwen3_coder"),
     (("<tool_call>", "<arg_key>"), "glm"),
-    (("<tool_call>",), "hermes"),
+    (("<tool_call>", '"name'), "hermes"),
+    (("<tool_call>", '\\"name'), "hermes"),  # inside a string of the template
     (("[func_name1(",), "pythonic"),
     (('"parameters"', "<|start_header_id|>"), "llama3"),
 )
 _REASONING_SIGNS = (
-    (("<|channel|>analysis",), HARMONY),
     (("<|channel|>", "analysis"), HARMONY),
     (("<|channel>thought",), "gemma"),
     (("[THINK]",), "mistral"),

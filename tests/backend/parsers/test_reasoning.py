@@ -75,13 +75,14 @@ def test_the_cut_of_a_stream_does_not_matter(name: str, data: st.DataObject) -> 
 @pytest.mark.parametrize(
     ("template", "tools", "reasoning"),
     [
-        ("{{ tools }}<tool_call>{...}</tool_call>", "hermes", None),
+        ('{{ tools }}<tool_call>{"name": ...}</tool_call>', "hermes", None),
+        ("{{ tools }}<tool_call><invoke>...</tool_call>", None, None),
         ("<tool_call><function=x><parameter=y> <think>", "qwen3_coder", "qwen3"),
         ("<tool_call>{name}<arg_key> <think>", "glm", "glm"),
         ("<think> only", None, "deepseek-r1"),
         ("<｜tool▁calls▁begin｜>", "deepseekv3", None),
         ("[TOOL_CALLS] [THINK]", "mistral", "mistral"),
-        ("<|start|>assistant<|channel|>analysis <|constrain|>", "gpt-oss", "gpt-oss"),
+        ("<|start|>assistant<|channel|>analysis <|channel|>commentary json", "gpt-oss", "gpt-oss"),
         ("plain", None, None),
     ],
 )
