@@ -13,8 +13,16 @@ INT32_MAX = 2**31 - 1
 MAX_BIAS = 1000  # more forces or forbids a token no better
 
 
+class SamplingError(ValueError):
+    """A parameter out of range; ``field`` is its name."""
+
+    def __init__(self, field: str, problem: str) -> None:
+        super().__init__(f"{field} {problem}")
+        self.field = field
+
+
 class SamplingParams(msgspec.Struct, kw_only=True, omit_defaults=True):
-    """Sampling parameters of one request. ``validate`` raises ``ValueError`` naming the field and the value."""
+    """Sampling parameters of one request. ``validate`` raises :class:`SamplingError` (a ``ValueError``)."""
 
     max_new_tokens: int = 128
     min_new_tokens: int = 0
@@ -40,7 +48,7 @@ class SamplingParams(msgspec.Struct, kw_only=True, omit_defaults=True):
         return self.temperature < GREEDY_TEMPERATURE or self.top_k == 1
 
     def validate(self) -> None:
-        """Raise ``ValueError`` for the first field that is out of range."""
+        """Raise :class:`SamplingError`, with the value, for the first field that is out of range."""
         checks = (
             ("max_new_tokens", self.max_new_tokens >= 0, "at least 0"),
             ("min_new_tokens", 0 <= self.min_new_tokens <= self.max_new_tokens, "between 0 and max_new_tokens"),
@@ -60,18 +68,17 @@ class SamplingParams(msgspec.Struct, kw_only=True, omit_defaults=True):
         )
         for name, ok, wanted in checks:
             if not ok:
-                raise ValueError(f"{name} must be {wanted}, got {getattr(self, name)!r}")
+                raise SamplingError(name, f"must be {wanted}, got {getattr(self, name)!r}")
         seed = self.sampling_seed
         if seed is not None and not -(2**63) <= seed < 2**64:
-            raise ValueError(f"sampling_seed must be an integer of 64 bits, got {seed}")
+            raise SamplingError("sampling_seed", f"must be an integer of 64 bits, got {seed}")
         self._validate_tokens()
 
     def _validate_tokens(self) -> None:
         for token in self.stop_token_ids:
             if not 0 <= token <= INT32_MAX:
-                raise ValueError(f"stop_token_ids must be token ids between 0 and {INT32_MAX}, got {token}")
+                raise SamplingError("stop_token_ids", f"must be token ids between 0 and {INT32_MAX}, got {token}")
         for token, bias in self.logit_bias.items():
             if not abs(bias) <= MAX_BIAS:
-                raise ValueError(
-                    f"logit_bias must be between -{MAX_BIAS} and {MAX_BIAS}, got {bias!r} for token {token}"
-                )
+                problem = f"must be between -{MAX_BIAS} and {MAX_BIAS}, got {bias!r} for token {token}"
+                raise SamplingError("logit_bias", problem)

@@ -15,12 +15,13 @@ from backend.api.errors import SchemaError, unsupported
 from backend.api.logprobs import MOST_LIKELY
 from backend.api.openai import OPENAI_NOT_YET, OpenAIRequest
 from backend.api.parsed_answers import ParsedAnswers
-from backend.api.sampling_fields import UNBOUNDED
+from backend.api.sampling_fields import OPENAI_NAMES, UNBOUNDED
 from backend.api.schema import Body, Harmless
 from backend.api.tools import offered_tools
 from backend.frontend.frontend import Generation
 from backend.frontend.intake import ChatPrompt, Prompt, RequestOptions
 from backend.messages import LogprobSpec
+from backend.prompt.messages import REASONING_FIELDS
 from backend.sampling_params import SamplingParams
 
 CHAT_NOT_YET: Harmless = {
@@ -30,6 +31,9 @@ CHAT_NOT_YET: Harmless = {
     "modalities": (["text"],),
     "audio": (),
 }
+CHAT_NAMES = {**OPENAI_NAMES, "prompt": "messages"}
+NEWER_CHAT_NAMES = {**CHAT_NAMES, "max_new_tokens": "max_completion_tokens"}
+INSTEAD_OF_CONTENT = ("tool_calls", "function_call", "refusal", *REASONING_FIELDS)  # in an assistant's turn
 TokenCount = Annotated[int, Field(ge=1)]
 
 
@@ -37,7 +41,7 @@ class Message(Body):
     """One message; fields beyond these are the template's business."""
 
     role: str
-    content: str | list[dict[str, Any]] = ""
+    content: str | list[dict[str, Any]] | None = None
 
 
 class ChatRequest(OpenAIRequest):
@@ -109,7 +113,10 @@ def _prompt(body: ChatRequest, tools: list[dict[str, Any]]) -> Prompt:
 
 
 def _check_message(message: Mapping[str, Any], where: str) -> None:
-    content = Message.read(message, where).content
+    read = Message.read(message, where)
+    content = read.content
+    if content is None and not (read.role == "assistant" and any(message.get(name) for name in INSTEAD_OF_CONTENT)):
+        raise SchemaError(f"{where}.content is missing", param=f"{where}.content")
     for position, part in enumerate(content if isinstance(content, list) else ()):
         if part.get("type") != "text" or not isinstance(part.get("text"), str):
             raise unsupported(f"{where}.content.{position}.type", part.get("type"))
@@ -124,6 +131,7 @@ def _options(body: ChatRequest, rid: str, parses: bool) -> RequestOptions:
         namespace=body.namespace,
         logprobs=LogprobSpec(top=body.top_logprobs) if body.logprobs else None,
         priority=body.priority,
+        names=CHAT_NAMES if body.max_completion_tokens is None else NEWER_CHAT_NAMES,
     )
 
 

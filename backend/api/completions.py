@@ -16,6 +16,7 @@ from backend.api.errors import SchemaError, unsupported
 from backend.api.logprobs import MOST_LIKELY, LogprobBodies
 from backend.api.openai import OPENAI_NOT_YET, OpenAIRequest, check_model, finish_fields, usage
 from backend.api.sampling_defaults import with_defaults
+from backend.api.sampling_fields import OPENAI_NAMES
 from backend.api.schema import Harmless, parse_json, refuse_not_yet
 from backend.frontend.errors import RequestError
 from backend.frontend.intake import Prompt, RequestOptions, TokenizerLike
@@ -26,6 +27,7 @@ COMPLETION_NOT_YET: Harmless = {
     **OPENAI_NOT_YET,
     "suffix": (),
 }
+COMPLETION_NAMES = {**OPENAI_NAMES, "input_ids": "prompt"}
 OBJECT = "text_completion"
 
 
@@ -102,6 +104,7 @@ class _Completion:
             namespace=body.namespace,
             logprobs=None if body.logprobs is None else LogprobSpec(0 if body.echo else -1, body.logprobs),
             priority=body.priority,
+            names=COMPLETION_NAMES,
         )
         return [option] * count
 

@@ -20,8 +20,8 @@ def model_sampling_defaults(source: ModelSource) -> dict[str, float]:
     if config.get("do_sample") is False:
         return {"temperature": 0.0}
     found = {name: config[name] for name in _NAMES if _is_number(config.get(name))}
-    if found.get("top_k") == 0:
-        found["top_k"] = -1
+    if "top_k" in found:
+        found["top_k"] = int(found["top_k"]) or -1
     return found
 
 

@@ -19,6 +19,7 @@ def _as_list(value: Any) -> Any:
 Stops = Annotated[list[str], BeforeValidator(_as_list)]
 TokenIds = Annotated[list[StrictInt], BeforeValidator(_as_list)]
 Count = Annotated[int, Field(ge=1, le=128)]
+OPENAI_NAMES = {"max_new_tokens": "max_tokens", "min_new_tokens": "min_tokens", "sampling_seed": "seed"}
 UNBOUNDED = 1 << 30  # tokens; always made to fit into the context
 
 

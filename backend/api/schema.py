@@ -37,9 +37,9 @@ SAMPLING_NOT_YET: Harmless = {
 
 
 class Body(BaseModel):
-    """Base of all bodies: unknown fields are ignored, and null means the default."""
+    """Base of all bodies: unknown fields are ignored, null means the default, and nothing is coerced."""
 
-    model_config = ConfigDict(extra="ignore")
+    model_config = ConfigDict(extra="ignore", strict=True)
 
     @model_validator(mode="before")
     @classmethod

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
 from http import HTTPStatus
+from typing import Self
 
 
 class RequestError(ValueError):
@@ -21,3 +24,14 @@ class RequestError(ValueError):
         self.status = int(status)
         self.param = param  # the field to blame, if one
         self.code = code  # a machine-readable name such as "model_not_found"
+
+    def renamed(self, names: Mapping[str, str]) -> Self:
+        """The same error for a client that knows fields by other names: ``names[ours]`` is theirs."""
+        words = [ours for ours in names if "_" in ours]  # no words of a sentence, such as "prompt"
+        if words:
+            pattern = rf"\b({'|'.join(words)})\b"
+            self.message = re.sub(pattern, lambda found: names[found[1]], self.message)
+        if self.param is not None:
+            self.param = names.get(self.param, self.param)
+        self.args = (self.message,)
+        return self

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import Protocol, Self
 
 from backend.frontend.client import SchedulerClient
@@ -112,11 +113,13 @@ class Frontend:
         arrived = self._clock()
         accepted: list[tuple[RequestState, NewRequest]] = []
         for option in options:
-            check_sampling(option.sampling)
+            with _named(option):
+                check_sampling(option.sampling)
         for prompt, option in zip(prompts, options, strict=True):
-            ids = await self.tokenize(prompt)
-            for each in fan_out(option):
-                accepted.append(self.intake.accept(ids, each, len(accepted), arrived))
+            with _named(option):
+                ids = await self.tokenize(prompt)
+                for each in fan_out(option):
+                    accepted.append(self.intake.accept(ids, each, len(accepted), arrived))
         if self._failure is not None:
             raise self._failure
         try:
@@ -216,6 +219,15 @@ class Frontend:
 
     def close(self) -> None:
         self._pool.shutdown(wait=False, cancel_futures=True)
+
+
+@contextmanager
+def _named(option: RequestOptions) -> Iterator[None]:
+    """Errors name fields as the client does."""
+    try:
+        yield
+    except RequestError as error:
+        raise error.renamed(option.names) from None
 
 
 def _characters(prompt: Prompt) -> int:

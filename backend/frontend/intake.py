@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
@@ -18,7 +18,10 @@ from backend.frontend.request import RequestState
 from backend.frontend.stop import StopMatcher
 from backend.frontend.text import TextStream
 from backend.messages import LogprobSpec, NewRequest
-from backend.sampling_params import SamplingParams
+from backend.prompt.errors import TemplateError
+from backend.sampling_params import SamplingError, SamplingParams
+
+NO_TOKENIZER = "This server runs with --skip-tokenizer-init: give token ids (input_ids), not text."
 
 
 class TokenizerLike(Protocol):
@@ -73,6 +76,7 @@ class RequestOptions:
     log_metrics: bool = True
     sample: int = 0  # which of the answers to its prompt it is
     logprobs: LogprobSpec | None = None
+    names: Mapping[str, str] = field(default_factory=dict)  # what the client calls our fields, for errors
 
 
 class Intake:
@@ -122,6 +126,7 @@ class Intake:
         self.check_ids(prompt_ids)
         prompt_ids, sampling = self._fit(prompt_ids, options)
         check_sampling(sampling)
+        self._check_stop(sampling)
         stop_ids = self._stop_ids(sampling)
         if options.logprobs is not None:
             self.check_ids(options.logprobs.ids, "token_ids_logprob")
@@ -151,6 +156,14 @@ class Intake:
         )
         return state, message
 
+    def _check_stop(self, sampling: SamplingParams) -> None:
+        if sampling.stop and self.tokenizer is None:
+            raise RequestError(
+                "This server runs with --skip-tokenizer-init and cannot look for stop strings: "
+                f"give stop_token_ids, not stop (got {sampling.stop!r}).",
+                param="stop",
+            )
+
     def _stop_ids(self, sampling: SamplingParams) -> list[int]:
         """What ends the answer. Ids beyond the vocabulary, as clients of other models send them, are never sampled.
 
@@ -168,14 +181,18 @@ class Intake:
 
     def _encode(self, text: str, add_special_tokens: bool) -> list[int]:
         if self.tokenizer is None:
-            raise RequestError("This server runs with --skip-tokenizer-init: give token ids (input_ids), not text.")
+            raise RequestError(NO_TOKENIZER, param="prompt")
         return self.tokenizer.encode(text, add_special_tokens=add_special_tokens)
 
     def _render(self, prompt: ChatPrompt) -> str:
+        if self.tokenizer is None:
+            raise RequestError(NO_TOKENIZER, param="messages")
         if self.template is None:
             raise RequestError("The model has no chat template: start the server with --chat-template FILE.")
         try:
             return self.template.render(prompt.messages, **prompt.options)
+        except TemplateError as error:  # its text is a sentence of its own
+            raise RequestError(f"{str(error)[:1].upper()}{str(error)[1:]}", param="messages") from None
         except (ValueError, TypeError) as error:
             raise RequestError(f"The chat template refuses these messages: {error}", param="messages") from None
 
@@ -198,7 +215,7 @@ class Intake:
                 f"Requested token count exceeds the model's maximum context length of {limit} tokens: {count} tokens "
                 f"of the input and {sampling.max_new_tokens} of the completion are {count + sampling.max_new_tokens}. "
                 "Shorten the input or ask for fewer tokens.",
-                param="max_tokens",
+                param="max_new_tokens",
             )
         return prompt_ids, msgspec.structs.replace(sampling, max_new_tokens=room)
 
@@ -214,8 +231,8 @@ def check_sampling(sampling: SamplingParams) -> None:
     """Raise :class:`RequestError` for a parameter out of range."""
     try:
         sampling.validate()
-    except ValueError as error:
-        raise RequestError(str(error)) from None
+    except SamplingError as error:
+        raise RequestError(str(error), param=error.field) from None
 
 
 def fan_out(option: RequestOptions) -> list[RequestOptions]:

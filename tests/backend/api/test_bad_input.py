@@ -40,6 +40,21 @@ BAD = [
     (CHAT, chat(messages=[{"content": "hi"}]), ["messages.0.role is missing"]),
     (CHAT, chat(messages=[{"role": "user", "content": 5}]), ["messages.0.content", "5"]),
     (CHAT, chat(messages=[{"role": "user", "content": [{"type": "image_url"}]}]), ["content.0.type", "image_url"]),
+    (CHAT, chat(messages=[HI[0], {"role": "user"}]), ["messages.1.content is missing"]),
+    (CHAT, chat(messages=[{"role": "assistant", "content": None}]), ["messages.0.content is missing"]),
+    (CHAT, chat(messages=[{"role": 5, "content": "hi"}]), ["messages.0.role", "5"]),
+    (CHAT, chat(messages=[{"role": None, "content": "hi"}]), ["messages.0.role is missing"]),
+    (CHAT, chat(tool_choice="required"), ["tool_choice", "no tools"]),
+    (CHAT, chat(tool_choice={"type": "function", "function": {"name": "f"}}), ["tool_choice", "no tools"]),
+    (CHAT, chat(max_tokens="5"), ["max_tokens", '"5"']),
+    (CHAT, chat(stream="yes"), ["stream", '"yes"']),
+    (CHAT, chat(stream=1), ["stream", "1"]),
+    (CHAT, chat(temperature="0.5"), ["temperature", '"0.5"']),
+    (CHAT, chat(temperature=True), ["temperature", "true"]),
+    (CHAT, chat(stream=True, stream_options={"include_usage": "yes"}), ["stream_options", '"yes"']),
+    (COMPLETIONS, completion(n=1.5), ["n:", "1.5"]),
+    (GENERATE, native(max_new_tokens="5"), ["max_new_tokens", '"5"']),
+    (GENERATE, native(ignore_eos="true"), ["ignore_eos", '"true"']),
     (CHAT, chat(max_tokens=-1), ["max_tokens", "-1"]),
     (CHAT, chat(max_completion_tokens=0), ["max_completion_tokens", "0"]),
     (CHAT, chat(max_tokens="many"), ["max_tokens", '"many"']),
@@ -110,7 +125,24 @@ EXTREMES = [
     ("min_new_tokens", 10**30, str(10**30)),
     ("n", 10**30, str(10**30)),
 ]
-SEEDS = [(GENERATE, lambda seed: native(sampling_seed=seed)), (CHAT, lambda seed: chat(seed=seed))]
+SEEDS = [
+    (GENERATE, "sampling_seed", lambda seed: native(sampling_seed=seed)),
+    (CHAT, "seed", lambda seed: chat(seed=seed)),
+]
+# The field that the client sent is the one to blame.
+PARAMS = [
+    (CHAT, chat(temperature=-1), "temperature", "temperature must be between 0"),
+    (CHAT, chat(min_tokens=9, max_tokens=3), "min_tokens", "min_tokens must be between 0 and max_tokens, got 9"),
+    (CHAT, chat(max_tokens=510), "max_tokens", "maximum context length"),
+    (CHAT, chat(max_completion_tokens=510), "max_completion_tokens", "maximum context length"),
+    (CHAT, chat(min_tokens=9, max_completion_tokens=3), "min_tokens", "between 0 and max_completion_tokens, got 9"),
+    (CHAT, chat(messages=[{"role": "user", "content": LONG}]), "messages", "The input (618 tokens)"),
+    (CHAT, chat(chat_template_kwargs={"refuse": True}), "messages", "The chat template refuses these messages: "),
+    (COMPLETIONS, completion(prompt=[99_999]), "prompt", "token id 99999"),
+    (COMPLETIONS, completion(prompt=LONG), "prompt", "The input (600 tokens)"),
+    (COMPLETIONS, completion(min_tokens=99), "min_tokens", "min_tokens must be between 0 and max_tokens, got 99"),
+    (COMPLETIONS, completion(stop=[""]), "stop", "stop must be at most 32 non-empty strings"),
+]
 NOT_YET = [
     (CHAT, chat(tools=[{"type": "function", "function": {"name": "f"}}], tool_choice="required"), "tool_choice"),
     (CHAT, chat(response_format={"type": "json_object"}), "response_format"),
@@ -156,11 +188,45 @@ async def test_numbers_beyond_the_schedulers_types(backend: Backend, field: str,
 
 
 @pytest.mark.parametrize("seed", [2**64, -(2**63) - 1, 10**30])
-@pytest.mark.parametrize(("path", "body"), SEEDS)
-async def test_seeds_beyond_64_bits(backend: Backend, path: str, body: Callable[[int], dict], seed: int) -> None:
+@pytest.mark.parametrize(("path", "field", "body"), SEEDS)
+async def test_seeds_beyond_64_bits(
+    backend: Backend, path: str, field: str, body: Callable[[int], dict], seed: int
+) -> None:
     response = await backend.http.post(path, json=body(seed))
     assert response.status_code == 400, response.text
-    assert f"sampling_seed must be an integer of 64 bits, got {seed}" in message_of(response.json())
+    assert message_of(response.json()) == f"{field} must be an integer of 64 bits, got {seed}"
+
+
+@pytest.mark.parametrize(("path", "body", "param", "told"), PARAMS)
+async def test_the_field_that_the_client_sent_is_named(
+    backend: Backend, path: str, body: dict, param: str, told: str
+) -> None:
+    response = await backend.http.post(path, json=body)
+    assert response.status_code == 400, response.text
+    assert response.json()["param"] == param
+    assert told in response.json()["message"]
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [(CHAT, chat()), (COMPLETIONS, completion()), (GENERATE, native()), ("/tokenize", {"prompt": "x"})],
+)
+async def test_text_for_a_server_without_a_tokenizer(start_backend: StartBackend, path: str, body: dict) -> None:
+    async with start_backend(skip_tokenizer_init=True) as backend:
+        response = await backend.http.post(path, json=body)
+        assert response.status_code == 400, response.text
+        assert "--skip-tokenizer-init: give token ids" in message_of(response.json())
+
+
+async def test_stop_strings_for_a_server_without_a_tokenizer(start_backend: StartBackend) -> None:
+    async with start_backend(skip_tokenizer_init=True) as backend:
+        body = {"input_ids": [20, 21], "sampling_params": {"max_new_tokens": 2}}
+        assert (await backend.http.post(GENERATE, json=body)).status_code == 200
+        body["sampling_params"]["stop"] = ["x"]
+        response = await backend.http.post(GENERATE, json=body)
+        assert response.status_code == 400
+        assert "--skip-tokenizer-init" in message_of(response.json())
+        assert "stop_token_ids" in message_of(response.json())
 
 
 @pytest.mark.parametrize("sampling", [

@@ -9,6 +9,7 @@ import pytest
 
 from backend.frontend import ChatPrompt, Intake, Limits, RequestError, RequestOptions
 from backend.frontend.intake import fan_out
+from backend.prompt.errors import TemplateError
 from backend.sampling_params import SamplingParams
 from tests.backend.byte_tokenizer import EOS, ByteTokenizer, PlainTemplate
 
@@ -120,3 +121,13 @@ def test_without_a_tokenizer_text_is_refused() -> None:
     assert intake.tokenize([5, 6]) == [5, 6]
     with pytest.raises(RequestError, match="skip-tokenizer-init"):
         intake.tokenize("text")
+
+
+def test_what_a_template_refuses_is_said_once() -> None:
+    class Refusing:
+        def render(self, messages: object, **options: object) -> str:
+            raise TemplateError("the chat template refuses this conversation: roles must alternate")
+
+    intake = Intake(ByteTokenizer(), Refusing(), LIMITS)
+    with pytest.raises(RequestError, match=r"^The chat template refuses this conversation: roles must alternate$"):
+        intake.tokenize(ChatPrompt([{"role": "user", "content": "hi"}]))
