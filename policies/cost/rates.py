@@ -9,6 +9,7 @@ not part of the speed. Where all prompts are alike the two cannot be told apart,
 
 from __future__ import annotations
 
+import math
 from statistics import median
 
 from policies.policy import WorkerLoad, WorkerSpeed
@@ -20,18 +21,20 @@ MIN_TOKENS = 32  # below this the fixed part of a request hides its prefill
 TRUSTED = 3  # observations before a worker's own line replaces the fleet's
 OUTLIER = 8.0  # one observation counts as at most so many times the expected time, and at least its inverse
 SLOWEST, FASTEST = 1000.0, 1e-4  # ms per token, whatever is observed
-SUSPICIOUS = 4.0  # a worker so many times slower than the fleet may have been ill
-SECOND_CHANCE_S = 2.0  # without an observation, after which an idle one counts as usual
+CHANGED = 2.0  # a worker so many times faster than it was is another one
+CHANCE_S = 2.0  # without an observation, after which an idle worker counts as the fastest, once
+CHANCE_GROWTH, LONGEST_CHANCE_S = 1.5, 30.0  # of that time, for each chance that showed nothing new
 
 
 class _Line:
     """Recursive weighted least squares of ``y = fixed + slope * x``, both at least 0."""
 
-    __slots__ = ("count", "seen_at", "slope", "w", "wx", "wxx", "wxy", "wy")
+    __slots__ = ("chance_s", "count", "seen_at", "slope", "w", "wx", "wxx", "wxy", "wy")
 
     def __init__(self) -> None:
         self.count = 0
         self.seen_at = 0.0
+        self.chance_s = CHANCE_S
         self.slope = 0.0
         self.w = self.wx = self.wy = self.wxx = self.wxy = 0.0
 
@@ -50,7 +53,7 @@ class _Line:
 
     def second_chance(self, now: float) -> bool:
         """Has it not been heard of for so long that it may have changed?"""
-        return self.count >= TRUSTED and now - self.seen_at >= SECOND_CHANCE_S
+        return self.count >= TRUSTED and now - self.seen_at >= self.chance_s
 
     def expected(self, x: float) -> float:
         """The time that work ``x`` should take."""
@@ -72,29 +75,33 @@ class RateBook:
         self._decode_tokens = self._default.decode_ms_per_step / self._default.prefill_ms_per_token
         self._lines: dict[str, _Line] = {}
 
-    def observe(self, worker: str, uncached_tokens: int, load: WorkerLoad, ttft_ms: float, now: float = 0.0) -> None:
+    def observe(
+        self, worker: str, uncached_tokens: int, load: WorkerLoad, ttft_ms: float, now: float = math.inf
+    ) -> None:
         """``worker`` answered ``now`` after ``ttft_ms``; ``load`` is what it had in flight when the prompt was sent."""
         tokens = uncached_tokens + load.waiting_tokens(self.speed(worker).prefill_ms_per_token)
         if tokens >= MIN_TOKENS and ttft_ms > 0:
             work = tokens + load.running * self._decode_tokens
             line = self._lines.setdefault(worker, _Line())
-            if line.second_chance(now) and ttft_ms * SUSPICIOUS < line.expected(work):
-                line = self._lines[worker] = _Line()  # it is well again: what it was like tells nothing
+            if now < math.inf and line.second_chance(now):
+                if ttft_ms * CHANGED < line.expected(work):
+                    line = self._lines[worker] = _Line()  # what it was like tells nothing
+                else:
+                    line.chance_s = min(line.chance_s * CHANCE_GROWTH, LONGEST_CHANCE_S)
             line.add(work, ttft_ms)
             line.seen_at = now
 
     def speed(self, worker: str, idle_at: float | None = None) -> WorkerSpeed:
         """What ``worker`` showed; before it has shown enough the fleet's median, and before that the default.
 
-        ``idle_at``: the time, when the worker has nothing to do. One that was far slower than the others and is not
-        asked any more could never show that it is well again: then it counts as usual for a request.
+        ``idle_at``: the time, when the worker has nothing to do. One that was slower than the others and is not asked
+        any more could never show that it is well again: from time to time it counts as the fastest for a request.
         """
         line = self._lines.get(worker)
         if line is not None and line.count >= TRUSTED:
             if idle_at is None or not line.second_chance(idle_at):
                 return self._with(line.slope)
-            usual = median(line.slope for line in self._lines.values() if line.count >= TRUSTED)
-            return self._with(usual if line.slope > SUSPICIOUS * usual else line.slope)
+            return self._with(min(line.slope for line in self._lines.values() if line.count >= TRUSTED))
         known = [line.slope for line in self._lines.values() if line.count >= TRUSTED]
         return self._with(median(known)) if known else self._default
 

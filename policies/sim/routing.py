@@ -108,4 +108,4 @@ class PolicyRouter(SimRouter):
             self.policy.observe(flight.route, worker, event.cached_tokens, event.time)
         if ttft_ms is not None and self._learn_speeds:
             cached = event.cached_tokens if self._reports else flight.predicted
-            self.speeds.observe(worker, flight.route.prompt_tokens - cached, flight.load_before, ttft_ms)
+            self.speeds.observe(worker, flight.route.prompt_tokens - cached, flight.load_before, ttft_ms, event.time)
