@@ -1,0 +1,89 @@
+"""Write docs/models.md: the architectures, what they bring, and their parity with transformers.
+
+``python docs/generate_models.py``; it makes each tiny model of the parity tests and measures it, in about a minute.
+"""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from backend.loader.gguf_families import FAMILIES as GGUF_FAMILIES
+from backend.models import ARCHITECTURES
+from tests.backend.models.families import VARIANTS
+from tests.backend.models.parity import WAYS, sequences, worst_difference
+from tests.backend.tiny_models import load_reference, save_tiny
+
+PAGE = Path(__file__).with_name("models.md")
+INTRODUCTION = """\
+# Models
+
+Written by `python docs/generate_models.py`; the same comparison is a test (`tests/backend/models/test_families.py`).
+
+`--model-path` takes a Hugging Face folder (safetensors, configuration of transformers 4 or 5) whose `architectures`
+names one of these, or a GGUF file where the last column says so. `launch_server --check MODEL` tells what one needs.
+
+| architecture | served by | GGUF |
+|---|---|---|
+"""
+PARITY = """
+## Parity
+
+Each line is a tiny random model saved by transformers, loaded here in float32 on the CPU, and compared on rows of 7 to
+90 tokens: longer than the window (12) and the original context (32) of those that have one. The number is the largest
+absolute difference of any logit of any token; the largest logit is beside it. Greedy tokens of the Engine are equal.
+
+"""
+NOTES = """
+## Notes
+
+- LongRoPE and dynamic scaling choose their frequencies by the longest context that is served (`--context-length`), not
+  by the length of each prompt: cached keys stay valid. transformers turns prompts within the original context by the
+  short factors instead, so such prompts differ from it when a longer context is served.
+- DeepSeek's latent attention keeps one compressed vector a token; queries and outputs are projected, not the cache.
+- Experts run as one matrix product each over the tokens sorted by expert.
+- Layers with a window mask what is behind it; its pages are not given back before the row ends.
+- Matrices of quantised checkpoints (FP8, MXFP4, GPTQ, AWQ) are refused; GGUF types are unpacked when they are read.
+- GGUF files need a byte-level BPE tokenizer inside; those of Gemma 3 and Phi-3 mostly have another kind, so they serve
+  token ids only (`--skip-tokenizer-init`) until that is read too.
+"""
+
+
+def page() -> str:
+    """The whole of docs/models.md."""
+    torch.set_num_threads(1)
+    return INTRODUCTION + "\n".join(_architectures()) + "\n" + PARITY + "\n".join(_parity()) + "\n" + NOTES
+
+
+def _architectures() -> Iterator[str]:
+    for name, place in sorted(ARCHITECTURES.items()):
+        module = place.partition(":")[0].replace(".", "/")
+        kinds = [f"`{kind}`" for kind, family in GGUF_FAMILIES.items() if family.architecture == name]
+        yield f"| {name} | `{module}.py` | {', '.join(kinds)} |"
+
+
+def _parity() -> Iterator[str]:
+    yield f"| model | what is in it | largest logit | {' | '.join(WAYS)} |"
+    yield "|---" * (3 + len(WAYS)) + "|"
+    for name, variant in VARIANTS.items():
+        with tempfile.TemporaryDirectory() as folder:
+            save_tiny(name, variant.make, folder)
+            rows = sequences(variant.lengths)
+            found = [f"{worst_difference(folder, way, rows):.0e}" for way in WAYS]
+            yield f"| {name} | {variant.features} | {_largest_logit(folder, rows[0]):.0f} | {' | '.join(found)} |"
+
+
+@torch.inference_mode()
+def _largest_logit(folder: str, row: list[int]) -> float:
+    return float(load_reference(folder)(torch.tensor([row])).logits.abs().max())
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page(), encoding="utf-8")
+    sys.stdout.write(f"wrote {PAGE}\n")
