@@ -18,7 +18,7 @@ import msgspec
 import zmq
 
 from backend.cache.events import BlockEvents, CacheLog, Change, Event
-from backend.scheduler.kv_config import KVEventsConfig
+from backend.flags.kv_events import KVEventsConfig
 
 logger = logging.getLogger(__name__)
 

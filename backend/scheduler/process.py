@@ -15,9 +15,9 @@ import zmq
 
 from backend.cache.events import CacheLog
 from backend.config import ServerArgs
+from backend.flags.kv_events import parse_kv_events_config
 from backend.messages import FromScheduler, KVEventsInfo, SchedulerReady, ToScheduler
 from backend.prompt.source import ModelSource
-from backend.scheduler.kv_config import parse_kv_events_config
 from backend.scheduler.kv_publisher import KVPublisher
 from backend.scheduler.loop import Scheduler
 from backend.scheduler.watchdog import Watchdog

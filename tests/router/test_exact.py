@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from backend.cache.events import CacheLog
-from backend.scheduler.kv_config import KVEventsConfig
+from backend.flags.kv_events import KVEventsConfig
 from backend.scheduler.kv_publisher import KVPublisher
 from policies.prefix.block_index import PromptKey, chain_of
 from router.exact import prompt_key

@@ -5,8 +5,8 @@ from __future__ import annotations
 from backend.api.parsers import REASONING_PARSERS, TOOL_PARSERS
 from backend.flags.checks import AT_LEAST_ONE, FRACTION, MODEL_NAME, NOT_NEGATIVE, PORT, POSITIVE, Check
 from backend.flags.flag import Flag, Kind, State
+from backend.flags.kv_events import EXAMPLE, is_kv_events_config
 from backend.flags.rows import integer, number, switch, text, works
-from backend.scheduler.kv_config import EXAMPLE, is_kv_events_config
 
 BOTH = ("sglang", "vllm")
 OURS = ("warmlane",)

@@ -6,8 +6,8 @@ import pytest
 import zmq
 
 from backend.cache.events import CacheLog
+from backend.flags.kv_events import KVEventsConfig, parse_kv_events_config
 from backend.flags.server import parse_server_args
-from backend.scheduler.kv_config import KVEventsConfig, parse_kv_events_config
 from backend.scheduler.kv_publisher import END, KVPublisher
 
 
