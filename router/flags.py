@@ -94,9 +94,7 @@ PLACEMENT = _settings(
     integer("--prefix-index-bytes", check=AT_LEAST_ONE, help="budget of the prefix tree in bytes", sources=OURS),
     integer("--seed", help="seed of random draws, for tests and replay", sources=OURS),
     integer("--max-tree-size", check=AT_LEAST_ONE, help="the same budget, as bytes for each backend at the start"),
-    number(
-        "--cache-threshold", check=SHARE, help="cache_aware: smaller matched shares earn no credit"
-    ),
+    number("--cache-threshold", check=SHARE, help="cache_aware: smaller matched shares earn no credit"),
     integer("--balance-abs-threshold", check=NOT_NEGATIVE, help=GATE),
     number("--balance-rel-threshold", check=FACTOR, help=GATE),
     integer("--prefix-token-count", check=AT_LEAST_ONE, help="prefix_hash: tokens at the start that are hashed"),

@@ -57,10 +57,13 @@ async def test_a_client_that_speaks_plain_http_to_it_gets_nothing(ours):
 
 
 async def test_a_backend_is_reached_over_https_by_the_authority_given(authority, ours):
-    async with running(FakeBackend(tls=serving(ours)), ca_cert_paths=[str(authority.cert)]) as fleet:
-        async with fleet.client.post("/v1/chat/completions", json=chat("hi", stream=True)) as answer:
-            assert answer.status == 200
-            assert (await answer.read()).endswith(b"[DONE]\n\n")
+    backend = FakeBackend(tls=serving(ours))
+    async with (
+        running(backend, ca_cert_paths=[str(authority.cert)]) as fleet,
+        fleet.client.post("/v1/chat/completions", json=chat("hi", stream=True)) as answer,
+    ):
+        assert answer.status == 200
+        assert (await answer.read()).endswith(b"[DONE]\n\n")
 
 
 async def test_a_backend_that_nobody_known_has_signed_gets_no_request(ours):
