@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from backend.api.parsers import REASONING_PARSERS, TOOL_PARSERS
 from backend.flags.checks import AT_LEAST_ONE, FRACTION, MODEL_NAME, NOT_NEGATIVE, PORT, POSITIVE, Check
 from backend.flags.flag import Flag, Kind, State
 from backend.flags.kv_events import EXAMPLE, is_kv_events_config
 from backend.flags.rows import integer, number, switch, text, works
+from backend.flags.server.parser_names import REASONING_PARSERS, TOOL_CALL_PARSERS
 
 BOTH = ("sglang", "vllm")
 OURS = ("warmlane",)
@@ -92,7 +92,7 @@ SERVER = works(
     text(
         "--tool-call-parser",
         default="auto",
-        choices=("auto", "none", *TOOL_PARSERS),
+        choices=("auto", "none", *TOOL_CALL_PARSERS),
         help="format of the model's tool calls; auto: as its chat template shows",
         metavar="NAME",
         sources=BOTH,

@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from backend.api.parsers import REASONING_PARSERS, Parsed, make_parser, reasoning_parser_for, tool_parser_for
+from backend.api.parsers import (
+    REASONING_PARSERS,
+    TOOL_PARSERS,
+    Parsed,
+    make_parser,
+    reasoning_parser_for,
+    tool_parser_for,
+)
 from backend.api.parsers.events import join
 from backend.api.parsers.reasoning import REASONING_FORMATS
 from backend.api.parsers.registry import REASONING_ALIASES
+from backend.flags.server import parser_names
 
 NAMES = sorted(set(REASONING_PARSERS) - {"gpt-oss"})
 
@@ -22,6 +30,11 @@ def parse(name: str, *pieces: str, prompt_end: str = "", tool_call: str | None =
 def markers(name: str) -> tuple[str, str]:
     found = REASONING_FORMATS[REASONING_ALIASES.get(name, name)]
     return found.start, found.end
+
+
+def test_the_flags_name_every_parser() -> None:
+    assert parser_names.TOOL_CALL_PARSERS == TOOL_PARSERS
+    assert parser_names.REASONING_PARSERS == REASONING_PARSERS
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -60,6 +73,7 @@ def test_harmony_channels() -> None:
     assert parse("gpt-oss", text) == Parsed("hm", "It is 4.")
 
 
+@settings(deadline=None)  # the machine may be busy
 @given(data=st.data())
 @pytest.mark.parametrize("name", sorted(REASONING_FORMATS))
 def test_the_cut_of_a_stream_does_not_matter(name: str, data: st.DataObject) -> None:
