@@ -19,7 +19,7 @@ ALWAYS = accepted(
 
 KINDS = not_yet(
     "model",
-    "only text generation with Llama and Qwen3 models",
+    "only text generation; docs/models.md lists the architectures",
     switch("--is-embedding"),
     text(
         "--json-model-override-args",

@@ -222,6 +222,7 @@ def values(row: Flag) -> st.SearchStrategy:
         Kind.FLOAT: st.floats(0.01, 1.0),
         Kind.STR: st.text("abc/_-.", min_size=1).filter(lambda word: not word.startswith("-")),
     }
+    kinds[Kind.OPTIONAL] = kinds[Kind.STR]
     return kinds[row.kind]
 
 
