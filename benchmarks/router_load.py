@@ -39,7 +39,7 @@ def _whole(body: bytes) -> bytes:
 
 
 class Backend(asyncio.Protocol):
-    """Answers as soon as the request is whole; ``max_tokens`` is the chunks of a stream, ``user`` its pace."""
+    """Answers as soon as the request is whole; ``max_tokens`` is the chunks of a stream; an odd number is paced."""
 
     def __init__(self) -> None:
         self._buffer = b""
@@ -83,7 +83,7 @@ class Backend(asyncio.Protocol):
         if request.startswith(b"GET"):
             self._transport.write(_whole(CARDS if b" /v1/models" in request else b"{}"))
         elif len(request) < SMALL and (asked := STREAM.search(request)):
-            self._start(int(asked[1]), b'"paced"' in request)
+            self._start(int(asked[1]), int(asked[1]) % 2 == 1)
         else:
             self._transport.write(WHOLE)
 
@@ -114,14 +114,12 @@ def _header(head: bytes, name: bytes) -> int:
 class Bodies:
     """Request bytes without end: prompts of ``size`` bytes, the first ``shared`` of each equal."""
 
-    def __init__(self, size: int, shared: float, chunks: str, seed: int) -> None:
+    def __init__(self, size: int, shared: float, chunks: int, seed: int) -> None:
         rng = random.Random(seed)
         self._pool = "".join(rng.choices(string.ascii_letters + " ", k=max(size, 1024) + 65536))
         self._head = self._pool[: int(size * shared)]
         self._own = size - len(self._head)
-        count, _, paced = chunks.partition(",")
-        user = "paced" if paced == "1" else "fast"
-        self._ask = f'"max_tokens":{count},"stream":true,"user":"{user}"' if chunks else '"max_tokens":1'
+        self._ask = f'"max_tokens":{chunks},"stream":true' if chunks else '"max_tokens":1'
         self._rng = rng
 
     def __iter__(self) -> Iterator[bytes]:
@@ -141,6 +139,7 @@ class Client(asyncio.Protocol):
     def __init__(self, load: Load) -> None:
         self._load = load
         self._head = b""
+        self._size = 0  # bytes of the body so far
         self._left = -1  # bytes of the answer's body still to come; -1: chunked
         self._tail = b""
         self._first = 0.0
@@ -155,7 +154,7 @@ class Client(asyncio.Protocol):
             self._load.failed("connection lost")
 
     def send(self, request: bytes, due: float) -> None:
-        self.busy, self._head, self._first, self._due = True, b"", 0.0, due
+        self.busy, self._head, self._size, self._first, self._due = True, b"", 0, 0.0, due
         self._transport.write(request)
 
     def data_received(self, data: bytes) -> None:
@@ -166,6 +165,7 @@ class Client(asyncio.Protocol):
                 return
             self._head, data = data[:end], data[end + 4 :]
             self._left = -1 if b"chunked" in self._head.lower() else _header(self._head, b"content-length")
+        self._size += len(data)
         if data and not self._first:
             self._first = time.perf_counter()
         if self._left < 0:
@@ -176,16 +176,20 @@ class Client(asyncio.Protocol):
             done = self._left <= 0
         if done:
             self.busy, self._tail = False, b""
+            if self._size < self._load.least:
+                self._load.failed("an answer is too short")
+                return
             self._load.done(self, self._first - self._due)
 
 
 class Load:
     """Closed loop: each connection sends as soon as it has its answer. With a rate: requests fall due at that pace."""
 
-    def __init__(self, requests: int, bodies: Iterator[bytes], rate: float) -> None:
+    def __init__(self, requests: int, bodies: Iterator[bytes], rate: float, least: int) -> None:
         self._to_send = self._missing = requests
         self._bodies = bodies
         self._rate = rate
+        self.least = least  # bytes of a whole answer; fewer mean that a router did not ask for the stream
         self._idle: deque[Client] = deque()
         self._due: deque[float] = deque()
         self.finished = asyncio.get_running_loop().create_future()
@@ -246,7 +250,7 @@ async def backends(count: int) -> None:
 
 async def requests(arguments: argparse.Namespace) -> None:
     bodies = iter(Bodies(arguments.size, arguments.shared, arguments.chunks, arguments.seed))
-    load = Load(arguments.requests, bodies, arguments.rate)
+    load = Load(arguments.requests, bodies, arguments.rate, arguments.chunks * len(CHUNK))
     await load.run(arguments.port, arguments.connections)
     times = sorted(load.first_bytes)
     said = {
@@ -266,9 +270,7 @@ def main() -> None:
     parser.add_argument("--connections", type=int, default=32)
     parser.add_argument("--size", type=int, default=1024, help="bytes of each prompt")
     parser.add_argument("--shared", type=float, default=0.0, help="share of the prompt that all have in common")
-    parser.add_argument(
-        "--chunks", default="", help="N,1: streams of N chunks, one each 10 ms; N,0: as fast as it goes"
-    )
+    parser.add_argument("--chunks", type=int, default=0, help="of each stream; odd: one each 10 ms, even: no pause")
     parser.add_argument("--rate", type=float, default=0.0, help="requests a second, open loop")
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
