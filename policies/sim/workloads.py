@@ -25,13 +25,16 @@ class MultiTurn:
         """The first ``number`` requests by arrival."""
         rng = Random(seed)
         segments = count(self.system_prompts)
-        start, found = 0.0, 0
+        start, check = 0.0, number
         requests: list[SimRequest] = []
-        while found < number or start < requests[number - 1].arrival:
+        while True:
             start += rng.expovariate(self.conversations_per_s)
             requests += self._conversation(start, segments, rng)
-            found = len(requests)
-            requests.sort(key=_arrival)
+            if len(requests) >= check:
+                requests.sort(key=_arrival)
+                if requests[number - 1].arrival <= start:  # nobody who comes later is among the first
+                    break
+                check = len(requests) + number // 10 + 1  # sorting for each conversation would take most of the time
         return requests[:number]
 
     def _conversation(self, time: float, segments: count[int], rng: Random) -> list[SimRequest]:
