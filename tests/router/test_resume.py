@@ -28,7 +28,7 @@ class Backend:
         start, prompt = self._start(body), 7
         limit = body.get("max_tokens") or body.get("sampling_params", {}).get("max_new_tokens") or 99
         words = WORDS[start : start + limit]
-        reason = "length" if start + limit < len(WORDS) else "stop"
+        reason = "length" if start + limit <= len(WORDS) else "stop"
         maker = {"/v1/chat/completions": self._chat, "/v1/completions": self._text, "/generate": self._native}[
             self.path
         ]
