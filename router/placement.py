@@ -95,7 +95,7 @@ class Booking:
         self._attempt = dossier.attempts[-1] if dossier and dossier.attempts else Attempt(decision, (), now)
         self._started = now
         uncached = max(0, route.prompt_tokens - decision.cached_tokens)
-        self._load_before = placement.leases.load(decision.worker)
+        self._load_before = placement.leases.load(decision.worker, now)
         self._lease = placement.leases.open(decision.worker, uncached, now)
         self._cached_known = False
         self.outcome = "client_gone"  # unless somebody says otherwise before the end
