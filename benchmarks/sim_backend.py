@@ -13,6 +13,7 @@ import argparse
 import asyncio
 import json
 import time
+from abc import ABC, abstractmethod
 from zlib import crc32
 
 from aiohttp import web
@@ -114,7 +115,7 @@ def _split(prompt: str) -> tuple[str, str]:
     return question + mark, said
 
 
-class _Answer:
+class _Answer(ABC):
     """One answer, in one dialect."""
 
     def __init__(
@@ -171,14 +172,14 @@ class _Answer:
     def opening(self) -> list[dict]:
         return []
 
-    def piece(self, begin: int, end: int) -> list[dict]:
-        raise NotImplementedError
+    @abstractmethod
+    def piece(self, begin: int, end: int) -> list[dict]: ...
 
     def closing(self) -> list[dict]:
         return []
 
-    def whole(self) -> dict:
-        raise NotImplementedError
+    @abstractmethod
+    def whole(self) -> dict: ...
 
 
 class _OpenAI(_Answer):
@@ -193,8 +194,8 @@ class _OpenAI(_Answer):
         asked = (self._body.get("stream_options") or {}).get("include_usage")
         return [last, self.frame([], usage=self.usage)] if asked else [last]
 
-    def nothing(self) -> dict:
-        raise NotImplementedError
+    @abstractmethod
+    def nothing(self) -> dict: ...
 
 
 class _Chat(_OpenAI):

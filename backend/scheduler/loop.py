@@ -93,10 +93,6 @@ class Scheduler:
     def has_work(self) -> bool:
         return bool(self.requests or self._launched)
 
-    @property
-    def num_waiting(self) -> int:
-        return len(self._waiting)
-
     def describe(self) -> str:
         """What is going on, in one line for the log."""
         steps = ", ".join(f"{len(batch.rows)} rows with {batch.num_tokens} tokens" for batch, _ in list(self._launched))

@@ -44,7 +44,7 @@ LOGS = accepted(
 
 WATCHDOG = accepted(
     "debugging",
-    "nothing watches for a slow step",
+    "the one watchdog is --watchdog-timeout",
     number("--soft-watchdog-timeout"),
 )
 
