@@ -22,7 +22,8 @@ from backend.models.build import empty_model, footprint, require_memory
 from backend.prompt.source import ModelSource
 from backend.runner.device import choose_device, choose_dtype, free_memory, kv_room, set_threads
 from backend.runner.model_runner import ModelRunner
-from backend.scheduler.loop import Scheduler, SchedulerLimits, make_rows
+from backend.scheduler.limits import SchedulerLimits, make_rows
+from backend.scheduler.loop import Scheduler
 
 DEFAULT_PAGE_SIZE = 16
 DEFAULT_ROWS = {"cpu": 64, "cuda": 256}

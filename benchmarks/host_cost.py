@@ -21,7 +21,8 @@ from backend.runner.sampling_plan import SamplingPlanner
 from backend.runner.step_inputs import build_inputs
 from backend.sampling_params import SamplingParams
 from backend.scheduler.batch import StepBatch
-from backend.scheduler.loop import Scheduler, SchedulerLimits, make_rows
+from backend.scheduler.limits import SchedulerLimits, make_rows
+from backend.scheduler.loop import Scheduler
 from backend.scheduler.slots import Slots
 
 PAGE = 16

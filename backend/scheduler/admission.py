@@ -1,38 +1,130 @@
-"""How much room a running request is expected to need: the share of its remaining output that admission reserves."""
+"""Who waits, in which order, and who of them finds a slot and room now."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import numpy as np
+from numpy.typing import NDArray
 
-INITIAL = 0.7
-FLOOR = 0.14  # of the initial ratio
-DECAY_STEPS = 600
-RESERVED_OUTPUT_MAX = 4096  # tokens; longer outputs are not reserved beyond
-RETRACT_LOOKAHEAD = 20  # tokens that every row should be able to grow after a retraction
+from backend.cache.radix import common_prefix
+from backend.messages import SchedulerStats
+from backend.scheduler.limits import SchedulerLimits
+from backend.scheduler.order import make_order
+from backend.scheduler.queue import Request, WaitingQueue
+from backend.scheduler.ratio import RESERVED_OUTPUT_MAX, NewTokenRatio
+from backend.scheduler.rows import Rows
+from backend.scheduler.running import NO_ROWS, Running
+
+WAITING_LOOKAHEAD = 64  # waiting requests that are looked at beyond the free slots: some are put off
+IN_FLIGHT_PREFIX_MIN = 32  # tokens; a shorter shared prefix is computed again rather than waited for
 
 
-@dataclass(slots=True)
-class NewTokenRatio:
-    """Expected share of ``max_new_tokens`` that requests really use.
+class Admission:
+    """Owns the waiting queue and the expectation of how much output running requests will write."""
 
-    Reserving all of it wastes room, reserving none causes retractions: start high, decay while all goes well, jump up
-    to what was really needed after a retraction (SGLang's scheme).
-    """
+    def __init__(self, limits: SchedulerLimits, rows: Rows, running: Running, stats: SchedulerStats) -> None:
+        self.waiting = WaitingQueue()
+        self.ratio = NewTokenRatio(limits.conservativeness)
+        self._limits = limits
+        self._rows = rows
+        self._slots = rows.slots
+        self._running = running
+        self._stats = stats
+        self._order = make_order(limits.schedule_policy, limits.random_seed)
 
-    conservativeness: float = 1.0
-    value: float = field(init=False)
-    _low: float = field(init=False)
-    _per_step: float = field(init=False)
+    @property
+    def full(self) -> bool:
+        """As many wait as may."""
+        limit = self._limits.max_queued_requests
+        return limit is not None and len(self.waiting) >= limit + self._slots.free_slots
 
-    def __post_init__(self) -> None:
-        self.value = min(INITIAL * self.conservativeness, 1.0)
-        self._low = self.value * FLOOR
-        self._per_step = (self.value - self._low) / DECAY_STEPS
+    def wait(self, request: Request, *, first: bool = False) -> None:
+        """Queue ``request``, ahead of the others when it is not its first time."""
+        cached = self._rows.radix.matched_tokens(request.tokens[: request.cacheable], request.namespace)
+        request.uncached = len(request.tokens) - cached
+        if first:
+            self.waiting.push_front(request)
+        else:
+            self.waiting.append(request)
 
-    def decay(self) -> None:
-        """One step went well."""
-        self.value = max(self._low, self.value - self._per_step)
+    def next(self) -> Request | None:
+        """The request that is served first when there is room."""
+        found = self._order(self.waiting, self._rows.radix, 1)
+        return found[0] if found else None
 
-    def raise_after_retraction(self, decoded: int, max_new: int, rows: int) -> None:
-        """``rows`` left running have decoded ``decoded`` of at most ``max_new`` tokens."""
-        self.value = min(1.0, (decoded + RETRACT_LOOKAHEAD * rows) / (max_new + 1))
+    def fits(self, request: Request) -> bool:
+        """Whether there is room for ``request`` now."""
+        return self._rows.fits(request, self._reserve(request))
+
+    def admit(self, budget: int) -> NDArray[np.int64]:
+        """Move waiting requests into slots until ``budget`` tokens, slots or pages run out. Returns the new rows."""
+        admitted: list[int] = []
+        for request in self._candidates():
+            if budget <= 0 or not self._slots.free_slots:
+                break
+            if self._computed_soon(request):
+                continue
+            cached = self._rows.place(request, self._limit(request), self._reserve(request))
+            if cached is None:
+                if not self._rows.idle:
+                    break
+                self._fail_oversized(request)
+                continue
+            self.waiting.remove(request)
+            self._tell_cached(request, cached)
+            admitted.append(request.slot)
+            budget -= len(request.tokens) - cached
+        return np.sort(np.array(admitted, np.int64)) if admitted else NO_ROWS
+
+    def no_room(self, tokens: int) -> str:
+        """Why a request that needs ``tokens`` is aborted."""
+        return f"The request needs room for {tokens} tokens, but the KV cache holds {self._stats.total_tokens}."
+
+    def _candidates(self) -> list[Request]:
+        """Waiting requests in the order in which they may be admitted, as many as could be."""
+        return self._order(self.waiting, self._rows.radix, self._slots.free_slots + WAITING_LOOKAHEAD)
+
+    def _computed_soon(self, request: Request) -> bool:
+        """Whether a running row is computing a prefix that ``request`` shares and that the cache lacks.
+
+        Then waiting a few steps saves computing it twice.
+        """
+        slots = self._slots
+        rows = slots.running()
+        prompts = rows[slots.computed[rows] < slots.prompt_len[rows]]
+        if not len(prompts) or not self._limits.radix_cache:
+            return False
+        cached = self._rows.radix.matched_tokens(request.tokens[: request.cacheable], request.namespace)
+        return any(self._shared(request, int(row)) >= cached + IN_FLIGHT_PREFIX_MIN for row in prompts)
+
+    def _shared(self, request: Request, row: int) -> int:
+        """Whole-page tokens of the running prompt in ``row`` that ``request`` could read from the cache."""
+        slots, page = self._slots, self._limits.page_size
+        if self._running.requests[int(slots.uid[row])].namespace != request.namespace:
+            return 0
+        length = min(request.cacheable, int(slots.prompt_len[row]))
+        return common_prefix(request.tokens[:length], slots.tokens[row, :length]) // page * page
+
+    def _limit(self, request: Request) -> int:
+        """The longest known length that the request may reach."""
+        return min(request.prompt_len + request.sampling.max_new_tokens, self._limits.context_length)
+
+    def _reserve(self, request: Request) -> int:
+        """Pages that running rows and ``request`` are expected to need for output. Alone, a request may take it all."""
+        if self._rows.idle:
+            return 0
+        rows = self._slots.running()
+        left = np.minimum(self._slots.limit[rows] - self._slots.known[rows], RESERVED_OUTPUT_MAX)
+        newcomer = min(self._limit(request) - len(request.tokens), RESERVED_OUTPUT_MAX)
+        return int(self.ratio.value * (int(left.sum()) + newcomer) / self._limits.page_size) + 1
+
+    def _fail_oversized(self, request: Request) -> None:
+        self.waiting.remove(request)
+        self._running.finish(request, "abort", message=self.no_room(len(request.tokens)))
+
+    def _tell_cached(self, request: Request, cached: int) -> None:
+        if request.told_cached:
+            return
+        request.told_cached = True
+        self._running.out.started.append((request.uid, cached))
+        self._stats.prompt_tokens_total += request.prompt_len
+        self._stats.cached_prompt_tokens_total += cached

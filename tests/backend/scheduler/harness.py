@@ -4,7 +4,8 @@ import numpy as np
 
 from backend.messages import NewRequest, ToScheduler
 from backend.sampling_params import SamplingParams
-from backend.scheduler.loop import Scheduler, SchedulerLimits, make_rows
+from backend.scheduler.limits import SchedulerLimits, make_rows
+from backend.scheduler.loop import Scheduler
 from tests.backend.scheduler.fake_runner import STOP, FakeRunner, reference
 
 DEFAULTS = {

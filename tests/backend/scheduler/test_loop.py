@@ -97,10 +97,10 @@ def test_without_the_radix_cache_nothing_is_kept():
 
 def test_rows_are_retracted_when_pages_run_out_and_answer_all_the_same():
     harness = Harness(num_pages=12, context_length=24)
-    harness.scheduler._ratio.value = 0.0  # admit as if nobody ever wrote much
+    harness.scheduler.admission.ratio.value = 0.0  # admit as if nobody ever wrote much
     harness.add(*[[i, i + 1, i + 2] for i in range(4)], max_new=15, stop_ids=())
     for _ in range(400):
-        harness.scheduler._ratio.value = 0.0
+        harness.scheduler.admission.ratio.value = 0.0
         if not harness.scheduler.has_work:
             break
         harness.step()
@@ -111,7 +111,7 @@ def test_rows_are_retracted_when_pages_run_out_and_answer_all_the_same():
 
 def test_a_retracted_request_is_told_its_cached_tokens_once():
     harness = Harness(num_pages=10, context_length=20)
-    harness.scheduler._ratio.value = 0.0
+    harness.scheduler.admission.ratio.value = 0.0
     uids = harness.add([1, 2], [3, 4], [5, 6], max_new=14, stop_ids=())
     harness.run()
     assert harness.cached == dict.fromkeys(uids, 0)

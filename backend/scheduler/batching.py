@@ -1,0 +1,108 @@
+"""Which tokens of which rows the next step computes."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from backend.scheduler.admission import Admission
+from backend.scheduler.batch import LogprobRow, StepBatch
+from backend.scheduler.limits import SchedulerLimits
+from backend.scheduler.running import NO_ROWS, Running
+from backend.scheduler.slots import Slots
+
+NO_LENS = np.empty(0, np.int32)
+
+
+class Batcher:
+    """Every row that misses one token, then prompts (running before waiting) while the budget lasts."""
+
+    def __init__(self, limits: SchedulerLimits, slots: Slots, running: Running, admission: Admission) -> None:
+        self._limits = limits
+        self._slots = slots
+        self._running = running
+        self._admission = admission
+        self._ones = np.ones(limits.max_running_requests, np.int32)
+
+    def choose(self) -> StepBatch | None:
+        """The next batch, newcomers placed in their slots; None when there is nothing to compute."""
+        slots = self._slots
+        rows = slots.running()
+        missing = slots.missing(rows)
+        single = missing == 1
+        admitted, long_rows, long_lens = NO_ROWS, NO_ROWS, NO_LENS
+        if len(self._admission.waiting) or np.count_nonzero(missing) > np.count_nonzero(single):
+            long = missing > 1
+            admitted, long_rows, long_lens = self._prompts(rows[long], missing[long])
+        singles = rows if np.count_nonzero(single) == len(rows) else rows[single]
+        if len(long_rows):
+            return self._mixed(singles, long_rows, long_lens, admitted)
+        return self._batch(singles, self._ones[: len(singles)], len(singles), admitted) if len(singles) else None
+
+    def _prompts(
+        self, rows: NDArray[np.int64], missing: NDArray[np.int32]
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int32]]:
+        """Share the prefill budget over ``rows`` and newcomers: (newcomers, rows that compute, tokens of each)."""
+        budget = self._limits.prefill_budget
+        rows, lens = _share(rows, missing, budget)
+        admitted = self._admission.admit(budget - int(lens.sum())) if len(self._admission.waiting) else NO_ROWS
+        if len(admitted):
+            new_rows, new_lens = _share(admitted, self._slots.missing(admitted), budget - int(lens.sum()))
+            rows, lens = np.concatenate((rows, new_rows)), np.concatenate((lens, new_lens))
+        return admitted, rows, lens
+
+    def _mixed(
+        self,
+        singles: NDArray[np.int64],
+        long_rows: NDArray[np.int64],
+        long_lens: NDArray[np.int32],
+        admitted: NDArray[np.int64],
+    ) -> StepBatch:
+        rows = np.concatenate((singles, long_rows))
+        lens = np.concatenate((self._ones[: len(singles)], long_lens))
+        order = np.lexsort((rows, lens > 1))
+        return self._batch(rows[order], lens[order], int(lens.sum()), admitted)
+
+    def _batch(
+        self, rows: NDArray[np.int64], lens: NDArray[np.int32], num_tokens: int, admitted: NDArray[np.int64]
+    ) -> StepBatch:
+        slots = self._slots
+        starts, known = slots.computed[rows], slots.known[rows]
+        samples = (starts + lens == known) & (known < slots.limit[rows])
+        wanting = slots.wants_logprobs[rows]
+        logprobs = self._logprob_rows(rows, starts + lens, wanting) if np.count_nonzero(wanting) else ()
+        in_prompt = starts < slots.prompt_len[rows]
+        return StepBatch(
+            rows=rows,
+            starts=starts,
+            lens=lens,
+            samples=samples,
+            generations=slots.generation[rows],
+            version=slots.version,
+            in_prompt=in_prompt if np.count_nonzero(in_prompt) else None,
+            num_tokens=num_tokens,
+            logprobs=logprobs,
+            fresh=admitted,
+        )
+
+    def _logprob_rows(
+        self, rows: NDArray[np.int64], ends: NDArray[np.int32], wanting: NDArray[np.bool_]
+    ) -> tuple[LogprobRow, ...]:
+        """The rows of a batch whose requests want log probabilities, and the prompt positions that are due."""
+        found = []
+        for i in wanting.nonzero()[0]:
+            request = self._running.requests[int(self._slots.uid[rows[i]])]
+            if request.logprobs is not None:
+                last = min(int(ends[i]) + 1, request.prompt_len)
+                first, request.logprob_from = min(request.logprob_from, last), max(request.logprob_from, last)
+                found.append(LogprobRow(int(i), request.logprobs, first, last))
+        return tuple(found)
+
+
+def _share(
+    rows: NDArray[np.int64], missing: NDArray[np.int32], budget: int
+) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
+    """Split ``budget`` tokens over ``rows`` in order: the first ones whole, the last one cut, the rest none."""
+    before = np.cumsum(missing) - missing
+    lens = np.clip(budget - before, 0, missing).astype(np.int32)
+    return rows[lens > 0], lens[lens > 0]
