@@ -9,50 +9,20 @@ Structured Language Model Programs" (2024), section 3.
 
 from __future__ import annotations
 
-import heapq
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from backend.cache.events import CacheLog
+from backend.cache.eviction import EvictionQueue
+from backend.cache.node import NO_PAGES, Node, Tokens
 from backend.cache.pages import Pages
-
-Tokens = NDArray[np.int32]
-
-
-class Node:
-    """One edge of the tree with the pages along it. ``locks`` counts the running rows that read these pages."""
-
-    __slots__ = ("children", "hits", "key", "last_used", "locks", "pages", "parent", "priority")
-
-    def __init__(
-        self, parent: Node | None, key: Tokens, pages: Pages, last_used: int, hits: int = 0, priority: int = 0
-    ) -> None:
-        self.parent = parent
-        self.key = key
-        self.pages = pages
-        self.children: dict[bytes, Node] = {}
-        self.locks = 0
-        self.last_used = last_used
-        self.hits = hits
-        self.priority = priority  # the highest of the requests that used it
-
-
-Rank = tuple[int, ...]
-
-# What goes first: the lowest rank.
-EVICTION_POLICIES: dict[str, Callable[[Node], Rank]] = {
-    "lru": lambda node: (node.last_used,),
-    "lfu": lambda node: (node.hits, node.last_used),
-    "priority": lambda node: (node.priority, node.last_used),
-}
 
 
 @dataclass(frozen=True, slots=True)
 class Match:
-    """The longest cached prefix: its pages, and the node that ends it (lock it before the pages are read)."""
+    """The longest cached prefix: the node that ends it (lock it before pages are read), and its pages on the device."""
 
     node: Node
     pages: Pages
@@ -67,17 +37,13 @@ class RadixCache:
 
     def __init__(self, page_size: int, eviction: str = "lru") -> None:
         """``eviction`` is one of ``EVICTION_POLICIES``; ``ValueError`` otherwise."""
-        if eviction not in EVICTION_POLICIES:
-            raise ValueError(f"eviction policy {eviction!r} is unknown; known: {', '.join(EVICTION_POLICIES)}")
         self.page_size = page_size
-        self._rank = EVICTION_POLICIES[eviction]
         self.cached_pages = 0
         self.evictable_pages = 0
         self._roots: dict[str, Node] = {}
         self._clock = 0
         self._nodes = 0
-        self._leaves: list[tuple[Rank, int, Node]] = []  # heap of (rank, entry number, node); entries may be stale
-        self._entries = 0
+        self._leaves = EvictionQueue(eviction, _is_evictable)
         self.log: CacheLog | None = None  # notes what is stored and removed, when somebody wants to know
 
     # -- lookup -----------------------------------------------------------------------------------------------------
@@ -91,7 +57,7 @@ class RadixCache:
             node = child if shared == len(child.key) else self._split(child, shared)
             self._touch(node)
             pages.append(node.pages)
-        return Match(node, np.concatenate(pages) if pages else np.empty(0, np.int32))
+        return Match(node, np.concatenate(pages) if pages else NO_PAGES)
 
     def matched_tokens(self, tokens: Tokens, namespace: str = "") -> int:
         """Length of the longest cached prefix, without touching anything."""
@@ -109,9 +75,8 @@ class RadixCache:
         """
         if len(tokens) != len(pages) * self.page_size:
             raise ValueError(f"{len(tokens)} tokens do not fill {len(pages)} pages of {self.page_size}")
-        match = self.match(tokens, namespace)
-        for node in self._path(match.node):
-            node.priority = max(node.priority, priority)
+        match = self._on_device(self.match(tokens, namespace), pages)
+        self._raise_priority(match.node, priority)
         have = len(match.pages)
         if have == len(pages):
             return match
@@ -121,6 +86,7 @@ class RadixCache:
             match.node, tokens[have * self.page_size :].copy(), pages[have:].copy(), self._clock, priority=priority
         )
         match.node.children[self._child_key(node.key)] = node
+        match.node.children_on_device += 1
         self._nodes += 1
         self.cached_pages += len(node.pages)
         self.evictable_pages += len(node.pages)
@@ -146,41 +112,52 @@ class RadixCache:
                 self._offer(each)
 
     def evict(self, count: int) -> Pages:
-        """Drop least recently used unlocked leaves until ``count`` pages are free, or none is left.
+        """Drop unlocked leaves in the order of the policy until ``count`` pages are free, or none is left.
 
         Returns the pages.
         """
         freed: list[Pages] = []
         missing = count
-        while missing > 0 and self._leaves:
-            rank, _, node = heapq.heappop(self._leaves)
-            if rank != self._rank(node) or not self._is_evictable(node):
-                continue
-            freed.append(self._remove(node))
-            missing -= len(node.pages)
-        return np.concatenate(freed) if freed else np.empty(0, np.int32)
+        while missing > 0 and (node := self._leaves.pop()) is not None:
+            pages = self._let_go(node)
+            freed.append(pages)
+            missing -= len(pages)
+        return np.concatenate(freed) if freed else NO_PAGES
 
     def reset(self) -> Pages:
         """Forget everything that is not locked; returns the pages."""
-        pages = self.evict(self.evictable_pages)
-        if self.log is not None and not self.cached_pages:
+        nodes = [node for root in self._roots.values() for node in _descendants(root)]
+        freed = [self._remove(node) for node in reversed(nodes) if node.locks == 0]  # children before their parents
+        if self.log is not None and not self._nodes:
             self.log.cleared()
-        return pages
+        return np.concatenate(freed) if freed else NO_PAGES
 
     def all_pages(self) -> Pages:
         """Every page the tree owns, for invariant checks."""
-        pages = [node.pages for root in self._roots.values() for node in _descendants(root)]
-        return np.concatenate(pages) if pages else np.empty(0, np.int32)
+        pages = [node.pages for node in self.nodes()]
+        return np.concatenate(pages) if pages else NO_PAGES
+
+    def nodes(self) -> Iterator[Node]:
+        """Every node but the roots, parents before their children, for invariant checks."""
+        for root in self._roots.values():
+            yield from _descendants(root)
+
+    # -- what a second tier does otherwise ----------------------------------------------------------------------------
+
+    def _on_device(self, match: Match, pages: Pages) -> Match:
+        """All that matched, on the device: ``pages`` hold the same and may become the tree's."""
+        return match
+
+    def _let_go(self, node: Node) -> Pages:
+        """Free the pages of ``node``, which was chosen for eviction."""
+        return self._remove(node)
 
     # -- inside -----------------------------------------------------------------------------------------------------
 
     def _root(self, namespace: str) -> Node:
         """The root of ``namespace``. One that has no children yet is not kept: only :meth:`insert` attaches it."""
         root = self._roots.get(namespace)
-        if root is None:
-            empty = np.empty(0, np.int32)
-            root = Node(None, empty, empty, 0)
-        return root
+        return Node(None, NO_PAGES, NO_PAGES, 0) if root is None else root
 
     def _child_key(self, tokens: Tokens) -> bytes:
         return tokens[: self.page_size].tobytes()
@@ -208,6 +185,7 @@ class RadixCache:
             raise ValueError("a root cannot be split")
         upper = Node(parent, node.key[:at], node.pages[:pages], node.last_used, node.hits, node.priority)
         upper.locks = node.locks
+        upper.children_on_device = 1 if len(node.pages) else 0
         parent.children[self._child_key(upper.key)] = upper
         node.parent, node.key, node.pages = upper, node.key[at:], node.pages[pages:]
         upper.children[self._child_key(node.key)] = node
@@ -217,37 +195,32 @@ class RadixCache:
     def _touch(self, node: Node) -> None:
         node.last_used = self._clock
         node.hits += 1
-        if self._is_evictable(node):
-            self._offer(node)
+        self._offer(node)
+
+    def _raise_priority(self, node: Node, priority: int) -> None:
+        for each in self._path(node):
+            if each.priority < priority:
+                each.priority = priority
+                self._offer(each)
 
     def _offer(self, node: Node) -> None:
-        """Put ``node`` on the heap if it can be evicted. Its older entries become stale when its rank changes."""
-        if not self._is_evictable(node):
-            return
-        self._entries += 1
-        heapq.heappush(self._leaves, (self._rank(node), self._entries, node))
-        if len(self._leaves) > 64 + 4 * self._nodes:
-            self._drop_stale()
-
-    def _drop_stale(self) -> None:
-        fresh = (entry for entry in self._leaves if entry[0] == self._rank(entry[2]) and self._is_evictable(entry[2]))
-        self._leaves = list({id(entry[2]): entry for entry in fresh}.values())
-        heapq.heapify(self._leaves)
-
-    def _is_evictable(self, node: Node) -> bool:
-        return not node.children and node.locks == 0 and node.parent is not None
+        """``node`` may have become evictable, or its rank has changed."""
+        self._leaves.offer(node, self._nodes)
 
     def _remove(self, node: Node) -> Pages:
+        """Take ``node``, which has no children, out of the tree; returns its pages."""
         parent = node.parent
         if parent is None:
             raise ValueError("a root cannot be removed")
         del parent.children[self._child_key(node.key)]
         node.parent = None
         self._nodes -= 1
-        self.cached_pages -= len(node.pages)
-        self.evictable_pages -= len(node.pages)
-        if self.log is not None:
-            self.log.removed(node.pages)
+        if len(node.pages):
+            parent.children_on_device -= 1
+            self.cached_pages -= len(node.pages)
+            self.evictable_pages -= len(node.pages)
+            if self.log is not None:
+                self.log.removed(node.pages)
         if parent.parent is not None:
             self._offer(parent)
         elif not parent.children:
@@ -266,6 +239,10 @@ def common_prefix(a: Tokens, b: Tokens) -> int:
     differ = a[:length] != b[:length]
     first = int(differ.argmax()) if length else 0
     return first if length and differ[first] else length
+
+
+def _is_evictable(node: Node) -> bool:
+    return not node.children_on_device and node.locks == 0 and node.parent is not None and len(node.pages) > 0
 
 
 def _descendants(root: Node) -> Iterator[Node]:

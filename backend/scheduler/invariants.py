@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 if TYPE_CHECKING:
-    from backend.cache.radix import Node
+    from backend.cache.node import Node
     from backend.scheduler.loop import Scheduler
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from backend.cache.radix import Node
+from backend.cache.node import Node
 from backend.messages import LogprobSpec
 from backend.sampling_params import SamplingParams
 
