@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 
@@ -45,9 +46,22 @@ class AttentionBackend(ABC):
     def __init__(self, pool: KVPool, shapes: Sequence[AttentionShape]) -> None:
         """``shapes`` has one entry for each layer. ``ValueError`` for one that the backend cannot compute."""
 
+    captures: ClassVar[bool] = False  # whether :meth:`plan_fixed` is there, so that CUDA graphs can be captured
+
     @abstractmethod
     def plan(self, layout: StepLayout) -> None:
-        """Prepare for one step; every ``attend`` until the next plan uses it."""
+        """Prepare for one step; every ``attend`` until the next plan uses it. Nothing waits for the device."""
+
+    def reserve(self, max_rows: int, max_row_pages: int) -> None:
+        """Before the first :meth:`plan_fixed`: the most rows of one, and the most pages of a row."""
+
+    def plan_fixed(self, layout: StepLayout) -> None:
+        """Like ``plan``, for rows of one token each, with all that ``attend`` reads in buffers that never move.
+
+        A CUDA graph captured from ``attend`` after it computes, when replayed after a later ``plan_fixed`` of as many
+        rows, that later step. Rows of padding have one token, on page 0.
+        """
+        raise NotImplementedError(f"{type(self).__name__} cannot be captured")
 
     @abstractmethod
     def attend(
