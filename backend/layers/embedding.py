@@ -22,14 +22,14 @@ class Embedding(nn.Module):
 
 
 class LMHead(nn.Module):
-    """Hidden states to logits, float32; ``weight`` is ``[vocab_size, hidden_size]``."""
+    """Hidden states to logits; ``weight`` is ``[vocab_size, hidden_size]``."""
 
     def __init__(self, vocab_size: int, hidden_size: int) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.empty(vocab_size, hidden_size), requires_grad=False)
 
     def forward(self, hidden: torch.Tensor) -> torch.Tensor:
-        return F.linear(hidden, self.weight).float()
+        return F.linear(hidden, self.weight)
 
     def tie(self, embedding: Embedding) -> None:
         """Use the matrix of ``embedding``."""

@@ -52,7 +52,7 @@ class Gemma2ForCausalLM(GemmaForCausalLM):
         return SandwichLayer(config, Attention(config, index, scale=_query_scale(config), soft_cap=cap))
 
     def logits(self, hidden: torch.Tensor) -> torch.Tensor:
-        logits, cap = super().logits(hidden), self.config.raw.get("final_logit_softcapping")
+        logits, cap = super().logits(hidden).float(), self.config.raw.get("final_logit_softcapping")
         return logits if cap is None else torch.tanh(logits / cap) * cap
 
 

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from backend.runner.transfer import to_device
 from backend.scheduler.slots import Slots
 
 
@@ -38,13 +39,13 @@ class Penalties:
         places = np.repeat(chosen, lens) * slots.tokens.shape[1] + positions
 
         def column(array: NDArray[np.float32]) -> torch.Tensor:
-            return torch.from_numpy(array[chosen]).to(device)[:, None]
+            return to_device(array[chosen], device)[:, None]
 
         return Penalties(
-            rows=torch.from_numpy(penalised).to(device),
-            token_rows=torch.from_numpy(token_rows).to(device),
-            token_places=torch.from_numpy(places).to(device),
-            is_output=torch.from_numpy(positions >= np.repeat(slots.prompt_len[chosen], lens)).to(device),
+            rows=to_device(penalised, device),
+            token_rows=to_device(token_rows, device),
+            token_places=to_device(places, device),
+            is_output=to_device(positions >= np.repeat(slots.prompt_len[chosen], lens), device),
             frequency=column(slots.frequency_penalty),
             presence=column(slots.presence_penalty),
             repetition=column(slots.repetition_penalty),

@@ -14,17 +14,19 @@ from backend.runner.sampling_plan import SamplingPlan
 
 
 def sample(logits: torch.Tensor, plan: SamplingPlan, pool: torch.Tensor) -> torch.Tensor:
-    """One token for each row of ``logits`` (float32 ``[R, vocab]``, may be changed in place): int64[R].
+    """One token for each row of ``logits`` (floating, ``[R, vocab]``; float32 ones may be changed in place): int64[R].
 
     ``pool`` is the flat token pool, from which penalties read what the rows hold.
     """
+    if not plan.greedy:
+        logits = logits.float()
     if plan.penalties is not None:
         apply_penalties(logits, plan.penalties, pool)
     if plan.row.bias is not None:
         bias = plan.row.bias
         logits.index_put_((bias.rows, bias.tokens), bias.values, accumulate=True)
     if plan.forbidden is not None:
-        logits.index_put_(plan.forbidden, torch.tensor(float("-inf"), device=logits.device))
+        logits.index_put_(plan.forbidden, logits.new_full((), float("-inf")))
     greedy = logits.argmax(dim=-1)
     if plan.row.hot is None or plan.uniform is None:
         return greedy

@@ -9,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 
 from backend.runner.penalties import Penalties
+from backend.runner.transfer import to_device
 from backend.scheduler.seeds import uniform
 from backend.scheduler.slots import Slots
 
@@ -35,9 +36,9 @@ class Bias:
             return None
         places, tokens, values = zip(*entries, strict=True)
         return Bias(
-            torch.tensor(places, device=device),
-            torch.tensor(tokens, device=device),
-            torch.tensor(values, dtype=torch.float32, device=device),
+            to_device(np.array(places, np.int64), device),
+            to_device(np.array(tokens, np.int64), device),
+            to_device(np.array(values, np.float32), device),
         )
 
 
@@ -61,10 +62,10 @@ class RowSampling:
         hot = temperature > 0
 
         def on_device(array: NDArray, wanted: NDArray[np.bool_]) -> torch.Tensor | None:
-            return torch.from_numpy(array).to(device) if wanted.any() else None
+            return to_device(array, device) if wanted.any() else None
 
         return RowSampling(
-            temperature=torch.from_numpy(np.where(hot, temperature, np.float32(1.0))).to(device),
+            temperature=to_device(np.where(hot, temperature, np.float32(1.0)), device),
             hot=on_device(hot, hot),
             top_k=on_device(top_k.astype(np.int64), top_k < vocab_size),
             top_p=on_device(top_p, top_p < 1),
@@ -83,6 +84,12 @@ class SamplingPlan:
     uniform: torch.Tensor | None  # float32[R]; None when all rows are greedy
     penalties: Penalties | None
     forbidden: tuple[torch.Tensor, torch.Tensor] | None  # (row, token) pairs: stop tokens before min_new_tokens
+
+    @property
+    def greedy(self) -> bool:
+        """Every row takes the model's likeliest token: nothing to draw, nothing to add."""
+        untouched = self.penalties is None and self.forbidden is None and self.row.bias is None
+        return untouched and self.row.hot is None
 
 
 class SamplingPlanner:
@@ -117,10 +124,10 @@ class SamplingPlanner:
             start, numbers = self._draws
             step = int(lengths[0] - start[0])
             if 0 <= step < len(numbers) and _same(lengths, start + step):
-                return torch.from_numpy(numbers[step]).to(self._device)
+                return to_device(numbers[step], self._device)
         ahead = np.arange(DRAWN_AHEAD, dtype=np.int32)[:, None]
         self._draws = lengths, uniform(seeds, lengths + ahead)
-        return torch.from_numpy(self._draws[1][0]).to(self._device)
+        return to_device(self._draws[1][0], self._device)
 
     def _forbidden(
         self, slots: Slots, rows: NDArray[np.int64], lengths: NDArray[np.int32]
@@ -131,7 +138,7 @@ class SamplingPlanner:
         if not len(row):
             return None
         tokens = ids[row, column].astype(np.int64)
-        return torch.from_numpy(row).to(self._device), torch.from_numpy(tokens).to(self._device)
+        return to_device(row, self._device), to_device(tokens, self._device)
 
 
 def _same(a: NDArray, b: NDArray) -> bool:

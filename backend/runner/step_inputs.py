@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from backend.attention.base import StepLayout
 from backend.runner.logprobs import LogprobPlan
@@ -16,22 +17,27 @@ from backend.scheduler.slots import Slots
 
 @dataclass(frozen=True, slots=True)
 class StepInputs:
-    """What the device needs for one step; nothing in it is a view of the slots, which change while the step runs."""
+    """What one step needs, its arrays on the host; nothing is a view of the slots, which change while it runs."""
 
-    places: torch.Tensor  # int64[T] flat index of each token in the token pool
-    positions: torch.Tensor  # int64[T] of each token in its row
+    places: NDArray[np.int64]  # [T] flat index of each token in the token pool
+    positions: NDArray[np.int64]  # [T] of each token in its row
     layout: StepLayout
-    last: torch.Tensor  # int64[S] index among the T tokens of the last one of each sampling row
-    sampled_places: torch.Tensor  # int64[S] where the sampled tokens go in the token pool
+    last: NDArray[np.int64] | None  # [S] index among the T tokens of each sampling row's last one; None: every token
+    sampled_places: NDArray[np.int64]  # [S] where the sampled tokens go in the token pool
     sampling: SamplingPlan | None  # None when no row samples
     logprobs: LogprobPlan | None  # None when no row wants any
+
+    @property
+    def is_decode(self) -> bool:
+        """Every row computes one token and samples the next, and nobody asks for log probabilities of a prompt."""
+        return self.last is None and (self.logprobs is None or not len(self.logprobs.hidden))
 
 
 def build_inputs(batch: StepBatch, slots: Slots, planner: SamplingPlanner, device: torch.device) -> StepInputs:
     """Vectorised over the rows: the same few operations whatever the batch size."""
     page_size, width = slots.page_size, slots.tokens.shape[1]
     kv_lens = batch.starts + batch.lens
-    if batch.num_tokens == len(batch.rows):  # a decode step: one token each
+    if batch.num_tokens == len(batch.rows):  # one token each
         rows, positions, ends = batch.rows, batch.starts.astype(np.int64), None
     else:
         lens = batch.lens.astype(np.int64)
@@ -50,17 +56,16 @@ def build_inputs(batch: StepBatch, slots: Slots, planner: SamplingPlanner, devic
     sampled = batch.samples.nonzero()[0]
     everyone = len(sampled) == len(batch.rows)
     sampling_rows, lengths = (batch.rows, kv_lens) if everyone else (batch.rows[sampled], kv_lens[sampled])
+    if ends is not None:
+        last = ends[sampled] - 1
+    else:
+        last = None if everyone else sampled
     return StepInputs(
-        places=_to(rows * width + positions, device),
-        positions=_to(positions, device),
+        places=rows * width + positions,
+        positions=positions,
         layout=layout,
-        last=_to(sampled if ends is None else ends[sampled] - 1, device),
-        sampled_places=_to(sampling_rows * width + lengths, device),
+        last=last,
+        sampled_places=sampling_rows * width + lengths,
         sampling=planner.plan(slots, sampling_rows, lengths) if len(sampled) else None,
         logprobs=LogprobPlan.plan(batch, slots, device) if batch.logprobs else None,
     )
-
-
-def _to(array: np.ndarray, device: torch.device) -> torch.Tensor:
-    tensor = torch.from_numpy(array)
-    return tensor if device.type == "cpu" else tensor.to(device, non_blocking=True)

@@ -9,28 +9,38 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from backend.runner.transfer import Uploader
 from backend.scheduler.slots import Slots
 
 
 class TokenPool:
-    """``[slots * context]`` int32. On the CPU it is the slots' own memory."""
+    """``flat`` is int32 ``[slots * context]``; on the CPU it is the slots' own memory.
 
-    def __init__(self, slots: Slots, device: torch.device) -> None:
-        self._host = torch.from_numpy(slots.tokens)
-        self.flat = self._host.to(device).flatten()
+    On a GPU one more token stands behind them, at ``spare``, for rows of padding.
+    """
+
+    def __init__(self, slots: Slots, device: torch.device, upload: Uploader) -> None:
+        self._upload = upload
+        self.spare = slots.tokens.size
+        if device.type == "cpu":
+            self.flat = torch.from_numpy(slots.tokens).flatten()
+        else:
+            self.flat = torch.zeros(self.spare + 1, dtype=torch.int32, device=device)
 
     def upload(self, slots: Slots, rows: NDArray[np.int64]) -> None:
         """The known tokens of ``rows``, which no launched step refers to."""
-        if self.flat.device.type == "cpu":
+        if not len(rows) or self.flat.device.type == "cpu":
             return
-        pool = self.flat.view(self._host.shape)
-        for row in rows:
-            known = int(slots.known[row])
-            pool[row, :known].copy_(self._host[row, :known], non_blocking=True)
+        known = slots.known[rows].astype(np.int64)
+        ends = np.cumsum(known)
+        offsets = np.arange(ends[-1]) - np.repeat(ends - known, known)
+        row_of = np.repeat(rows, known)
+        places, tokens = self._upload(row_of * slots.tokens.shape[1] + offsets, slots.tokens[row_of, offsets])
+        self.flat.index_copy_(0, places, tokens)
 
     def gather(self, places: torch.Tensor) -> torch.Tensor:
         """Token ids at ``places`` (int64[T]), int64[T]."""
         return self.flat[places].long()
 
     def scatter(self, places: torch.Tensor, tokens: torch.Tensor) -> None:
-        self.flat[places] = tokens.to(torch.int32)
+        self.flat.index_copy_(0, places, tokens.to(torch.int32))
