@@ -36,7 +36,7 @@ class CausalLM(nn.Module):
         """Hidden states ``[T, hidden]`` of the tokens ``ids`` (int64[T]) at ``positions`` (int64[T])."""
 
     def logits(self, hidden: torch.Tensor) -> torch.Tensor:
-        """``[R, vocab]`` for the hidden states ``[R, hidden]``, as they come: whoever adds to them takes them to float32."""
+        """``[R, vocab]`` for the hidden states ``[R, hidden]``, in the dtype of the weights."""
         return self.lm_head(hidden)
 
     def attention_shapes(self) -> list[AttentionShape]:
