@@ -5,7 +5,6 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 
@@ -46,7 +45,7 @@ class AttentionBackend(ABC):
     def __init__(self, pool: KVPool, shapes: Sequence[AttentionShape]) -> None:
         """``shapes`` has one entry for each layer. ``ValueError`` for one that the backend cannot compute."""
 
-    captures: ClassVar[bool] = False  # whether :meth:`plan_fixed` is there, so that CUDA graphs can be captured
+    captures: bool = False  # whether :meth:`plan_fixed` is there, so that CUDA graphs can be captured
 
     @abstractmethod
     def plan(self, layout: StepLayout) -> None:
@@ -54,6 +53,7 @@ class AttentionBackend(ABC):
 
     def reserve(self, max_rows: int, max_row_pages: int) -> None:
         """Before the first :meth:`plan_fixed`: the most rows of one, and the most pages of a row."""
+        raise NotImplementedError(f"{type(self).__name__} cannot be captured")
 
     def plan_fixed(self, layout: StepLayout) -> None:
         """Like ``plan``, for rows of one token each, with all that ``attend`` reads in buffers that never move.

@@ -16,7 +16,7 @@ from backend.attention.base import AttentionBackend, StepLayout
 from backend.models.base import CausalLM
 from backend.runner.step_inputs import StepInputs
 from backend.runner.token_pool import TokenPool
-from backend.runner.transfer import Uploader
+from backend.transfer import Uploader
 
 WARM_UP_RUNS = 2  # libraries choose their kernels and workspaces in the first runs, which cannot be captured
 

@@ -8,9 +8,9 @@ import numpy as np
 import torch
 
 from backend.messages import LogprobSpec
-from backend.runner.transfer import to_device
 from backend.scheduler.batch import LogprobRow, Places, RowLogprobs, StepBatch
 from backend.scheduler.slots import Slots
+from backend.transfer import to_device
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,9 +19,9 @@ from backend.runner.sampling_plan import SamplingPlanner
 from backend.runner.step_inputs import StepInputs, build_inputs
 from backend.runner.stream import Pending, step_stream
 from backend.runner.token_pool import TokenPool
-from backend.runner.transfer import Uploader
 from backend.scheduler.batch import RowLogprobs, StepBatch
 from backend.scheduler.slots import Slots
+from backend.transfer import Uploader
 
 
 class StepResult(NamedTuple):

@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from backend.runner.transfer import to_device
 from backend.scheduler.slots import Slots
+from backend.transfer import to_device
 
 
 @dataclass(frozen=True, slots=True)

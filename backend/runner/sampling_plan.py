@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 
 from backend.runner.penalties import Penalties
-from backend.runner.transfer import to_device
+from backend.transfer import to_device
 from backend.scheduler.seeds import uniform
 from backend.scheduler.slots import Slots
 

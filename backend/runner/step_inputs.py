@@ -56,10 +56,11 @@ def build_inputs(batch: StepBatch, slots: Slots, planner: SamplingPlanner, devic
     sampled = batch.samples.nonzero()[0]
     everyone = len(sampled) == len(batch.rows)
     sampling_rows, lengths = (batch.rows, kv_lens) if everyone else (batch.rows[sampled], kv_lens[sampled])
+    last: NDArray[np.int64] | None = sampled
     if ends is not None:
         last = ends[sampled] - 1
-    else:
-        last = None if everyone else sampled
+    elif everyone:
+        last = None
     return StepInputs(
         places=rows * width + positions,
         positions=positions,

@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from backend.runner.transfer import Uploader
 from backend.scheduler.slots import Slots
+from backend.transfer import Uploader
 
 
 class TokenPool:
