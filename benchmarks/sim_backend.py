@@ -12,25 +12,43 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import logging
 import time
 from abc import ABC, abstractmethod
 from zlib import crc32
 
 from aiohttp import web
 
-from benchmarks.sim_engine import LiveEngine, answer_word, tokens_of
+from benchmarks.sim_engine import LiveEngine
+from benchmarks.sim_text import TOKENIZERS, SimTokenizer, Words, answer_word
 from policies.sim import EngineSpec
 
 MODEL = "simulated"
 DEFAULT_TOKENS = 16
 FAST = EngineSpec(kv_tokens=1_000_000, prefill_tokens_per_s=1_000_000.0, step_ms=0.5, sequence_ms=0.0)
+CACHED_HEADER = "x-warmlane-cached-tokens"
 
 
 class SimBackend:
-    """Start it on a port; port 0 takes a free one, and ``port`` then says which."""
+    """Start it on a port; port 0 takes a free one, and ``port`` then says which.
 
-    def __init__(self, spec: EngineSpec, model: str = MODEL) -> None:
-        self.engine = LiveEngine(spec)
+    ``heads``: answers tell their cached tokens in the head too, as our own backend's do; others only in their usage.
+    """
+
+    def __init__(
+        self,
+        spec: EngineSpec,
+        model: str = MODEL,
+        *,
+        tokenizer: SimTokenizer | None = None,
+        speed: float = 1.0,
+        stream_interval: int = 1,
+        heads: bool = True,
+    ) -> None:
+        self._spec, self._speed, self._interval = spec, speed, stream_interval
+        self.engine = LiveEngine(spec, speed, stream_interval)
+        self.tokenizer = tokenizer or Words()
+        self.heads = heads
         self.model = model
         self.port = 0
         self.served = 0
@@ -43,6 +61,7 @@ class SimBackend:
             app.router.add_get(path, self._well)
         app.router.add_get("/v1/models", self._models)
         app.router.add_get("/get_load", self._load)
+        app.router.add_get("/v1/loads", self._loads)
         app.router.add_get("/metrics", self._metrics)
         for path in ("/get_model_info", "/model_info", "/get_server_info", "/server_info"):
             app.router.add_get(path, self._info)
@@ -73,7 +92,18 @@ class SimBackend:
         return web.json_response({"model_path": self.model, "served_model_name": self.model})
 
     async def _load(self, _request: web.Request) -> web.Response:
-        return web.json_response([{"dp_rank": 0, "num_reqs": self.engine.running, "num_tokens": 0}])
+        engine = self.engine
+        waiting = engine.running - engine.decodes
+        load = {"dp_rank": 0, "num_reqs": engine.running, "num_waiting_reqs": waiting}
+        return web.json_response([load | {"num_tokens": engine.waiting_tokens}])
+
+    async def _loads(self, _request: web.Request) -> web.Response:
+        engine = self.engine
+        load = {
+            "dp_rank": 0, "num_running_reqs": engine.decodes, "num_waiting_reqs": engine.running - engine.decodes,
+            "num_waiting_uncached_tokens": engine.waiting_tokens, "max_total_num_tokens": self._spec.kv_tokens,
+        }  # fmt: skip
+        return web.json_response({"timestamp": time.time(), "loads": [load]})
 
     async def _metrics(self, _request: web.Request) -> web.Response:
         return web.Response(text=f"process_start_time_seconds {self._started}\nsim_running {self.engine.running}\n")
@@ -84,84 +114,81 @@ class SimBackend:
 
     async def _tokenize(self, request: web.Request) -> web.Response:
         body = await request.json()
-        tokens = [crc32(token.encode()) for token in tokens_of(body.get("prompt", body.get("text", "")))]
+        tokens = [crc32(token.encode()) for token in self.tokenizer.tokens(body.get("prompt", body.get("text", "")))]
         return web.json_response({"tokens": tokens, "count": len(tokens)})
 
     async def _chat(self, request: web.Request) -> web.StreamResponse:
         body = await request.json()
-        messages = [f"{message['role']}: {message.get('content', '')}" for message in body["messages"]]
-        said = ""
+        messages, said = body["messages"], ""
         if body.get("continue_final_message"):
-            said = body["messages"][-1]["content"]
-            messages.pop()
+            *messages, last = messages
+            said = last["content"]
         limit = body.get("max_completion_tokens") or body.get("max_tokens") or DEFAULT_TOKENS
-        return await _Chat(self, request, body, "\n".join(messages), said, limit).answer()
+        return await _Chat(self, request, body, self.tokenizer.render(messages), said, limit).answer()
 
     async def _completions(self, request: web.Request) -> web.StreamResponse:
         body = await request.json()
-        prompt, said = _split(body["prompt"])
-        return await _Completion(self, request, body, prompt, said, body.get("max_tokens") or DEFAULT_TOKENS).answer()
+        prompt, said = self.tokenizer.split(body["prompt"])
+        return await _Completion(self, request, body, [prompt], said, body.get("max_tokens") or DEFAULT_TOKENS).answer()
 
     async def _generate(self, request: web.Request) -> web.StreamResponse:
         body = await request.json()
-        prompt, said = _split(body["text"])
+        prompt, said = self.tokenizer.split(body["text"])
         limit = (body.get("sampling_params") or {}).get("max_new_tokens") or DEFAULT_TOKENS
-        return await _Generate(self, request, body, prompt, said, limit).answer()
-
-
-def _split(prompt: str) -> tuple[str, str]:
-    """A prompt and the answer that it already holds: an answer begins behind the first line's end."""
-    question, mark, said = prompt.partition("\n")
-    return question + mark, said
+        return await _Generate(self, request, body, [prompt], said, limit).answer()
 
 
 class _Answer(ABC):
-    """One answer, in one dialect."""
+    """One answer, in one dialect. The prompt comes in parts; ``said`` is what it already holds of the answer."""
 
     def __init__(
-        self, backend: SimBackend, request: web.Request, body: dict, prompt: str, said: str, limit: int
+        self, backend: SimBackend, request: web.Request, body: dict, prompt: list[str], said: str, limit: int
     ) -> None:
         self._backend = backend
         self._request = request
         self._stream = bool(body.get("stream"))
         self._body = body
         self._prompt = prompt
-        self._before = len(tokens_of(said))
+        self._seed = body.get("seed")
+        self._before = len(backend.tokenizer.tokens(said)) if said else 0
         self._limit = limit
-        self._tokens = [*tokens_of(prompt), *tokens_of(said)]
+        self._work = backend.tokenizer.request(0.0, [*prompt, said] if said else prompt, limit, self._seed)
         self._id = f"sim-{backend.port}-{backend.served}"
         self._cached = 0
 
     async def answer(self) -> web.StreamResponse:
         self._backend.served += 1
         sent, response = 0, None
-        async for ready, cached in self._backend.engine.run(self._tokens, self._limit):
+        async for ready, cached in self._backend.engine.run(self._work):
             self._cached = cached
             if self._stream and response is None:
-                headers = {"Content-Type": "text/event-stream", "x-warmlane-cached-tokens": str(cached)}
-                response = web.StreamResponse(headers=headers)
+                response = web.StreamResponse(headers={"Content-Type": "text/event-stream", **self._head})
                 await response.prepare(self._request)
-                await self._events(response, self.opening())
-            if response is not None:
+                await self._events(response, [*self.opening(), *self.piece(sent, ready)])
+            elif response is not None:
                 await self._events(response, self.piece(sent, ready))
             sent = ready
         if response is None:
-            return web.json_response(self.whole(), headers={"x-warmlane-cached-tokens": str(self._cached)})
+            return web.json_response(self.whole(), headers=self._head)
         await self._events(response, self.closing())
         await response.write(b"data: [DONE]\n\n")
         return response
+
+    @property
+    def _head(self) -> dict[str, str]:
+        return {CACHED_HEADER: str(self._cached)} if self._backend.heads else {}
 
     async def _events(self, response: web.StreamResponse, events: list[dict]) -> None:
         if events:
             await response.write(b"".join(b"data: " + json.dumps(one).encode() + b"\n\n" for one in events))
 
     def text(self, begin: int, end: int) -> str:
-        words = [answer_word(self._prompt, self._before + index) for index in range(begin, end)]
-        return "".join(words) if self._before + begin else "".join(words).lstrip()
+        text = self._backend.tokenizer.answer(self._prompt, self._seed, self._before + begin, self._before + end)
+        return text if self._before + begin else text.lstrip()
 
     @property
     def usage(self) -> dict:
-        count = len(self._tokens)
+        count = self._work.prompt_tokens
         details = {"cached_tokens": self._cached}
         total = count + self._limit
         return {
@@ -239,16 +266,17 @@ class _Generate(_Answer):
     def _event(self, end: int) -> dict:
         reason = {"type": "length", "length": end} if end == self._limit else None
         meta = {
-            "id": self._id, "prompt_tokens": len(self._tokens), "completion_tokens": end,
+            "id": self._id, "prompt_tokens": self._work.prompt_tokens, "completion_tokens": end,
             "cached_tokens": self._cached, "finish_reason": reason,
         }  # fmt: skip
         text = self.text(0, end)
-        return {"text": text, "output_ids": [crc32(token.encode()) for token in tokens_of(text)], "meta_info": meta}
+        ids = [crc32(token.encode()) for token in self._backend.tokenizer.tokens(text)]
+        return {"text": text, "output_ids": ids, "meta_info": meta}
 
 
 def expected_text(messages: list[dict], count: int) -> str:
     """What the whole answer to a chat must be."""
-    prompt = "\n".join(f"{message['role']}: {message.get('content', '')}" for message in messages)
+    (prompt,) = Words().render(messages)
     return "".join(answer_word(prompt, index) for index in range(count)).lstrip()
 
 
@@ -260,7 +288,15 @@ async def _serve(args: argparse.Namespace) -> None:
         sequence_ms=args.sequence_ms,
     )
     for index in range(args.count):
-        backend = await SimBackend(spec, args.model).start(args.port + index if args.port else 0, args.host)
+        backend = SimBackend(
+            spec,
+            args.model,
+            tokenizer=TOKENIZERS[args.tokenizer](),
+            speed=args.speed,
+            stream_interval=args.stream_interval,
+            heads=not args.no_cached_header,
+        )
+        await backend.start(args.port + index if args.port else 0, args.host)
         print(f"simulated backend on http://{args.host}:{backend.port}", flush=True)
     await asyncio.Event().wait()
 
@@ -275,6 +311,11 @@ def main() -> None:
     parser.add_argument("--prefill-tokens-per-s", type=float, default=10_000.0)
     parser.add_argument("--step-ms", type=float, default=10.0, help="of a decode step")
     parser.add_argument("--sequence-ms", type=float, default=0.2, help="more for each sequence in a step")
+    parser.add_argument("--speed", type=float, default=1.0, help="simulated seconds in a real one")
+    parser.add_argument("--stream-interval", type=int, default=1, help="tokens in an event after the first")
+    parser.add_argument("--tokenizer", choices=TOKENIZERS, default="words", help="a word, or four characters, a token")
+    parser.add_argument("--no-cached-header", action="store_true", help="cached tokens are told in the usage alone")
+    logging.getLogger("aiohttp.server").setLevel(logging.CRITICAL)  # some routers try gRPC on the same port
     asyncio.run(_serve(parser.parse_args()))
 
 

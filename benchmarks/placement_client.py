@@ -1,0 +1,107 @@
+"""Sends a workload over HTTP when each request is due, and notes when its first byte came and what was cached."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import aiohttp
+import numpy as np
+
+from benchmarks.placement_workloads import prompt_text
+from policies.sim import Result, SimRequest
+from router.answer_tail import Tail
+
+_ENGINE = re.compile(rb'"id": ?"sim-(\d+)-')
+TIMEOUT_S = 300.0  # real seconds without an answer, after which the run is given up
+
+
+class TrafficError(RuntimeError):
+    """A request was not answered as it must be; one sentence."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a client saw of one request; ``ttft`` in real seconds from the moment that it was due."""
+
+    ttft: float
+    cached: int
+    engine: int  # its port
+
+
+Asked = Callable[[int], str]  # the router of request number N
+
+
+async def play(
+    requests: Sequence[SimRequest],
+    speed: float,
+    router: Asked,
+    tick: Callable[[], None] = lambda: None,
+    at: Sequence[tuple[float, str]] = (),
+) -> list[Answer]:
+    """All of ``requests`` at ``speed``. ``at``: simulated times and URLs that get a POST then. Raises TrafficError."""
+    loop = asyncio.get_running_loop()
+    connector = aiohttp.TCPConnector(limit=0)
+    async with aiohttp.ClientSession(connector=connector, timeout=aiohttp.ClientTimeout(TIMEOUT_S)) as client:
+        start = loop.time() + 0.5
+
+        async def ask(number: int, request: SimRequest) -> Answer:
+            due = start + request.arrival / speed
+            await asyncio.sleep(due - loop.time())
+            answer = await _ask(client, router(number), number, _body(request), due)
+            tick()
+            return answer
+
+        async def interrupt(time: float, url: str) -> None:
+            await asyncio.sleep(start + time / speed - loop.time())
+            async with client.post(url) as answer:
+                answer.raise_for_status()
+
+        async with asyncio.TaskGroup() as group:
+            answers = [group.create_task(ask(number, request)) for number, request in enumerate(requests)]
+            for time, url in at:
+                group.create_task(interrupt(time, url))
+    return [answer.result() for answer in answers]
+
+
+def _body(request: SimRequest) -> bytes:
+    body = {
+        "model": "simulated", "prompt": prompt_text(request), "max_tokens": request.output_tokens,
+        "stream": True, "stream_options": {"include_usage": True}, "ignore_eos": True,
+    }  # fmt: skip
+    if request.answer is not None:
+        body["seed"] = request.answer
+    return json.dumps(body).encode()
+
+
+async def _ask(client: aiohttp.ClientSession, url: str, number: int, body: bytes, due: float) -> Answer:
+    loop, tail, first, head = asyncio.get_running_loop(), Tail(), 0.0, b""
+    headers = {"Content-Type": "application/json", "X-Request-Id": f"placement-{number}"}
+    async with client.post(f"{url}/v1/completions", data=body, headers=headers) as answer:
+        async for chunk in answer.content.iter_any():
+            if not first:
+                first, head = loop.time(), chunk
+            tail.add(chunk)
+        if answer.status != 200:
+            raise TrafficError(f"request {number} got {answer.status}: {head[:200].decode(errors='replace')}")
+    cached, engine = tail.cached_tokens(), _ENGINE.search(head)
+    if cached is None or engine is None:
+        raise TrafficError(f"the answer to request {number} does not say what was cached, or where: {head[:200]!r}")
+    return Answer(first - due, cached, int(engine[1]))
+
+
+def result(requests: Sequence[SimRequest], answers: Sequence[Answer], speed: float, ports: Sequence[int]) -> Result:
+    """As a simulation gives it: in simulated seconds. What was predicted is not known, and 0."""
+    index = {port: position for position, port in enumerate(ports)}
+    return Result(
+        arrival=np.array([request.arrival for request in requests]),
+        ttft=np.array([answer.ttft * speed for answer in answers]),
+        prompt=np.array([request.prompt_tokens for request in requests], np.int64),
+        cached=np.array([answer.cached for answer in answers], np.int64),
+        predicted=np.zeros(len(requests), np.int64),
+        engine=np.array([index[answer.engine] for answer in answers], np.int64),
+        engines=len(ports),
+    )

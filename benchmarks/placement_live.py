@@ -1,0 +1,90 @@
+"""One run over HTTP: simulated engines in a process of their own, a router in front of them, and a workload."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+
+from benchmarks.placement_client import play, result
+from benchmarks.placement_workloads import ENGINES, Workload
+from benchmarks.processes import answers, free_port
+from benchmarks.router_peers import Peer
+from policies.sim import EngineSpec, Result
+
+QUIET = 100_000  # tokens in an event after the first: what follows the first token is not measured
+SETTLE_S = 1.5  # after a router answers: it may still be registering engines
+
+
+@dataclass(frozen=True, slots=True)
+class Live:
+    """How a workload is played: ``routers`` independent processes, asked in turn."""
+
+    routers: int = 1
+    speed: float | None = None  # None: the workload's own
+    specs: tuple[EngineSpec, ...] = ()  # of the engines; none: what the workload says, four times
+
+
+@contextmanager
+def engines(specs: Sequence[EngineSpec], speed: float) -> Iterator[list[int]]:
+    """The ports of running engines; those of equal speed share a process."""
+    with ExitStack() as stack:
+        ports: list[int] = []
+        for spec in dict.fromkeys(specs):
+            ports += stack.enter_context(_equal_engines(spec, specs.count(spec), speed))
+        yield ports
+
+
+@contextmanager
+def _equal_engines(spec: EngineSpec, count: int, speed: float) -> Iterator[list[int]]:
+    command = [
+        sys.executable, "-m", "benchmarks.sim_backend", "--port", "0", "--count", str(count), "--speed", str(speed),
+        "--kv-tokens", str(spec.kv_tokens), "--prefill-tokens-per-s", str(spec.prefill_tokens_per_s),
+        "--step-ms", str(spec.step_ms), "--sequence-ms", str(spec.sequence_ms), "--tokenizer", "characters",
+        "--stream-interval", str(QUIET), "--no-cached-header",
+    ]  # fmt: skip
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    if process.stdout is None:
+        raise RuntimeError("the engines' process has no output")
+    try:
+        lines = [process.stdout.readline() for _ in range(count)]
+        yield [int(line.rsplit(":", 1)[1]) for line in lines]
+    finally:
+        process.terminate()
+        process.wait(30)
+
+
+@contextmanager
+def router(peer: Peer, backends: Sequence[int]) -> Iterator[str]:
+    """The URL of a running router."""
+    port = free_port()
+    process = subprocess.Popen(peer.command(port, backends), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    url = f"http://127.0.0.1:{port}"
+    try:
+        deadline = time.monotonic() + 60
+        while not answers(f"{url}/v1/models"):
+            if time.monotonic() > deadline or process.poll() is not None:
+                raise SystemExit(f"{peer.name} did not start: {' '.join(peer.command(port, backends))}")
+            time.sleep(0.2)
+        time.sleep(SETTLE_S)
+        yield url
+    finally:
+        process.terminate()
+        process.wait(30)
+
+
+def live(
+    workload: Workload, peer: Peer, seed: int, setup: Live = Live(), tick: Callable[[], None] = lambda: None
+) -> Result:
+    """``workload`` through ``peer``. Raises TrafficError for an answer that is not as it must be."""
+    requests = workload.requests(seed)
+    speed = setup.speed or workload.speed
+    specs = setup.specs or (workload.spec(requests),) * ENGINES
+    with engines(specs, speed) as ports, ExitStack() as stack:
+        urls = [stack.enter_context(router(peer, ports)) for _ in range(setup.routers)]
+        said = asyncio.run(play(requests, speed, lambda number: urls[number % len(urls)], tick))
+    return result(requests, said, speed, ports)
