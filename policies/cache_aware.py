@@ -7,10 +7,10 @@ later requests wait for that work, the latter the less the more often the prefix
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
 from random import Random
 
-from policies.cost.fleet_view import Finder
+from policies.cost.fleet_view import SCANNED, FleetView, Listed, view_of
 from policies.cost.gate import BalanceGate
 from policies.cost.pressure import Pressure
 from policies.cost.reuse import PrefixReuse
@@ -19,7 +19,7 @@ from policies.cost.traffic import Traffic
 from policies.policy import Candidate, Decision, Policy, RouteRequest, Score
 from policies.prefix.rendezvous import home_key, weight
 from policies.prefix.restart import RestartDetector, Sent
-from policies.prefix.text_tree import PrefixMatch, TextTree
+from policies.prefix.text_tree import Holder, PrefixMatch, TextTree
 
 BYTES_PER_TOKEN = 4.0  # when the request does not say how many tokens its text has
 MIN_CREDIT_TOKENS = 16  # engines cache whole pages; less than the smallest common one saves nothing
@@ -33,8 +33,7 @@ TRIM_FACTOR = 1.5
 TRIM_TOKENS = 64
 USABLE = 0.95  # of a worker's cache; running answers have the rest
 LEARN_BYTES = 0.02  # weight of one prompt in the bytes per token
-SCANNED = 64  # candidates up to which all are weighed
-HOLDERS, OTHERS = 16, 16  # weighed of a larger fleet: those with the longest prefixes, and others
+HOLDERS, OTHERS = 16, 16  # weighed of a large fleet: those with the longest prefixes, and others
 
 
 class CacheAwarePolicy(Policy):
@@ -56,6 +55,7 @@ class CacheAwarePolicy(Policy):
         self._reuse = PrefixReuse()
         self._pressure = Pressure()
         self._capacities: dict[str, int] = {}
+        self._cast: tuple[Sequence[str], int, tuple[list[Holder], list[int]]] | None = None
         self._bytes_per_token = BYTES_PER_TOKEN
         self._restarts = RestartDetector()
         self._trims = 0
@@ -64,77 +64,98 @@ class CacheAwarePolicy(Policy):
     def choose(self, request: RouteRequest, candidates: Sequence[Candidate], now: float) -> Decision:
         tokens = prompt_tokens(request)
         match = self._tree.walk(request.text, tree_key(request))
-        workers = len(candidates)
-        key = home_key(tree_key(request), request.text, match.shared) if request.text else 0
-        if workers > SCANNED:
-            candidates = self._sample(request, candidates, match)
-        cached = self._credits(request, tokens, candidates, match)
-        delayed = self._delayed_per_token(request, workers, candidates, match.longest, now)
-        evicted = self._evicted(tokens, candidates, cached, now)
-        scores = LazyScores(lambda: tuple(_scores(candidates, tokens, cached, delayed, evicted)))
-        if self._gate is not None and (least := self._gate.least_loaded(candidates)) is not None:
-            return Decision(candidates[least].worker, cached[least], "balance", scores)
-        index = self._cheapest(key, candidates, cached, costs(candidates, tokens, cached, delayed, evicted))
-        return Decision(candidates[index].worker, cached[index], reason(cached[index], cached), scores)
+        whole = view = view_of(candidates)
+        if len(whole) > SCANNED:
+            view = self._sample(whole, match)
+        holders, bits = self._holders_of(view.workers)
+        cached = self._credits(request, tokens, view, bits, match)
+        delayed = self._delayed_per_token(request, len(whole) / len(view), view, match.longest, now)
+        totals = view.costs(tokens, cached, delayed)
+        evicted = self._evicted(tokens, holders, cached, now) if self._capacities else {}
+        for index, lost in evicted.items():
+            totals[index] += lost * view.speed(index).prefill_ms_per_token
+        scores = LazyScores(lambda: _scores(view, tokens, cached, delayed, evicted))
+        if self._gate is not None and (least := self._gate.least_loaded(list(view))) is not None:
+            return Decision(view.workers[least], cached[least], "balance", scores)
+        index = self._cheapest(request, match, view, cached, totals)
+        return Decision(view.workers[index], cached[index], reason(cached[index], cached), scores)
+
+    def _holders_of(self, workers: Sequence[str]) -> tuple[list[Holder], list[int]]:
+        """The tree's holders and their bits, kept while the fleet and its holders stay the same."""
+        changes = self._tree.holder_changes
+        if self._cast is None or self._cast[0] is not workers or self._cast[1] != changes:
+            holders = self._tree.holders(workers)
+            self._cast = workers, changes, (holders, [holder.bit for holder in holders])
+        return self._cast[2]
 
     def _credits(
-        self, request: RouteRequest, tokens: int, candidates: Sequence[Candidate], match: PrefixMatch
+        self,
+        request: RouteRequest,
+        tokens: int,
+        view: FleetView | Listed,
+        bits: Sequence[int],
+        match: PrefixMatch,
     ) -> list[int]:
         """Cached tokens of each candidate: as known exactly, else as the tree says."""
-        matched = match.all() if len(candidates) <= SCANNED else {c.worker: match.of(c.worker) for c in candidates}
-        credit = {length: cached_tokens(request, tokens, length, self._threshold) for length in set(matched.values())}
-        return [
-            credit.get(matched.get(candidate.worker, 0), 0) if candidate.held is None else candidate.held
-            for candidate in candidates
-        ]
+        steps = [(mask, cached_tokens(request, tokens, length, self._threshold)) for mask, length in match.steps()]
+        guessed = credits(steps, bits)
+        held = view.held()
+        if held is None:
+            return guessed
+        return [guess if known is None else known for guess, known in zip(guessed, held, strict=True)]
 
     def _delayed_per_token(
-        self, request: RouteRequest, workers: int, candidates: Sequence[Candidate], longest: int, now: float
+        self, request: RouteRequest, share: float, view: FleetView | Listed, longest: int, now: float
     ) -> float:
-        speed = sum(1.0 / candidate.speed.prefill_ms_per_token for candidate in candidates)
-        delayed = self._traffic.delayed_per_token(speed * workers / len(candidates))
+        """``share``: how many times as large as ``view`` the fleet is."""
+        delayed = self._traffic.delayed_per_token(view.tokens_per_ms() * share)
         return delayed / (1.0 + REUSE_DISCOUNT * self._reuse.recent(request.text, longest, now))
 
-    def _evicted(self, tokens: int, candidates: Sequence[Candidate], cached: Sequence[int], now: float) -> list[float]:
-        """Tokens that each candidate will compute again because this prompt pushes them out of its cache."""
-        evicted = [0.0] * len(candidates)
-        if self._capacities:
-            for index, candidate in enumerate(candidates):
-                new = int((tokens - cached[index]) * self._bytes_per_token)
-                lost, used = self._tree.pushed_out(candidate.worker, new)
-                if lost:
-                    evicted[index] = min(lost, new) / self._bytes_per_token * self._pressure.recomputed(now - used)
+    def _evicted(self, tokens: int, holders: Sequence[Holder], cached: Sequence[int], now: float) -> dict[int, float]:
+        """Tokens that candidates will compute again because this prompt pushes them out of their caches."""
+        whole = int(tokens * self._bytes_per_token)
+        evicted = {}
+        for index in [index for index, holder in enumerate(holders) if holder.size + whole > holder.limit]:
+            new = int((tokens - cached[index]) * self._bytes_per_token)
+            lost, used = holders[index].pushed_out(new)
+            if lost:
+                evicted[index] = min(lost, new) / self._bytes_per_token * self._pressure.recomputed(now - used)
         return evicted
 
     def _cheapest(
-        self, key: int, candidates: Sequence[Candidate], cached: Sequence[int], costs: Sequence[float]
+        self,
+        request: RouteRequest,
+        match: PrefixMatch,
+        view: FleetView | Listed,
+        cached: Sequence[int],
+        totals: Sequence[float],
     ) -> int:
         """The least cost; of near ties the longest prefix, and of those the prompt's home among the less worked ones.
 
         Recent work matters on an idle fleet: nothing is in flight there, and a speed that looks 2 % better by chance
         must not draw every new conversation. The home is the same for all replicas of the router.
         """
-        limit = min(costs) * (1.0 + NEAR_TIE) + NEAR_TIE_MS
-        near = [index for index, cost in enumerate(costs) if cost <= limit]
+        limit = min(totals) * (1.0 + NEAR_TIE) + NEAR_TIE_MS
+        near = [index for index, cost in enumerate(totals) if cost <= limit]
         if len(near) == 1:
             return near[0]
-        longest = max(cached[index] for index in near)
+        longest = max([cached[index] for index in near])
         near = [index for index in near if cached[index] == longest]
-        recent = [candidates[index].load.recent_tokens for index in near]
+        recent = view.recent(near)
         most = EVEN * sum(recent) / len(recent)
         near = [index for index, work in zip(near, recent, strict=True) if work <= most]
         if len(near) == 1:
             return near[0]
-        if not key:
+        if not request.text:
             return self._rng.choice(near)
-        return max(near, key=lambda index: weight(key, candidates[index].worker))
+        key = home_key(tree_key(request), request.text, match.shared)
+        return max(near, key=lambda index: weight(key, view.workers[index]))
 
-    def _sample(self, request: RouteRequest, candidates: Sequence[Candidate], match: PrefixMatch) -> list[Candidate]:
+    def _sample(self, view: FleetView | Listed, match: PrefixMatch) -> FleetView | Listed:
         """Of a large fleet the holders of the longest prefixes, and workers drawn at random."""
-        finder = Finder(candidates)
-        chosen = {index for worker in match.all(HOLDERS) if (index := finder.find(worker)) is not None}
-        chosen.update(self._rng.sample(range(len(candidates)), OTHERS))
-        return [candidates[index] for index in sorted(chosen)]
+        chosen = {index for worker in match.all(HOLDERS) if (index := view.find(worker)) is not None}
+        chosen.update(self._rng.sample(range(len(view)), OTHERS))
+        return view.pick(sorted(chosen))
 
     def record(self, request: RouteRequest, worker: str, now: float) -> None:
         if not request.text:
@@ -201,25 +222,28 @@ class CacheAwarePolicy(Policy):
 
 
 def _scores(
-    candidates: Sequence[Candidate], tokens: int, cached: Sequence[int], delayed: float, evicted: Sequence[float]
-) -> Iterator[Score]:
-    for candidate, known, lost in zip(candidates, cached, evicted, strict=True):
-        yield score(candidate, tokens, known, delayed, lost)
+    view: FleetView | Listed, tokens: int, cached: Sequence[int], delayed: float, evicted: Mapping[int, float]
+) -> tuple[Score, ...]:
+    rows = enumerate(zip(view.workers, view.waits(), cached, strict=True))
+    return tuple(
+        score(worker, wait, tokens, known, delayed, evicted.get(index, 0.0)) for index, (worker, wait, known) in rows
+    )
 
 
-def costs(
-    candidates: Sequence[Candidate], tokens: int, cached: Sequence[int], delayed: float, evicted: Sequence[float]
-) -> list[float]:
-    """``score(...).total_ms`` of each candidate, a few times faster; a test holds the two together."""
-    totals = []
-    for (_, load, (ms, decode_ms), _), known, lost in zip(candidates, cached, evicted, strict=True):
-        _, waiting, decodes, _, head_tokens, head_ms, others, other_decodes = load
-        done = head_ms / ms
-        queue_ms = (waiting + others - (done if done < head_tokens else head_tokens)) * ms
-        own_ms = (tokens - known) * ms
-        later = (tokens - known) * delayed * (queue_ms + own_ms)
-        totals.append(queue_ms + own_ms + (decodes + other_decodes) * decode_ms + later + lost * ms)
-    return totals
+def credits(steps: Sequence[tuple[int, int]], bits: Sequence[int]) -> list[int]:
+    """What each bit gets: the credit of the first step whose mask has it; ``steps``: (mask, credit)."""
+    if len(steps) == 1:
+        ((mask, credit),) = steps
+        return [credit if mask & bit else 0 for bit in bits]
+    found = []
+    for bit in bits:
+        for mask, credit in steps:
+            if mask & bit:
+                found.append(credit)
+                break
+        else:
+            found.append(0)
+    return found
 
 
 def tree_key(request: RouteRequest) -> str:

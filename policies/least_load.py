@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from random import Random
 
-from policies.cost.score import score
+from policies.cost.score import score, wait_of
 from policies.policy import Candidate, Decision, Policy, RouteRequest
 
 SCANNED = 64  # candidates up to which all are weighed; of more, so many drawn at random
@@ -29,7 +29,7 @@ class LeastLoadPolicy(Policy):
 
 def wait(candidate: Candidate, request: RouteRequest) -> float:
     """Milliseconds to first token if nothing were cached."""
-    return score(candidate, request.prompt_tokens, 0).ttft_ms
+    return score(candidate.worker, wait_of(candidate), request.prompt_tokens).ttft_ms
 
 
 def least_loaded(request: RouteRequest, candidates: Sequence[Candidate], rng: Random) -> str:

@@ -85,9 +85,8 @@ class Score(NamedTuple):
         return self.ttft_ms + self.later_ms + self.evict_ms
 
 
-@dataclass(frozen=True, slots=True)
-class Decision:
-    """A choice and why it was made."""
+class Decision(NamedTuple):
+    """A choice and why it was made. A tuple: one is made per request."""
 
     worker: str
     cached_tokens: int = 0  # predicted prefix hit on the chosen worker

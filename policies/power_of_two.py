@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from random import Random
 
-from policies.cost.score import score
+from policies.cost.score import score, wait_of
 from policies.policy import Candidate, Decision, Policy, RouteRequest
 
 
@@ -21,7 +21,7 @@ class PowerOfTwoPolicy(Policy):
         if len(candidates) == 1:
             return Decision(candidates[0].worker, reason="only")
         pair = self._rng.sample(candidates, 2)
-        scores = tuple(score(candidate, request.prompt_tokens, cached_tokens=0) for candidate in pair)
+        scores = tuple(score(candidate.worker, wait_of(candidate), request.prompt_tokens) for candidate in pair)
         # Equal costs are decided by the number of requests, and then by the order of the pair, which is random.
         index = min((0, 1), key=lambda i: (scores[i].total_ms, pair[i].load.requests))
         return Decision(scores[index].worker, reason="less_loaded", scores=scores)

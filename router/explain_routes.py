@@ -58,8 +58,9 @@ class ExplainRoutes:
         workers = self._registry.eligible(facts.model)
         if not workers:
             raise unavailable("No healthy backend can take this request now.", code="no_healthy_backend")
-        candidates = self._placement.candidates([worker.url for worker in workers], now_seconds(), dossier)
-        decision = self._placement.policy.choose(facts.route, candidates, now_seconds())
+        now = now_seconds()
+        candidates = self._placement.candidates(workers, now, dossier)
+        decision = self._placement.policy.choose(facts.route, candidates, now)
         return web.json_response(
             {
                 "model": facts.model,

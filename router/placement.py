@@ -7,9 +7,10 @@ from dataclasses import dataclass, field, replace
 from types import TracebackType
 from typing import Self
 
+from policies.cost.fleet_view import Held
 from policies.cost.leases import LeaseBook
 from policies.cost.rates import RateBook
-from policies.policy import Candidate, Decision, Policy, RouteRequest, WorkerLoad, WorkerSpeed
+from policies.policy import Candidate, Decision, Policy, RouteRequest
 from router.answer_tail import Tail
 from router.body import Facts, Form
 from router.dossier import Attempt, Dossier, Watcher
@@ -17,6 +18,7 @@ from router.exact import ExactPrefixes, with_length
 from router.fleet.worker import Worker
 from router.metrics import Metrics, WorkerSeries
 from router.prompt_text import PromptText
+from router.rosters import Rosters
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,13 +32,14 @@ class Placement:
     metrics: Metrics
     exact: ExactPrefixes | None = None
     watchers: list[Watcher] = field(default_factory=list)
+    rosters: Rosters = field(default_factory=Rosters)
 
     def choose(
         self, route: RouteRequest, workers: Sequence[Worker], now: float, dossier: Dossier | None = None
     ) -> tuple[Worker, Decision]:
         """One of ``workers`` (never empty). Nothing is booked; the decision is counted."""
-        by_url = {worker.url: worker for worker in workers}
-        candidates = self.candidates(list(by_url), now, dossier)
+        by_url, roster = self.rosters.of(workers, self.leases, self.speeds)
+        candidates = roster.view(now, self._held(dossier))
         decision = self.policy.choose(route, candidates, now)
         self.metrics.decided(self.policy.name, decision)
         if dossier is not None:
@@ -53,17 +56,17 @@ class Placement:
             facts = replace(facts, route=with_length(facts.route, dossier.tokens))
         return facts, dossier
 
-    def candidates(self, urls: Sequence[str], now: float, dossier: Dossier | None = None) -> list[Candidate]:
+    def candidates(self, workers: Sequence[Worker], now: float, dossier: Dossier | None = None) -> Sequence[Candidate]:
         """What is known of each worker, for this request."""
-        speeds, exact = self.speeds, self.exact
-        loads = [(url, self.leases.load(url, now)) for url in urls]
-        if exact is None or dossier is None or dossier.tokens is None:
-            return [Candidate(url, load, _speed(speeds, url, load, now)) for url, load in loads]
-        matched = exact.match(dossier.tokens)
-        return [
-            Candidate(url, load, _speed(speeds, url, load, now), exact.held(url, matched, dossier.tokens, dossier.form))
-            for url, load in loads
-        ]
+        return self.rosters.of(workers, self.leases, self.speeds).roster.view(now, self._held(dossier))
+
+    def _held(self, dossier: Dossier | None) -> Held | None:
+        """What tells the cached tokens of each worker exactly, when that can be known."""
+        exact = self.exact
+        if exact is None or dossier is None or (tokens := dossier.tokens) is None:
+            return None
+        matched, form = exact.match(tokens), dossier.form
+        return lambda url: exact.held(url, matched, tokens, form)
 
     def book(self, route: RouteRequest, decision: Decision, now: float, dossier: Dossier | None = None) -> Booking:
         """The request is sent to the chosen worker now."""
@@ -74,10 +77,7 @@ class Placement:
         self.policy.forget(url)
         self.leases.forget(url)
         self.speeds.forget(url)
-
-
-def _speed(speeds: RateBook, url: str, load: WorkerLoad, now: float) -> WorkerSpeed:
-    return speeds.speed(url, None if load.requests else now)
+        self.rosters.clear()
 
 
 class Booking:

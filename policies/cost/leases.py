@@ -9,16 +9,54 @@ queue of the Mooncake conversation trace looks 50 % longer than it is.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from typing import NamedTuple
 
 from policies.policy import WorkerLoad
 
 _NO_LOAD = WorkerLoad()
 
 
-class _Account:
+class Standing(NamedTuple):
+    """A worker's load as of its last event, and kept till the next: what time does to it is left to the reader."""
+
+    requests: int
+    prefill_tokens: int
+    decodes: int
+    head_tokens: int  # the oldest prompt
+    turn_at: float  # when it came to its turn
+    others_tokens: int
+    others_decodes: int
+    recent_tokens: float  # as of ``recent_at``
+    recent_at: float
+
+    def recent(self, now: float, half_life_s: float) -> float:
+        """The recent work, decayed."""
+        if not self.recent_tokens:
+            return 0.0
+        return self.recent_tokens * math.exp2(-max(0.0, now - self.recent_at) / half_life_s)
+
+    def load(self, now: float, half_life_s: float) -> WorkerLoad:
+        """What it amounts to ``now``."""
+        return WorkerLoad(
+            self.requests,
+            self.prefill_tokens,
+            self.decodes,
+            self.recent(now, half_life_s),
+            self.head_tokens,
+            max(0.0, now - self.turn_at) * 1000.0 if self.head_tokens else 0.0,
+            self.others_tokens,
+            self.others_decodes,
+        )
+
+
+class Account:
     """The running sums of one worker. Leases point to it, so those of a forgotten worker settle into nothing."""
 
-    __slots__ = ("decodes", "others", "prefill_tokens", "prompts", "recent_at", "recent_tokens", "requests", "turn_at")
+    __slots__ = (
+        "decodes", "kept", "others", "prefill_tokens", "prompts", "recent_at", "recent_tokens", "requests",
+        "turn_at",
+    )  # fmt: skip
 
     def __init__(self) -> None:
         self.prompts: dict[Lease, int] = {}  # without a first token yet, oldest first
@@ -29,20 +67,26 @@ class _Account:
         self.others = (0, 0)  # prompt tokens and answers of other routers
         self.recent_tokens = 0.0
         self.recent_at = 0.0
+        self.kept: Standing | None = None  # the standing, unless something happened since it was made
 
-    def recent(self, now: float, half_life_s: float) -> float:
-        return self.recent_tokens * math.exp2(-max(0.0, now - self.recent_at) / half_life_s)
+    def standing(self) -> Standing:
+        if self.kept is None:
+            head = next(iter(self.prompts.values())) if self.prompts else 0
+            self.kept = Standing(
+                self.requests, self.prefill_tokens, self.decodes, head, self.turn_at, *self.others,
+                self.recent_tokens, self.recent_at,
+            )  # fmt: skip
+        return self.kept
+
+    def add(self, tokens: int, now: float, half_life_s: float) -> None:
+        """``tokens`` more of recent work."""
+        kept = math.exp2(-max(0.0, now - self.recent_at) / half_life_s) if self.recent_tokens else 0.0
+        self.recent_tokens = self.recent_tokens * kept + tokens
+        self.recent_at = now
+        self.kept = None
 
     def end_prompt(self, lease: Lease) -> None:
         self.prefill_tokens -= self.prompts.pop(lease)
-
-    def load(self, now: float, half_life_s: float) -> WorkerLoad:
-        head_tokens, head_ms = 0, 0.0
-        if self.prompts:
-            head_tokens = next(iter(self.prompts.values()))
-            head_ms = max(0.0, now - self.turn_at) * 1000.0
-        recent = self.recent(now, half_life_s)
-        return WorkerLoad(self.requests, self.prefill_tokens, self.decodes, recent, head_tokens, head_ms, *self.others)
 
 
 class Lease:
@@ -50,7 +94,7 @@ class Lease:
 
     __slots__ = ("_account", "_decoding", "_open", "opened_at", "prefill_tokens", "worker")
 
-    def __init__(self, worker: str, prefill_tokens: int, opened_at: float, account: _Account) -> None:
+    def __init__(self, worker: str, prefill_tokens: int, opened_at: float, account: Account) -> None:
         self.worker = worker
         self.prefill_tokens = prefill_tokens
         self.opened_at = opened_at
@@ -62,6 +106,7 @@ class Lease:
         if not account.prompts:
             account.turn_at = opened_at
         account.prompts[self] = prefill_tokens
+        account.kept = None
 
     @property
     def load(self) -> WorkerLoad:
@@ -80,6 +125,7 @@ class Lease:
         self._account.end_prompt(self)
         self._account.turn_at = max(now, self._account.turn_at)
         self._account.decodes += 1
+        self._account.kept = None
         return (now - self.opened_at) * 1000.0
 
     def release(self) -> bool:
@@ -92,6 +138,7 @@ class Lease:
             self._account.decodes -= 1
         else:
             self._account.end_prompt(self)
+        self._account.kept = None
         return True
 
 
@@ -102,22 +149,37 @@ class LeaseBook:
         if recent_half_life_s <= 0:
             raise ValueError(f"recent_half_life_s must be above 0, got {recent_half_life_s}")
         self._half_life_s = recent_half_life_s
-        self._accounts: dict[str, _Account] = {}
+        self.forgotten = 0  # how often a worker was: whoever keeps accounts asks for new ones then
+        self._accounts: dict[str, Account] = {}
 
     def open(self, worker: str, prefill_tokens: int, now: float) -> Lease:
         """Book a request with ``prefill_tokens`` uncached prompt tokens, sent to ``worker`` now."""
         if prefill_tokens < 0:
             raise ValueError(f"prefill_tokens must not be negative, got {prefill_tokens}")
-        account = self._accounts.setdefault(worker, _Account())
-        account.recent_tokens = account.recent(now, self._half_life_s) + prefill_tokens
-        account.recent_at = now
+        account = self.account(worker)
+        account.add(prefill_tokens, now, self._half_life_s)
+        return self.lease(worker, prefill_tokens, now, account)
+
+    def lease(self, worker: str, prefill_tokens: int, now: float, account: Account) -> Lease:
+        """Make the lease; a book that tells somebody of changes makes one of its own kind."""
         return Lease(worker, prefill_tokens, now, account)
 
     def reported(self, worker: str, waiting_tokens: int, decodes: int, now: float) -> None:
         """What the backend says it has to do. What is not ours comes from others, until the next report."""
-        account = self._accounts.setdefault(worker, _Account())
-        own = account.load(now, self._half_life_s)
-        account.others = (max(0, waiting_tokens - own.prefill_tokens), max(0, decodes - own.decodes))
+        account = self.account(worker)
+        account.others = (max(0, waiting_tokens - account.prefill_tokens), max(0, decodes - account.decodes))
+        account.kept = None
+
+    def account(self, worker: str) -> Account:
+        """What :meth:`standings` takes; good until a worker is forgotten."""
+        account = self._accounts.get(worker)
+        if account is None:
+            account = self._accounts[worker] = Account()
+        return account
+
+    def standings(self, workers: Sequence[str], accounts: Sequence[Account], now: float) -> list[Standing]:
+        """How all of ``workers`` stand, by their ``accounts``."""
+        return [account.kept or account.standing() for account in accounts]
 
     def load(self, worker: str, now: float | None = None) -> WorkerLoad:
         """The load of ``worker``; with ``now`` also what changes with time: recent work and the oldest prompt's."""
@@ -126,8 +188,14 @@ class LeaseBook:
             return _NO_LOAD
         if now is None:
             return WorkerLoad(account.requests, account.prefill_tokens, account.decodes)
-        return account.load(now, self._half_life_s)
+        return account.standing().load(now, self._half_life_s)
+
+    @property
+    def half_life_s(self) -> float:
+        """Of recent work."""
+        return self._half_life_s
 
     def forget(self, worker: str) -> None:
         """``worker`` is gone: its open leases stop counting, also if a worker of that name comes back."""
+        self.forgotten += 1
         self._accounts.pop(worker, None)

@@ -4,15 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
-from typing import overload
+from typing import NamedTuple, overload
 
 from policies.policy import Candidate, Score
 
 
+class Wait(NamedTuple):
+    """What a newcomer finds at a worker."""
+
+    queue_ms: float  # prompts ahead
+    decode_ms: float  # answers that share each step with it
+    ms_per_token: float
+
+
+def wait_of(candidate: Candidate) -> Wait:
+    _, load, (ms, decode_ms), _ = candidate
+    return Wait(load.waiting_tokens(ms) * ms, load.running * decode_ms, ms)
+
+
 def score(
-    candidate: Candidate,
+    worker: str,
+    wait: Wait,
     prompt_tokens: int,
-    cached_tokens: int,
+    cached_tokens: int = 0,
     delayed_per_token: float = 0.0,
     evicted_tokens: float = 0.0,
 ) -> Score:
@@ -21,19 +35,11 @@ def score(
     ``delayed_per_token``: later requests that wait for each token of work, for each ms that the worker is busy.
     ``evicted_tokens``: what it pushes out that somebody will ask for again.
     """
-    _, load, (ms, decode_ms), _ = candidate
-    queue_ms = load.waiting_tokens(ms) * ms
+    queue_ms, decode_ms, ms = wait
     own_tokens = prompt_tokens - cached_tokens
     own_ms = own_tokens * ms
-    return Score(
-        candidate.worker,
-        cached_tokens,
-        queue_ms,
-        own_ms,
-        load.running * decode_ms,
-        own_tokens * delayed_per_token * (queue_ms + own_ms),
-        evicted_tokens * ms,
-    )
+    later_ms = own_tokens * delayed_per_token * (queue_ms + own_ms)
+    return Score(worker, cached_tokens, queue_ms, own_ms, decode_ms, later_ms, evicted_tokens * ms)
 
 
 class LazyScores(Sequence[Score]):

@@ -9,7 +9,7 @@ goes first.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from operator import attrgetter
 from typing import NamedTuple
 
@@ -17,6 +17,7 @@ from policies.prefix.node import Node, Root, collapse, common_length, split
 
 NODE_BYTES = 170  # measured on CPython 3.11: the object, its bytes header, its share of the parent's child tables
 MANY = 3  # a prefix with so many continuations is a common head
+NO_LIMIT = 2**63
 END_BYTES = 110  # measured: an OrderedDict entry and its time stamp
 
 _size = attrgetter("size")
@@ -31,11 +32,20 @@ class Holder:
 
     __slots__ = ("bit", "ends", "limit", "size")
 
-    def __init__(self, bit: int, limit: int | None) -> None:
+    def __init__(self, bit: int, limit: int = NO_LIMIT) -> None:
         self.bit = bit
         self.size = 0
         self.limit = limit
         self.ends: OrderedDict[Node, float] = OrderedDict()  # node -> when a prompt last ended there
+
+    def pushed_out(self, text_bytes: int) -> tuple[int, float]:
+        """How many bytes it would lose to ``text_bytes`` new ones, and when the first victim was last used."""
+        if not self.ends:
+            return 0, 0.0
+        return max(0, self.size + text_bytes - self.limit), next(iter(self.ends.values()))
+
+
+NOBODY = Holder(0)
 
 
 class Found(NamedTuple):
@@ -49,15 +59,12 @@ class Found(NamedTuple):
 class PrefixMatch:
     """What workers hold of one text; valid until the tree changes."""
 
-    __slots__ = ("_holders", "_path", "_workers", "longest", "shared")
+    __slots__ = ("_path", "_workers", "longest", "shared")
 
-    def __init__(
-        self, path: list[tuple[int, int]], shared: int, workers: dict[int, str], holders: dict[str, Holder]
-    ) -> None:
+    def __init__(self, path: list[tuple[int, int]], shared: int, workers: dict[int, str]) -> None:
         self.shared = shared  # the last place where many prompts part
         self._path = path  # (mask, matched bytes), deepest first: masks grow along it
         self._workers = workers
-        self._holders = holders
         self.longest = path[0][1] if path else 0
 
     def all(self, limit: int | None = None) -> dict[str, int]:
@@ -75,11 +82,15 @@ class PrefixMatch:
                 new ^= bit
         return lengths
 
-    def of(self, worker: str) -> int:
-        """Matched bytes of one worker."""
-        holder = self._holders.get(worker)
-        bit = holder.bit if holder is not None else 0
-        return next((length for mask, length in self._path if mask & bit), 0)
+    def steps(self) -> list[tuple[int, int]]:
+        """Who holds how much: (mask, matched bytes), the longest first, a holder's own being the first with its bit."""
+        steps: list[tuple[int, int]] = []
+        seen = -1
+        for mask, length in self._path:
+            if mask != seen:
+                steps.append((mask, length))
+                seen = mask
+        return steps
 
 
 class TextTree:
@@ -94,6 +105,7 @@ class TextTree:
         self._holders: dict[str, Holder] = {}
         self._limits: dict[str, int] = {}
         self._workers: dict[int, str] = {}  # bit of a holder -> worker
+        self.holder_changes = 0  # how often one came or went
         self._text_bytes = 0
         self._nodes = 0
         self._ends = 0
@@ -123,12 +135,9 @@ class TextTree:
         if worker in self._holders:
             self._holders[worker].limit = text_bytes
 
-    def pushed_out(self, worker: str, text_bytes: int) -> tuple[int, float]:
-        """How many bytes ``worker`` would lose to ``text_bytes`` new ones, and when the first victim was last used."""
-        holder = self._holders.get(worker)
-        if holder is None or holder.limit is None or not holder.ends:
-            return 0, 0.0
-        return max(0, holder.size + text_bytes - holder.limit), next(iter(holder.ends.values()))
+    def holders(self, workers: Sequence[str]) -> list[Holder]:
+        """Of each worker; good until :attr:`holder_changes` changes."""
+        return [self._holders.get(worker, NOBODY) for worker in workers]
 
     def match(self, text: bytes, namespace: str = "") -> dict[str, int]:
         """How many leading bytes of ``text`` each worker holds; workers that hold none are left out."""
@@ -153,7 +162,7 @@ class TextTree:
                 path.append((node.mask, position + common_length(node.text, text, position)))
                 break
         path.reverse()
-        return PrefixMatch(path, shared, self._workers, self._holders)
+        return PrefixMatch(path, shared, self._workers)
 
     def insert(self, text: bytes, worker: str, namespace: str = "", now: float = 0.0) -> Found:
         """``worker`` holds ``text`` from ``now`` on. Returns what was there before."""
@@ -230,6 +239,7 @@ class TextTree:
         while holder.ends:
             self._drop(holder, next(iter(holder.ends)))
         del self._workers[holder.bit]
+        self.holder_changes += 1
 
     def _holder(self, worker: str) -> Holder:
         holder = self._holders.get(worker)
@@ -237,9 +247,10 @@ class TextTree:
             used = sum(self._workers)
             holder = self._holders[worker] = Holder(
                 ~used & (used + 1),  # the lowest bit that nobody has
-                self._limits.get(worker),
+                self._limits.get(worker, NO_LIMIT),
             )
             self._workers[holder.bit] = worker
+            self.holder_changes += 1
         return holder
 
     def _root(self, namespace: str) -> Root:
@@ -313,7 +324,7 @@ class TextTree:
         self._tidy(node)
 
     def _shrink(self, holder: Holder) -> None:
-        while holder.limit is not None and holder.size > holder.limit and len(holder.ends) > 1:
+        while holder.size > holder.limit and len(holder.ends) > 1:
             self._evict_leaf(holder)
         while self.used_bytes > self.budget_bytes:
             self._evict_leaf(max(self._holders.values(), key=_size))

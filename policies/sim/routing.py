@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from policies.cost.fleet_view import FleetView
+from policies.cost.fleet_view import Roster
 from policies.cost.leases import Lease, LeaseBook
 from policies.cost.rates import RateBook
 from policies.policy import Candidate, Policy, RouteRequest, WorkerLoad
@@ -14,7 +14,6 @@ from policies.sim.engine import Event, EventKind, SimEngine
 from policies.sim.request import SimRequest
 
 POLL_S = 1.0  # between two looks at the loads that backends tell
-SCANNED = 64  # workers up to which a policy looks at all anyway
 
 TextOf = Callable[[SimRequest], bytes]
 
@@ -67,17 +66,16 @@ class PolicyRouter(SimRouter):
         self._reports = reports
         for worker, tokens in zip(workers, kv_tokens, strict=False):
             policy.capacity(worker, tokens)
-        self._index = {worker: index for index, worker in enumerate(workers)}
+        self._roster = Roster(self._workers, self.leases, self.speeds)
+        self._index = self._roster.index
         self._flights: dict[int, _Flight] = {}
         self._told = told
         self._next_poll = 0.0
 
     def _candidates(self, request: SimRequest, now: float) -> Sequence[Candidate]:
-        view = FleetView(self._workers, self._index, self.leases, self.speeds, now)
         if not self._told:
-            return list(view) if len(view) <= SCANNED else view
-        held = [engine.cached_tokens(request) for engine in self._told]
-        return [candidate._replace(held=known) for candidate, known in zip(view, held, strict=True)]
+            return self._roster.view(now)
+        return self._roster.view(now, lambda worker: self._told[self._index[worker]].cached_tokens(request))
 
     def _poll(self, now: float) -> None:
         if now >= self._next_poll:

@@ -6,33 +6,86 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from policies import Candidate, LeaseBook, WorkerLoad, WorkerSpeed
-from policies.cache_aware import costs
+from policies import Candidate, LeaseBook, RateBook, WorkerLoad, WorkerSpeed
+from policies.cost.fleet_view import SCANNED, Roster, view_of
 from policies.cost.pressure import Pressure
 from policies.cost.reuse import PrefixReuse
-from policies.cost.score import score
+from policies.cost.score import score, wait_of
 from policies.cost.traffic import Traffic
 from policies.prefix.restart import RestartDetector, Sent
 
-loads = st.builds(
-    WorkerLoad,
-    st.integers(0, 9),
-    st.integers(0, 50_000),
-    st.integers(0, 99),
-    st.just(0.0),
-    st.integers(0, 9000),
-    st.floats(0, 5000),
-    st.integers(0, 9000),
-    st.integers(0, 99),
-)
-candidates = st.builds(Candidate, st.just("w"), loads, st.builds(WorkerSpeed, st.floats(0.01, 10), st.floats(0, 9)))
+
+@st.composite
+def fleets(draw):
+    """Books after some events, and the time of the last one."""
+    leases, speeds, now = LeaseBook(), RateBook(), 0.0
+    workers = ["a", "b", "c"]
+    held = []
+    for _ in range(draw(st.integers(0, 20))):
+        now += draw(st.floats(0, 2))
+        worker = draw(st.sampled_from(workers))
+        event = draw(st.sampled_from(["open", "open", "first", "release", "report", "speed", "forget"]))
+        if event == "open":
+            held.append(leases.open(worker, draw(st.integers(0, 9000)), now))
+        elif event == "report":
+            leases.reported(worker, draw(st.integers(0, 20_000)), draw(st.integers(0, 99)), now)
+        elif event == "speed":
+            speeds.observe(worker, draw(st.integers(50, 9000)), WorkerLoad(), draw(st.floats(1, 5000)), now)
+        elif event == "forget":
+            leases.forget(worker)
+            speeds.forget(worker)
+        elif held:
+            lease = draw(st.sampled_from(held))
+            lease.first_token(now) if event == "first" else lease.release()
+    return workers, leases, speeds, now + draw(st.floats(0, 10))
 
 
-@given(st.lists(candidates, max_size=4), st.integers(100, 9000), st.floats(0, 1e-3), st.floats(0, 9000))
-def test_the_fast_sum_is_the_explained_one(fleet, tokens, delayed, evicted):
-    cached, lost = [99] * len(fleet), [evicted] * len(fleet)
-    explained = [score(candidate, tokens, 99, delayed, evicted).total_ms for candidate in fleet]
-    assert costs(fleet, tokens, cached, delayed, lost) == pytest.approx(explained)
+@given(fleets(), st.integers(100, 9000), st.floats(0, 1e-3), st.integers(0, 99))
+def test_a_view_tells_what_the_books_and_the_explained_cost_say(fleet, tokens, delayed, known):
+    workers, leases, speeds, now = fleet
+    view = Roster(workers, leases, speeds).view(now)
+    plain = []
+    for worker in workers:
+        load = leases.load(worker, now)
+        plain.append(Candidate(worker, load, speeds.speed(worker, None if load.requests else now)))
+    assert list(view) == [view[index] for index in range(len(view))] == plain
+    explained = [score(each.worker, wait_of(each), tokens, known, delayed).total_ms for each in plain]
+    cached = [known] * len(workers)
+    assert view.costs(tokens, cached, delayed) == pytest.approx(explained)
+    assert view_of(plain).costs(tokens, cached, delayed) == explained
+    assert view.recent(range(3)) == view_of(plain).recent(range(3)) == [each.load.recent_tokens for each in plain]
+    assert view.tokens_per_ms() == pytest.approx(view_of(plain).tokens_per_ms())
+
+
+def test_a_view_keeps_what_it_saw_and_its_roster_survives_a_worker_that_comes_back():
+    leases, speeds = LeaseBook(), RateBook()
+    roster = Roster(["a", "b"], leases, speeds)
+    before = roster.view(0.0)
+    leases.open("a", 500, 0.0)
+    assert (before[0].load.prefill_tokens, roster.view(0.0)[0].load.prefill_tokens) == (0, 500)
+    leases.forget("a")
+    leases.open("a", 70, 1.0)
+    assert roster.view(1.0)[0].load.prefill_tokens == 70
+
+
+def test_of_a_large_fleet_only_what_is_picked_is_looked_at():
+    leases, speeds = LeaseBook(), RateBook()
+    workers = [f"w{index}" for index in range(SCANNED + 40)]
+    view = Roster(workers, leases, speeds).view(0.0)
+    picked = view.pick([3, 90])
+    leases.open("w3", 500, 0.0)
+    leases.open("w5", 500, 0.0)
+    assert [each.worker for each in picked] == ["w3", "w90"]
+    assert picked.costs(1000, [0, 999], 0.0) == pytest.approx([100.0, 0.1])
+    assert view[3].load.requests == 0  # as it was when it was looked at
+    assert view[5].load.requests == 1
+    assert (len(view), view.find("w90"), view.find("elsewhere")) == (SCANNED + 40, 90, None)
+
+
+def test_evictions_cost_what_computing_again_takes():
+    wait = wait_of(Candidate("w", WorkerLoad(2, 1000), WorkerSpeed(0.5)))
+    with_evictions, without = (score("w", wait, 900, 100, 1e-4, tokens).total_ms for tokens in (300.0, 0.0))
+    assert with_evictions == pytest.approx(without + 150.0)
 
 
 class TestQueueProgress:
