@@ -5,6 +5,7 @@ Resolved values live with the part that resolves them.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 
@@ -44,6 +45,12 @@ class ServerArgs:
     # runtime
     device: str = "auto"  # auto, cpu, cuda
     attention_backend: str = "auto"
+    prefill_attention_backend: str | None = None  # None: attention_backend
+    decode_attention_backend: str | None = None
+    disable_cuda_graph: bool = False
+    cuda_graph_max_bs: int | None = None
+    cuda_graph_bs: Sequence[str] = ()  # whole numbers; empty: chosen up to cuda_graph_max_bs
+    disable_cuda_graph_padding: bool = False
     cpu_threads: int | None = None
     page_size: int | None = None
     mem_fraction_static: float | None = None
@@ -61,6 +68,7 @@ class ServerArgs:
     priority_scheduling_preemption_threshold: int = 10
     schedule_conservativeness: float = 1.0
     random_seed: int | None = None
+    grammar_backend: str = "auto"  # auto and llguidance, or none
     kv_events_config: str | None = None  # JSON, see backend/flags/kv_events.py
     watchdog_timeout: float = 300.0  # seconds a step may take before the scheduler is ended; 0: for ever
     check_invariants: bool = False  # verify page ownership after every step (tests)

@@ -11,16 +11,19 @@ from dataclasses import dataclass
 
 import torch
 
-from backend.attention import attention_class
+from backend.attention import make_attention
 from backend.cache import KVPool
 from backend.config import ServerArgs
+from backend.grammar import GrammarCompiler, Vocabulary
 from backend.loader.model_config import ModelConfig, load_model_config
 from backend.loader.weights import dummy_weights, iterate_weights
 from backend.messages import SchedulerReady
 from backend.models import CausalLM
 from backend.models.build import empty_model, footprint, require_memory
+from backend.prompt import load_tokenizer
 from backend.prompt.source import ModelSource
 from backend.runner.device import choose_device, choose_dtype, free_memory, kv_room, set_threads
+from backend.runner.graphs import graph_sizes
 from backend.runner.model_runner import ModelRunner
 from backend.scheduler.limits import SchedulerLimits, make_rows
 from backend.scheduler.loop import Scheduler
@@ -28,6 +31,7 @@ from backend.scheduler.loop import Scheduler
 DEFAULT_PAGE_SIZE = 16
 DEFAULT_ROWS = {"cpu": 64, "cuda": 256}
 DEFAULT_CHUNK = {"cpu": 512, "cuda": 8192}
+DEFAULT_GRAPH_ROWS = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,12 +49,15 @@ def build_core(args: ServerArgs, source: ModelSource) -> Core:
     config = load_model_config(source).limited(args.context_length)
     refuse_quantised(config)
     dtype = choose_dtype(args.dtype, config.dtype, device)
-    attention_kind = attention_class(args.attention_backend)
     model = build_model(args, source, config, dtype, device)
     limits, pool = _size(args, config, dtype, device)
     rows = make_rows(limits)
-    attention = attention_kind(pool, model.attention_shapes())
+    attention = make_attention(args, pool, model.attention_shapes())
     runner = ModelRunner(model, attention, rows.slots, device, overlap=limits.overlap)
+    if device.type == "cuda" and not args.disable_cuda_graph and attention.captures and model.captures:
+        sizes = _graph_sizes(args, limits)
+        attention.reserve(max(sizes), rows.slots.page_table.shape[1])
+        runner.capture(sizes, pads=not args.disable_cuda_graph_padding)
     per_token = KVPool.bytes_per_token(config.num_layers, config.num_kv_heads, config.head_dim, dtype, config.latent)
     ready = SchedulerReady(
         max_total_tokens=limits.num_pages * limits.page_size,
@@ -64,7 +71,31 @@ def build_core(args: ServerArgs, source: ModelSource) -> Core:
         kv_cache_bytes=limits.num_pages * limits.page_size * per_token,
         vocab_size=config.vocab_size,
     )
-    return Core(Scheduler(runner, limits, rows), ready)
+    return Core(Scheduler(runner, limits, rows, _grammars(args, source, config)), ready)
+
+
+def _grammars(args: ServerArgs, source: ModelSource, config: ModelConfig) -> GrammarCompiler | None:
+    """The compiler of structured output. The vocabulary is read for the first grammar."""
+    if args.grammar_backend == "none" or args.skip_tokenizer_init:
+        return None
+
+    def vocabulary() -> Vocabulary:
+        tokenizer = load_tokenizer(source if args.tokenizer_path is None else args.tokenizer_path)
+        special = [text for token in tokenizer.special_token_ids if (text := tokenizer.id_to_token(token)) is not None]
+        return Vocabulary.from_json(
+            tokenizer.to_json(),
+            size=config.vocab_size,
+            eos_token_ids=tokenizer.eos_token_ids,
+            special_tokens=special,
+        )
+
+    return GrammarCompiler(vocabulary)
+
+
+def _graph_sizes(args: ServerArgs, limits: SchedulerLimits) -> list[int]:
+    if args.cuda_graph_bs:
+        return [min(int(size), limits.max_running_requests) for size in args.cuda_graph_bs]
+    return graph_sizes(min(args.cuda_graph_max_bs or DEFAULT_GRAPH_ROWS, limits.max_running_requests))
 
 
 def refuse_quantised(config: ModelConfig) -> None:
@@ -109,6 +140,7 @@ def _size(
         max_running_requests=rows,
         max_queued_requests=args.max_queued_requests,
         context_length=min(context, num_pages * page),
+        vocab_size=config.vocab_size,
         num_pages=num_pages,
         page_size=page,
         prefill_budget=_prefill_budget(args, device, context),

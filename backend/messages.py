@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import msgspec
 
+from backend.grammar.spec import GrammarSpec
 from backend.sampling_params import SamplingParams
 
 
@@ -37,6 +38,7 @@ class NewRequest(msgspec.Struct, array_like=True):
     namespace: str = ""  # cache_salt, extra_key, adapter: requests of different namespaces share no pages
     priority: int = 0  # larger runs first, where priorities count
     logprobs: LogprobSpec | None = None
+    grammar: GrammarSpec | None = None  # what the output must follow; the frontend has seen it compile
 
 
 class ToScheduler(msgspec.Struct, array_like=True):
@@ -75,6 +77,8 @@ class SchedulerStats(msgspec.Struct, array_like=True):
     decode_tokens_total: int = 0
     evicted_tokens_total: int = 0
     new_token_ratio: float = 0.0
+    host_used_tokens: int = 0  # in the host tier of the prefix cache
+    loaded_tokens_total: int = 0  # fetched from the host tier
 
 
 class FromScheduler(msgspec.Struct, array_like=True):
@@ -88,6 +92,7 @@ class FromScheduler(msgspec.Struct, array_like=True):
     finished: list[Finish] = []  # a finished uid is never named again; its last tokens are in this message or before
     stats: SchedulerStats = msgspec.field(default_factory=SchedulerStats)
     flushed: tuple[int, bool] | None = None  # (ticket, done); False when requests were running
+    fetched: list[tuple[int, int]] = []  # (uid, those of its cached prompt tokens that came from the host tier)
 
 
 class KVEventsInfo(msgspec.Struct):

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from backend.cache.pages import Pages
 
 MEDIUM = "GPU"  # the word for the tier that is computed on, also where that is a CPU
+HOST_MEDIUM = "CPU"
 _POSITIVE = 2**63 - 1  # consumers read signed or unsigned 64 bits; these fit both
 
 
@@ -55,15 +56,27 @@ class Stored(NamedTuple):
     namespace: str
 
 
+class Copied(NamedTuple):
+    """``tokens`` after ``parent`` (a page of the device) are in both tiers now: the copy went ``to_host`` or back."""
+
+    parent: int | None
+    tokens: NDArray[np.int32]
+    pages: Pages
+    host: Pages
+    namespace: str
+    to_host: bool
+
+
 class Removed(NamedTuple):
     pages: Pages
+    on_host: bool = False
 
 
 class Cleared(NamedTuple):
     pass
 
 
-Change = Stored | Removed | Cleared
+Change = Stored | Copied | Removed | Cleared
 
 
 class CacheLog:
@@ -75,8 +88,20 @@ class CacheLog:
     def stored(self, parent: int | None, tokens: NDArray[np.int32], pages: Pages, namespace: str) -> None:
         self._changes.append(Stored(parent, tokens, pages, namespace))
 
-    def removed(self, pages: Pages) -> None:
-        self._changes.append(Removed(pages))
+    def copied(
+        self,
+        parent: int | None,
+        tokens: NDArray[np.int32],
+        pages: Pages,
+        host: Pages,
+        namespace: str,
+        *,
+        to_host: bool,
+    ) -> None:
+        self._changes.append(Copied(parent, tokens, pages, host, namespace, to_host))
+
+    def removed(self, pages: Pages, *, on_host: bool = False) -> None:
+        self._changes.append(Removed(pages, on_host))
 
     def cleared(self) -> None:
         """The tree is empty, so nothing that came before matters."""
@@ -93,6 +118,7 @@ class BlockEvents:
     def __init__(self, page_size: int) -> None:
         self._page_size = page_size
         self._hashes: dict[int, int] = {}  # page -> hash of its block
+        self._on_host: dict[int, int] = {}  # the same for the host's pages
 
     def events(self, changes: Iterable[Change]) -> list[Event]:
         return [self._event(change) for change in changes]
@@ -100,22 +126,39 @@ class BlockEvents:
     def _event(self, change: Change) -> Event:
         if isinstance(change, Stored):
             return self._stored(change)
+        if isinstance(change, Copied):
+            return self._copied(change)
         if isinstance(change, Removed):
-            return BlockRemoved([self._hashes.pop(page) for page in change.pages.tolist()])
+            hashes, medium = (self._on_host, HOST_MEDIUM) if change.on_host else (self._hashes, MEDIUM)
+            return BlockRemoved([hashes.pop(page) for page in change.pages.tolist()], medium)
         self._hashes.clear()
+        self._on_host.clear()
         return AllBlocksCleared()
 
     def _stored(self, change: Stored) -> BlockStored:
         parent = None if change.parent is None else self._hashes[change.parent]
-        salts = _salts(change.namespace)
         chain = root_hash(change.namespace) if parent is None else parent
         hashes = []
         for page, tokens in zip(change.pages.tolist(), change.tokens.reshape(-1, self._page_size), strict=True):
             chain = chain_hash(chain, tokens)
             self._hashes[page] = chain
             hashes.append(chain)
-        extra = [salts, *[None] * (len(hashes) - 1)] if salts and parent is None else None
-        return BlockStored(hashes, parent, change.tokens.tolist(), self._page_size, extra_keys=extra)
+        return self._told(hashes, parent, change)
+
+    def _copied(self, change: Copied) -> BlockStored:
+        known, new = (self._hashes, self._on_host) if change.to_host else (self._on_host, self._hashes)
+        source, target = (change.pages, change.host) if change.to_host else (change.host, change.pages)
+        hashes = [known[page] for page in source.tolist()]
+        new.update(zip(target.tolist(), hashes, strict=True))
+        parent = None if change.parent is None else self._hashes[change.parent]
+        return self._told(hashes, parent, change, HOST_MEDIUM if change.to_host else MEDIUM)
+
+    def _told(
+        self, hashes: list[int], parent: int | None, change: Stored | Copied, medium: str = MEDIUM
+    ) -> BlockStored:
+        salts = _salts(change.namespace) if parent is None else []
+        extra = [salts, *[None] * (len(hashes) - 1)] if salts else None
+        return BlockStored(hashes, parent, change.tokens.tolist(), self._page_size, medium=medium, extra_keys=extra)
 
 
 def root_hash(namespace: str) -> int:

@@ -22,10 +22,14 @@ from backend.cache.pages import Pages
 
 @dataclass(frozen=True, slots=True)
 class Match:
-    """The longest cached prefix: the node that ends it (lock it before pages are read), and its pages on the device."""
+    """The longest cached prefix: the node that ends it (lock it before pages are read), and its pages on the device.
+
+    ``absent`` more pages of it are on the host only and must be fetched.
+    """
 
     node: Node
     pages: Pages
+    absent: int = 0
 
 
 class RadixCache:
@@ -50,14 +54,7 @@ class RadixCache:
 
     def match(self, tokens: Tokens, namespace: str = "") -> Match:
         """The longest cached prefix of ``tokens``, in whole pages. Splits an edge where the match ends inside it."""
-        self._clock += 1
-        node = self._root(namespace)
-        pages: list[Pages] = []
-        for child, shared in self._walk(node, tokens):
-            node = child if shared == len(child.key) else self._split(child, shared)
-            self._touch(node)
-            pages.append(node.pages)
-        return Match(node, np.concatenate(pages) if pages else NO_PAGES)
+        return self._longest(tokens, namespace)
 
     def matched_tokens(self, tokens: Tokens, namespace: str = "") -> int:
         """Length of the longest cached prefix, without touching anything."""
@@ -75,7 +72,7 @@ class RadixCache:
         """
         if len(tokens) != len(pages) * self.page_size:
             raise ValueError(f"{len(tokens)} tokens do not fill {len(pages)} pages of {self.page_size}")
-        match = self._on_device(self.match(tokens, namespace), pages)
+        match = self._on_device(self._longest(tokens, namespace), pages)
         self._raise_priority(match.node, priority)
         have = len(match.pages)
         if have == len(pages):
@@ -126,7 +123,7 @@ class RadixCache:
 
     def reset(self) -> Pages:
         """Forget everything that is not locked; returns the pages."""
-        nodes = [node for root in self._roots.values() for node in _descendants(root)]
+        nodes = [node for root in self._roots.values() for node in descendants(root)]
         freed = [self._remove(node) for node in reversed(nodes) if node.locks == 0]  # children before their parents
         if self.log is not None and not self._nodes:
             self.log.cleared()
@@ -140,7 +137,7 @@ class RadixCache:
     def nodes(self) -> Iterator[Node]:
         """Every node but the roots, parents before their children, for invariant checks."""
         for root in self._roots.values():
-            yield from _descendants(root)
+            yield from descendants(root)
 
     # -- what a second tier does otherwise ----------------------------------------------------------------------------
 
@@ -153,6 +150,16 @@ class RadixCache:
         return self._remove(node)
 
     # -- inside -----------------------------------------------------------------------------------------------------
+
+    def _longest(self, tokens: Tokens, namespace: str) -> Match:
+        self._clock += 1
+        node = self._root(namespace)
+        pages: list[Pages] = []
+        for child, shared in self._walk(node, tokens):
+            node = child if shared == len(child.key) else self._split(child, shared)
+            self._touch(node)
+            pages.append(node.pages)
+        return Match(node, np.concatenate(pages) if pages else NO_PAGES)
 
     def _root(self, namespace: str) -> Node:
         """The root of ``namespace``. One that has no children yet is not kept: only :meth:`insert` attaches it."""
@@ -245,7 +252,8 @@ def _is_evictable(node: Node) -> bool:
     return not node.children_on_device and node.locks == 0 and node.parent is not None and len(node.pages) > 0
 
 
-def _descendants(root: Node) -> Iterator[Node]:
+def descendants(root: Node) -> Iterator[Node]:
+    """Everything below ``root``, parents before their children."""
     stack = list(root.children.values())
     while stack:
         node = stack.pop()

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import cache
 
 from llguidance import LLMatcher
 
@@ -41,11 +43,12 @@ def compile_grammar(spec: GrammarSpec, vocabulary: Vocabulary) -> CompiledGramma
 class GrammarCompiler:
     """Compiles beside the scheduler's thread (the library frees the interpreter meanwhile); keeps the latest grammars.
 
-    ``submit`` and ``close`` belong to one thread.
+    ``vocabulary`` is called for the first grammar, in the compiling thread. ``submit`` and ``close`` belong to one
+    thread.
     """
 
-    def __init__(self, vocabulary: Vocabulary, capacity: int = CACHED_GRAMMARS) -> None:
-        self._vocabulary = vocabulary
+    def __init__(self, vocabulary: Callable[[], Vocabulary], capacity: int = CACHED_GRAMMARS) -> None:
+        self._vocabulary = cache(vocabulary)
         self._capacity = capacity
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="grammar")
         self._cache: OrderedDict[GrammarSpec, Future[CompiledGrammar]] = OrderedDict()
@@ -54,11 +57,14 @@ class GrammarCompiler:
         """The grammar, now or later; its result may be a GrammarError. Equal specs are compiled once."""
         future = self._cache.get(spec)
         if future is None:
-            future = self._cache[spec] = self._pool.submit(compile_grammar, spec, self._vocabulary)
+            future = self._cache[spec] = self._pool.submit(self._compile, spec)
             if len(self._cache) > self._capacity:
                 self._cache.popitem(last=False)
         self._cache.move_to_end(spec)
         return future
+
+    def _compile(self, spec: GrammarSpec) -> CompiledGrammar:
+        return compile_grammar(spec, self._vocabulary())
 
     def close(self) -> None:
         self._pool.shutdown(wait=False, cancel_futures=True)

@@ -77,6 +77,10 @@ class Tokenizer:
         """A token's text as it stands in the vocabulary (byte-level escapes included), or None for an unknown id."""
         return self._backend.id_to_token(token_id)
 
+    def to_json(self) -> str:
+        """The vocabulary and its rules as the text of a ``tokenizer.json``."""
+        return self._backend.to_str()
+
     def _named_id(self, name: str) -> int | None:
         token = self.special_tokens.get(name)
         if token is None:

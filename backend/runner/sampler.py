@@ -1,8 +1,8 @@
 """From logits to tokens, for a whole batch at once.
 
-Order of the steps, as in SGLang: penalties, logit bias, forbidden stop tokens, temperature, top-k, top-p, min-p, draw.
-The draw inverts the cumulative distribution at one uniform number per row, which depends on the request's seed and
-position only.
+Order of the steps, as in SGLang: penalties, logit bias, forbidden stop tokens, grammar, temperature, top-k, top-p,
+min-p, draw. The draw inverts the cumulative distribution at one uniform number per row, which depends on the request's
+seed and position only.
 """
 
 from __future__ import annotations
@@ -27,6 +27,8 @@ def sample(logits: torch.Tensor, plan: SamplingPlan, pool: torch.Tensor) -> torc
         logits.index_put_((bias.rows, bias.tokens), bias.values, accumulate=True)
     if plan.forbidden is not None:
         logits.index_put_(plan.forbidden, logits.new_full((), float("-inf")))
+    if plan.mask is not None:
+        plan.mask.apply(logits)
     greedy = logits.argmax(dim=-1)
     if plan.row.hot is None or plan.uniform is None:
         return greedy

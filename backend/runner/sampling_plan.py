@@ -8,10 +8,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from backend.runner.mask import Mask
 from backend.runner.penalties import Penalties
-from backend.transfer import to_device
 from backend.scheduler.seeds import uniform
 from backend.scheduler.slots import Slots
+from backend.transfer import to_device
 
 DRAWN_AHEAD = 16  # steps
 
@@ -84,11 +85,12 @@ class SamplingPlan:
     uniform: torch.Tensor | None  # float32[R]; None when all rows are greedy
     penalties: Penalties | None
     forbidden: tuple[torch.Tensor, torch.Tensor] | None  # (row, token) pairs: stop tokens before min_new_tokens
+    mask: Mask | None = None
 
     @property
     def greedy(self) -> bool:
         """Every row takes the model's likeliest token: nothing to draw, nothing to add."""
-        untouched = self.penalties is None and self.forbidden is None and self.row.bias is None
+        untouched = self.penalties is None and self.forbidden is None and self.row.bias is None and self.mask is None
         return untouched and self.row.hot is None
 
 
@@ -103,7 +105,9 @@ class SamplingPlanner:
         self._row: RowSampling | None = None
         self._draws: tuple[NDArray[np.int32], NDArray[np.float32]] | None = None  # lengths of the first, [k, R]
 
-    def plan(self, slots: Slots, rows: NDArray[np.int64], lengths: NDArray[np.int32]) -> SamplingPlan:
+    def plan(
+        self, slots: Slots, rows: NDArray[np.int64], lengths: NDArray[np.int32], mask: Mask | None = None
+    ) -> SamplingPlan:
         """Plan for ``rows``, whose known lengths are ``lengths`` (the sampled token stands at that position)."""
         row = self._row
         if row is None or self._version != slots.version or not _same(rows, self._rows):
@@ -116,6 +120,7 @@ class SamplingPlanner:
             forbidden=self._forbidden(slots, rows, lengths)
             if row.min_known and lengths.min() < row.min_known
             else None,
+            mask=mask,
         )
 
     def _uniform(self, seeds: NDArray[np.uint64], lengths: NDArray[np.int32]) -> torch.Tensor:

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from backend.attention.base import StepLayout
 from backend.runner.logprobs import LogprobPlan
+from backend.runner.mask import Mask
 from backend.runner.sampling_plan import SamplingPlan, SamplingPlanner
 from backend.scheduler.batch import StepBatch
 from backend.scheduler.slots import Slots
@@ -67,6 +68,6 @@ def build_inputs(batch: StepBatch, slots: Slots, planner: SamplingPlanner, devic
         layout=layout,
         last=last,
         sampled_places=sampling_rows * width + lengths,
-        sampling=planner.plan(slots, sampling_rows, lengths) if len(sampled) else None,
+        sampling=planner.plan(slots, sampling_rows, lengths, Mask.of(batch, device)) if len(sampled) else None,
         logprobs=LogprobPlan.plan(batch, slots, device) if batch.logprobs else None,
     )

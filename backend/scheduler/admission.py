@@ -7,11 +7,12 @@ from numpy.typing import NDArray
 
 from backend.cache.radix import common_prefix
 from backend.messages import SchedulerStats
+from backend.scheduler.guided import Guides
 from backend.scheduler.limits import SchedulerLimits
 from backend.scheduler.order import make_order
 from backend.scheduler.queue import Request, WaitingQueue
 from backend.scheduler.ratio import RESERVED_OUTPUT_MAX, NewTokenRatio
-from backend.scheduler.rows import Rows
+from backend.scheduler.rows import Cached, Rows
 from backend.scheduler.running import NO_ROWS, Running
 
 WAITING_LOOKAHEAD = 64  # waiting requests that are looked at beyond the free slots: some are put off
@@ -21,13 +22,16 @@ IN_FLIGHT_PREFIX_MIN = 32  # tokens; a shorter shared prefix is computed again r
 class Admission:
     """Owns the waiting queue and the expectation of how much output running requests will write."""
 
-    def __init__(self, limits: SchedulerLimits, rows: Rows, running: Running, stats: SchedulerStats) -> None:
+    def __init__(
+        self, limits: SchedulerLimits, rows: Rows, running: Running, guides: Guides, stats: SchedulerStats
+    ) -> None:
         self.waiting = WaitingQueue()
         self.ratio = NewTokenRatio(limits.conservativeness)
         self._limits = limits
         self._rows = rows
         self._slots = rows.slots
         self._running = running
+        self._guides = guides
         self._stats = stats
         self._order = make_order(limits.schedule_policy, limits.random_seed)
 
@@ -61,7 +65,7 @@ class Admission:
         for request in self._candidates():
             if budget <= 0 or not self._slots.free_slots:
                 break
-            if self._computed_soon(request):
+            if not self._may_run(request) or self._computed_soon(request):
                 continue
             cached = self._rows.place(request, self._limit(request), self._reserve(request))
             if cached is None:
@@ -70,9 +74,10 @@ class Admission:
                 self._fail_oversized(request)
                 continue
             self.waiting.remove(request)
+            self._guides.place(request.slot, request.guide)
             self._tell_cached(request, cached)
             admitted.append(request.slot)
-            budget -= len(request.tokens) - cached
+            budget -= len(request.tokens) - cached.tokens
         return np.sort(np.array(admitted, np.int64)) if admitted else NO_ROWS
 
     def no_room(self, tokens: int) -> str:
@@ -82,6 +87,23 @@ class Admission:
     def _candidates(self) -> list[Request]:
         """Waiting requests in the order in which they may be admitted, as many as could be."""
         return self._order(self.waiting, self._rows.radix, self._slots.free_slots + WAITING_LOOKAHEAD)
+
+    def wait_for_grammars(self) -> None:
+        """There is nothing to compute: if that is so because grammars are being compiled, sleep until one is."""
+        if len(self.waiting):
+            self._guides.wait_for(list(self.waiting))
+
+    def _may_run(self, request: Request) -> bool:
+        """Whether the request's grammar is there, if it has one; one whose grammar cannot be used ends here."""
+        if request.guide is None:
+            return True
+        if not request.guide.compiled.done():
+            return False
+        problem = self._guides.prepare(request, self._limit(request) - len(request.tokens) - 1)
+        if problem is not None:
+            self.waiting.remove(request)
+            self._running.finish(request, "abort", message=problem, status_code=400)
+        return problem is None
 
     def _computed_soon(self, request: Request) -> bool:
         """Whether a running row is computing a prefix that ``request`` shares and that the cache lacks.
@@ -121,10 +143,14 @@ class Admission:
         self.waiting.remove(request)
         self._running.finish(request, "abort", message=self.no_room(len(request.tokens)))
 
-    def _tell_cached(self, request: Request, cached: int) -> None:
+    def _tell_cached(self, request: Request, cached: Cached) -> None:
         if request.told_cached:
             return
         request.told_cached = True
-        self._running.out.started.append((request.uid, cached))
+        of_prompt = min(cached.tokens, request.prompt_len)
+        self._running.out.started.append((request.uid, of_prompt))
+        if cached.from_host:
+            self._running.out.fetched.append((request.uid, min(cached.from_host, of_prompt)))
+        self._running.tell(request.uid, request.tokens[request.prompt_len :].tolist())  # a grammar's first words
         self._stats.prompt_tokens_total += request.prompt_len
-        self._stats.cached_prompt_tokens_total += cached
+        self._stats.cached_prompt_tokens_total += of_prompt

@@ -8,6 +8,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from backend.cache.host_moves import Transfers
 from backend.messages import LogprobSpec
 
 
@@ -33,6 +34,14 @@ class RowLogprobs:
 
 
 @dataclass(frozen=True, slots=True)
+class AllowedTokens:
+    """What the sampling rows of a batch that follow a grammar may sample."""
+
+    rows: NDArray[np.int64]  # indices in the batch
+    bits: NDArray[np.int32]  # [len(rows), words]: bit i % 32 of word i // 32 allows token i
+
+
+@dataclass(frozen=True, slots=True)
 class StepBatch:
     """Which tokens of which slots one step computes. Arrays are parallel, one entry per row.
 
@@ -49,7 +58,9 @@ class StepBatch:
     in_prompt: NDArray[np.bool_] | None  # rows that compute prompt tokens; None when no row does
     num_tokens: int
     logprobs: tuple[LogprobRow, ...]
-    fresh: NDArray[np.int64]  # slots occupied since the last batch: the device has not seen their tokens
+    fresh: NDArray[np.int64]  # slots with tokens that the device has not seen: occupied since the last batch, or jumped
+    allowed: AllowedTokens | None = None  # None when no sampling row follows a grammar
+    transfers: Transfers | None = None  # copies between device and host that start before the step; None: none due
 
 
 class LaunchedStep(Protocol):

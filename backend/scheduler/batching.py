@@ -8,8 +8,8 @@ from numpy.typing import NDArray
 from backend.scheduler.admission import Admission
 from backend.scheduler.batch import LogprobRow, StepBatch
 from backend.scheduler.limits import SchedulerLimits
+from backend.scheduler.rows import Rows
 from backend.scheduler.running import NO_ROWS, Running
-from backend.scheduler.slots import Slots
 
 NO_LENS = np.empty(0, np.int32)
 
@@ -17,9 +17,10 @@ NO_LENS = np.empty(0, np.int32)
 class Batcher:
     """Every row that misses one token, then prompts (running before waiting) while the budget lasts."""
 
-    def __init__(self, limits: SchedulerLimits, slots: Slots, running: Running, admission: Admission) -> None:
+    def __init__(self, limits: SchedulerLimits, rows: Rows, running: Running, admission: Admission) -> None:
         self._limits = limits
-        self._slots = slots
+        self._rows = rows
+        self._slots = rows.slots
         self._running = running
         self._admission = admission
         self._ones = np.ones(limits.max_running_requests, np.int32)
@@ -83,6 +84,7 @@ class Batcher:
             num_tokens=num_tokens,
             logprobs=logprobs,
             fresh=admitted,
+            transfers=self._rows.take_transfers(),
         )
 
     def _logprob_rows(

@@ -1,4 +1,4 @@
-"""Every page has one owner: free, in the tree, or in one row."""
+"""Every page has one owner: free, in the tree, or in one row; the host's pages: free or in the tree."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 if TYPE_CHECKING:
+    from backend.cache.host_tree import HostTree
     from backend.cache.node import Node
     from backend.scheduler.loop import Scheduler
 
@@ -20,6 +21,9 @@ def check_invariants(scheduler: Scheduler) -> None:
     _check_pages(scheduler)
     _check_locks(scheduler)
     _check_slots(scheduler)
+    _check_nodes(scheduler)
+    if scheduler.rows.host is not None:
+        _check_host(scheduler.rows.host)
 
 
 def _check_pages(scheduler: Scheduler) -> None:
@@ -57,6 +61,25 @@ def _check_locks(scheduler: Scheduler) -> None:
     wrong = [node.locks for key, node in nodes.items() if node.locks != expected[key]]
     if wrong:
         raise InvariantError(f"{len(wrong)} nodes have a wrong lock count")
+
+
+def _check_nodes(scheduler: Scheduler) -> None:
+    """What is on the device is closed under prefixes, and the counts of children are right."""
+    for node in scheduler.rows.radix.nodes():
+        on_device = [child for child in node.children.values() if len(child.pages)]
+        on_host = [child for child in node.children.values() if len(child.host)]
+        if (len(on_device), len(on_host)) != (node.children_on_device, node.children_on_host):
+            raise InvariantError("a node counts its children wrongly")
+        if not len(node.pages) and (on_device or node.locks):
+            raise InvariantError("rows read, or pages extend, a prefix that is not on the device")
+        if not len(node.pages) and not len(node.host):
+            raise InvariantError("a node of the tree is in no tier")
+
+
+def _check_host(tree: HostTree) -> None:
+    held, free = tree.host_books()
+    if not np.array_equal(np.sort(np.concatenate((held, free))), np.arange(1, tree.host_pages.num_pages + 1)):
+        raise InvariantError(f"host pages are lost or owned twice: {len(held)} held, {len(free)} free")
 
 
 def _check_slots(scheduler: Scheduler) -> None:

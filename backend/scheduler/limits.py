@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from backend.cache.host_tree import HostSettings
 from backend.scheduler.rows import Rows
 
 
@@ -14,11 +15,13 @@ class SchedulerLimits:
     max_running_requests: int
     max_queued_requests: int | None  # None: unbounded
     context_length: int  # longest prompt + output
+    vocab_size: int = 0  # needed where grammars are
     num_pages: int
     page_size: int
     prefill_budget: int  # prompt tokens computed per step
     radix_cache: bool = True
     eviction: str = "lru"
+    host: HostSettings | None = None  # a second tier of the prefix cache in the host's memory
     overlap: bool = False  # launch a step before the one before it is settled
     conservativeness: float = 1.0
     schedule_policy: str = "fcfs"
@@ -36,4 +39,5 @@ def make_rows(limits: SchedulerLimits) -> Rows:
         page_size=limits.page_size,
         keep_prefixes=limits.radix_cache,
         eviction=limits.eviction,
+        host=limits.host if limits.radix_cache else None,
     )

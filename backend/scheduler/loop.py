@@ -11,10 +11,12 @@ from typing import Protocol
 
 import numpy as np
 
+from backend.grammar import GrammarCompiler, GrammarError
 from backend.messages import Finish, FromScheduler, NewRequest, SchedulerStats, ToScheduler
 from backend.scheduler.admission import Admission
 from backend.scheduler.batch import LaunchedStep, StepBatch
 from backend.scheduler.batching import Batcher
+from backend.scheduler.guided import Guides
 from backend.scheduler.invariants import check_invariants
 from backend.scheduler.limits import SchedulerLimits
 from backend.scheduler.queue import Request
@@ -34,16 +36,19 @@ class StepRunner(Protocol):
 class Scheduler:
     """Turns messages into batches and results into messages."""
 
-    def __init__(self, runner: StepRunner, limits: SchedulerLimits, rows: Rows) -> None:
+    def __init__(
+        self, runner: StepRunner, limits: SchedulerLimits, rows: Rows, grammars: GrammarCompiler | None = None
+    ) -> None:
         self.limits = limits
         self.rows = rows
         self.slots = rows.slots
         self.stats = SchedulerStats(total_tokens=limits.num_pages * limits.page_size)
-        self.running = Running(rows)
+        self._guides = Guides(rows.slots, grammars, limits.vocab_size)
+        self.running = Running(rows, self._guides)
         self.requests = self.running.requests
-        self.admission = Admission(limits, rows, self.running, self.stats)
+        self.admission = Admission(limits, rows, self.running, self._guides, self.stats)
         self._retraction = Retraction(rows, self.running, self.admission, self.stats, self._settle_all)
-        self._batcher = Batcher(limits, rows.slots, self.running, self.admission)
+        self._batcher = Batcher(limits, rows, self.running, self.admission)
         self._runner = runner
         self._launched: deque[tuple[StepBatch, LaunchedStep]] = deque()
         self._random = np.random.default_rng(limits.random_seed)
@@ -90,6 +95,12 @@ class Scheduler:
         )
         if new.logprobs is not None:
             request.logprob_from = max(new.logprobs.start, 1) if new.logprobs.start >= 0 else len(tokens)
+        if new.grammar is not None:
+            try:
+                request.guide = self._guides.begin(new.grammar, jumps=new.logprobs is None)
+            except GrammarError as error:
+                self.running.out.finished.append(Finish(new.uid, "abort", message=str(error), status_code=400))
+                return
         self.requests[new.uid] = request
         self.admission.wait(request)
 
@@ -115,9 +126,13 @@ class Scheduler:
 
     def step(self) -> FromScheduler:
         """Launch the next batch and settle what is due. Call while ``has_work``, and once after other messages."""
+        if self._launched and self._launched[-1][0].allowed is not None:
+            self._settle()  # what a grammar allows next depends on the token before
         batch = self._schedule()
         if batch is not None:
             self._launch(batch)
+        elif not self._launched:
+            self.admission.wait_for_grammars()
         self._settle(keep=1 if self.limits.overlap and batch is not None else 0)
         if self.limits.check_invariants:
             check_invariants(self)
@@ -127,7 +142,8 @@ class Scheduler:
         if self.limits.preemption_threshold is not None:
             self._retraction.preempt(self.limits.preemption_threshold)
         self._retraction.grow_rows()
-        return self._batcher.choose()
+        batch = self._batcher.choose()
+        return None if batch is None else self._guides.mask(batch)
 
     def _launch(self, batch: StepBatch) -> None:
         slots = self.slots
@@ -168,6 +184,9 @@ class Scheduler:
         stats.cached_tokens = self.rows.radix.evictable_pages * page
         stats.used_tokens = stats.total_tokens - self.rows.room * page
         stats.evicted_tokens_total = self.rows.evicted_pages * page
+        if self.rows.host is not None:
+            stats.host_used_tokens = self.rows.host.used_host_pages * page
+            stats.loaded_tokens_total = self.rows.host.loaded_pages * page
         stats.new_token_ratio = self.admission.ratio.value
         out.stats = stats
         return out

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +13,9 @@ from numpy.typing import NDArray
 from backend.cache.node import Node
 from backend.messages import LogprobSpec
 from backend.sampling_params import SamplingParams
+
+if TYPE_CHECKING:
+    from backend.scheduler.guided import Guide
 
 
 @dataclass(slots=True, eq=False)
@@ -32,6 +36,7 @@ class Request:
     slot: int = -1  # -1: waiting
     node: Node | None = None  # locked end of the row's part in the radix tree
     told_cached: bool = False
+    guide: Guide | None = None  # where its output stands in its grammar, when it has to follow one
 
     @property
     def cacheable(self) -> int:

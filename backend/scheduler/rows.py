@@ -6,25 +6,45 @@ A row's pages are the tree's up to ``tree_pages`` and its own after that. They c
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 from numpy.typing import NDArray
 
+from backend.cache.host_moves import Transfers
+from backend.cache.host_tree import HostSettings, HostTree
 from backend.cache.pages import PageAllocator, Pages
 from backend.cache.radix import RadixCache
 from backend.scheduler.queue import Request
 from backend.scheduler.slots import Slots
 
 
+class Cached(NamedTuple):
+    """How many known tokens of a placed request the cache holds, and how many of them come from the host."""
+
+    tokens: int
+    from_host: int
+
+
 class Rows:
     """Owns the slots, the free pages and the radix tree."""
 
     def __init__(
-        self, *, num_slots: int, context_length: int, num_pages: int, page_size: int, keep_prefixes: bool, eviction: str
+        self,
+        *,
+        num_slots: int,
+        context_length: int,
+        num_pages: int,
+        page_size: int,
+        keep_prefixes: bool,
+        eviction: str,
+        host: HostSettings | None = None,
     ) -> None:
         self.page_size = page_size
         self.slots = Slots(num_slots, context_length, page_size)
         self.pages = PageAllocator(num_pages)
-        self.radix = RadixCache(page_size, eviction)
+        self.host = HostTree(page_size, eviction, host) if host is not None else None
+        self.radix = RadixCache(page_size, eviction) if self.host is None else self.host
         self.evicted_pages = 0
         self._keep_prefixes = keep_prefixes
 
@@ -42,15 +62,14 @@ class Rows:
         """Whether :meth:`place` would find room."""
         if not self.slots.free_slots:
             return False
-        cached = self.radix.matched_tokens(request.tokens[: request.cacheable], request.namespace) // self.page_size
-        # Locking the cached part takes at most its own pages from the evictable ones.
-        return self.room - cached >= -(-len(request.tokens) // self.page_size) - cached + reserve
+        # Locking the cached part takes at most as many pages from the evictable ones as it spares.
+        return self.room >= -(-len(request.tokens) // self.page_size) + reserve
 
-    def place(self, request: Request, limit: int, reserve: int) -> int | None:
+    def place(self, request: Request, limit: int, reserve: int) -> Cached | None:
         """Give ``request`` a slot, its cached prefix and pages for its known tokens.
 
-        ``reserve`` pages must stay beside them. Returns how many tokens are cached; None, with nothing changed, when
-        there is no room.
+        ``reserve`` pages must stay beside them. Returns how much is cached; None, with nothing changed, when there is
+        no room.
         """
         slots, tokens = self.slots, request.tokens
         match = self.radix.match(tokens[: request.cacheable], request.namespace)
@@ -62,35 +81,47 @@ class Rows:
         slot = slots.occupy(request.uid, tokens, request.prompt_len, limit)
         slots.set_sampling(slot, request.sampling, request.seed, request.stop_ids)
         slots.wants_logprobs[slot] = request.logprobs is not None
+        fresh = self._alloc(needed)
+        if self.host is not None and match.absent:
+            self.host.restore(match.node, fresh[: match.absent])
         slots.append_pages(slot, match.pages)
-        slots.append_pages(slot, self._alloc(needed))
-        slots.tree_pages[slot] = len(match.pages)
-        slots.computed[slot] = len(match.pages) * self.page_size
+        slots.append_pages(slot, fresh)
+        slots.tree_pages[slot] = len(match.pages) + match.absent
+        slots.computed[slot] = slots.tree_pages[slot] * self.page_size
         request.slot, request.node = slot, match.node
-        return int(slots.computed[slot])
+        return Cached(int(slots.computed[slot]), match.absent * self.page_size)
+
+    def take_transfers(self) -> Transfers | None:
+        """What the next step must have copied between the device and the host."""
+        return None if self.host is None else self.host.moves.take()
 
     def outgrown(self) -> NDArray[np.int64]:
-        """Running rows whose next token has no page."""
+        """Running rows whose next tokens have no page, each as often as pages are missing."""
         slots = self.slots
         rows = slots.running()
         short = slots.known[rows] > slots.pages[rows] * self.page_size
         if not np.count_nonzero(short):
             return rows[:0]
         rows = rows[short]
-        return rows[slots.missing(rows) > 0]
+        rows = rows[slots.missing(rows) > 0]
+        return np.repeat(rows, -(-slots.known[rows] // self.page_size) - slots.pages[rows])
 
     def grow(self, rows: NDArray[np.int64]) -> None:
-        """One more page for each of ``rows``; the caller has checked ``room``."""
+        """One more page for each entry of ``rows`` (ascending); the caller has checked ``room``."""
         slots = self.slots
-        slots.page_table[rows, slots.pages[rows]] = self._alloc(len(rows))
-        slots.pages[rows] += 1
+        nth = np.arange(len(rows)) - np.searchsorted(rows, rows)
+        slots.page_table[rows, slots.pages[rows] + nth] = self._alloc(len(rows))
+        np.add.at(slots.pages, rows, 1)
 
-    def share_prefix(self, slot: int, request: Request) -> None:
-        """Hand the row's computed full pages to the tree; the row goes on with the tree's pages, not its duplicates."""
-        if not self._keep_prefixes:
+    def share_prefix(self, slot: int, request: Request, computed: int) -> None:
+        """Hand the full pages of the row's first ``computed`` tokens to the tree, whose steps have all been settled.
+
+        The row goes on with the tree's pages, not its duplicates.
+        """
+        count = computed // self.page_size
+        if not self._keep_prefixes or count < self.slots.tree_pages[slot]:
             return
         slots = self.slots
-        count = int(slots.computed[slot]) // self.page_size
         own = slots.row_pages(slot)[:count].copy()
         shared = self.radix.insert(
             slots.tokens[slot, : count * self.page_size], own, request.namespace, request.priority
@@ -106,7 +137,7 @@ class Rows:
     def vacate(self, slot: int, request: Request) -> None:
         """Give back everything of a row that no launched step refers to; what it computed stays in the tree."""
         slots = self.slots
-        self.share_prefix(slot, request)
+        self.share_prefix(slot, request, int(slots.computed[slot]))
         self.pages.release(slots.row_pages(slot)[slots.tree_pages[slot] :])
         if request.node is not None:
             self.radix.unlock(request.node)

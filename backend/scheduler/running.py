@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
+from backend.grammar import GrammarError
 from backend.messages import Finish, FromScheduler, TokenLogprobs
 from backend.scheduler.batch import LaunchedStep, RowLogprobs, StepBatch
+from backend.scheduler.guided import Guides
 from backend.scheduler.queue import Request
 from backend.scheduler.rows import Rows
 
@@ -20,8 +24,9 @@ class Running:
     A request that has ended leaves at once for its client, but its row only when no launched step refers to it.
     """
 
-    def __init__(self, rows: Rows) -> None:
+    def __init__(self, rows: Rows, guides: Guides) -> None:
         self.rows = rows
+        self._guides = guides
         self.slots = rows.slots
         self.requests: dict[int, Request] = {}  # by uid: waiting and running
         self.leaving: dict[int, Request] = {}  # by slot: over, but a launched step still refers to the row
@@ -54,9 +59,11 @@ class Running:
         ending = np.count_nonzero(full) > 0 or len(stopped) > 0
         if batch.in_prompt is not None:
             completed = batch.in_prompt & (ends >= slots.prompt_len[rows])
-            self._share_prompts(rows[completed if live is None else completed & live])
+            self._share_prompts(batch, completed if live is None else completed & live)
         if ending:
             self._end(batch, tokens, stopped, full if live is None else full & live)
+        if batch.allowed is not None:
+            self._follow_grammars(batch.allowed.rows, batch, tokens)
         self._vacate_left()
 
     def _end(
@@ -68,6 +75,26 @@ class Running:
             self.finish(self.requests[int(self.slots.uid[batch.rows[i]])], "stop", matched=int(tokens[i]))
         for i in full.nonzero()[0]:
             self.finish(self.requests[int(self.slots.uid[batch.rows[i]])], "length")
+
+    def _follow_grammars(self, guided: NDArray[np.int64], batch: StepBatch, tokens: NDArray[np.int32]) -> None:
+        """Take the sampled tokens of ``guided`` rows into their grammars, and the tokens that must follow."""
+        running = self.slots.generation[batch.rows[guided]] == batch.generations[guided]
+        for i in guided[running]:
+            slot = int(batch.rows[i])
+            request = self.requests[int(self.slots.uid[slot])]
+            try:
+                forced, complete = self._guides.advance(slot, int(tokens[i]), request.stop_ids)
+            except GrammarError as error:
+                self.finish(request, "abort", message=str(error))
+                continue
+            self.tell(request.uid, forced)
+            if complete:
+                self.finish(request, "stop")
+
+    def tell(self, uid: int, tokens: Sequence[int]) -> None:
+        """Output tokens of a request that no step sampled."""
+        self.out.uids += [uid] * len(tokens)
+        self.out.tokens += tokens
 
     def _tell_logprobs(
         self, batch: StepBatch, live: NDArray[np.bool_] | None, tokens: NDArray[np.int32], results: list[RowLogprobs]
@@ -84,10 +111,12 @@ class Running:
             for place in result.output:
                 self.out.logprobs.append(TokenLogprobs(uid, int(tokens[row.index]), *place))
 
-    def _share_prompts(self, rows: NDArray[np.int64]) -> None:
+    def _share_prompts(self, batch: StepBatch, completed: NDArray[np.bool_]) -> None:
         """Put prompts that are complete into the tree, for the requests that come while these still run."""
-        for row in rows:
-            self.rows.share_prefix(int(row), self.requests[int(self.slots.uid[row])])
+        for i in completed.nonzero()[0]:
+            slot = int(batch.rows[i])
+            # What later steps compute may still fail: it enters the tree when the row leaves.
+            self.rows.share_prefix(slot, self.requests[int(self.slots.uid[slot])], int(batch.starts[i] + batch.lens[i]))
 
     def fail_step(self, batch: StepBatch) -> None:
         """The device failed: abort the rows, and let nothing that they computed from here on enter the tree."""
@@ -98,10 +127,10 @@ class Running:
             self.finish(self.requests[int(slots.uid[row])], "abort", message=STEP_FAILED)
         self._vacate_left()
 
-    def finish(self, request: Request, kind: str, matched: int = -1, message: str = "") -> None:
+    def finish(self, request: Request, kind: str, matched: int = -1, message: str = "", status_code: int = 500) -> None:
         del self.requests[request.uid]
         self.leave(request)
-        self.out.finished.append(Finish(request.uid, kind, matched, message))
+        self.out.finished.append(Finish(request.uid, kind, matched, message, status_code))
 
     def leave(self, request: Request) -> None:
         """End the request's run, whatever the reason. Idempotent.

@@ -5,16 +5,9 @@ from __future__ import annotations
 from backend.flags.flag import Flag
 from backend.flags.rows import accepted, integer, switch, text, words
 
-ATTENTION = accepted(
-    "attention",
-    "--attention-backend chooses one backend for prompts and decodes",
-    text("--prefill-attention-backend"),
-    text("--decode-attention-backend"),
-)
-
 FLASHINFER = accepted(
     "attention",
-    "flashinfer is not used",
+    "--attention-backend says whose attention kernels run; FlashInfer's others are not used",
     switch("--disable-flashinfer"),
     switch("--disable-flashinfer-sampling"),
     switch("--disable-flashinfer-autotune"),
@@ -83,18 +76,14 @@ SPARSE = accepted(
 
 GRAPHS = accepted(
     "CUDA graphs",
-    "steps are launched without CUDA graphs",
-    switch("--disable-cuda-graph", "--enforce-eager", off_names=("--no-enforce-eager",)),
+    "decode steps are captured as a whole, prompts are not",
     switch("--disable-prefill-cuda-graph"),
     switch("--disable-decode-cuda-graph"),
-    switch("--disable-cuda-graph-padding"),
     text("--cuda-graph-config"),
     text("--cuda-graph-backend-decode"),
     text("--cuda-graph-backend-prefill"),
-    integer("--cuda-graph-max-bs-decode", "--cuda-graph-max-bs"),
     integer("--cuda-graph-max-bs-prefill"),
     integer("--cuda-graph-max-seq-len-prefill"),
-    words("--cuda-graph-bs-decode", "--cuda-graph-bs"),
     words("--cuda-graph-bs-prefill"),
     integer("--cuda-graph-prefill-max-context", "--context-bucket"),
     switch("--enable-profile-cuda-graph"),
@@ -114,4 +103,4 @@ COMPILE = accepted(
     integer("--torch-compile-max-bs", default=32),
 )
 
-KERNELS: tuple[Flag, ...] = ATTENTION + FLASHINFER + TRITON + FUSED + SPARSE + GRAPHS + COMPILE
+KERNELS: tuple[Flag, ...] = FLASHINFER + TRITON + FUSED + SPARSE + GRAPHS + COMPILE

@@ -115,8 +115,7 @@ SAMPLING = not_yet(
 
 GRAMMAR = not_yet(
     "structured output",
-    "output is not constrained",
-    text("--grammar-backend", harmless=("none",)),
+    "JSON is written as Python writes it",
     text("--constrained-json-whitespace-pattern"),
     switch("--constrained-json-disable-any-whitespace"),
     integer("--constrained-json-max-whitespace-cnt"),

@@ -5,12 +5,14 @@ from __future__ import annotations
 from backend.flags.checks import AT_LEAST_ONE, FRACTION, MODEL_NAME, NOT_NEGATIVE, PORT, POSITIVE, Check
 from backend.flags.flag import Flag, Kind, State
 from backend.flags.kv_events import EXAMPLE, is_kv_events_config
-from backend.flags.rows import integer, number, switch, text, works
+from backend.flags.rows import integer, number, switch, text, words, works
 from backend.flags.server.parser_names import REASONING_PARSERS, TOOL_CALL_PARSERS
 
 BOTH = ("sglang", "vllm")
 OURS = ("warmlane",)
 KV_EVENTS = Check(is_kv_events_config, f"JSON such as {EXAMPLE}")
+ATTENTION_BACKENDS = ("flashinfer", "triton", "torch_native")
+WHOLE_NUMBERS = Check(lambda value: all(str(word).isdecimal() and int(word) > 0 for word in value), "whole numbers")
 CHUNK = Check(lambda value: value == -1 or value >= 1, "-1 (never split a prompt) or at least 1")
 
 MODEL = works(
@@ -124,11 +126,45 @@ RUNTIME = works(
     text(
         "--attention-backend",
         default="auto",
-        choices=("auto", "torch_native"),
+        choices=("auto", *ATTENTION_BACKENDS),
         rename={"torch_sdpa": "torch_native"},
-        help="attention kernels",
+        help="attention kernels; auto: the fastest that is installed and computes the model",
         sources=BOTH,
     ),
+    text(
+        "--prefill-attention-backend",
+        choices=ATTENTION_BACKENDS,
+        rename={"torch_sdpa": "torch_native"},
+        help="those of rows with several new tokens, instead of --attention-backend",
+    ),
+    text(
+        "--decode-attention-backend",
+        choices=ATTENTION_BACKENDS,
+        rename={"torch_sdpa": "torch_native"},
+        help="those of rows with one new token, instead of --attention-backend",
+    ),
+    switch(
+        "--disable-cuda-graph",
+        "--enforce-eager",
+        off_names=("--no-enforce-eager",),
+        help="launch every kernel of a decode step by itself",
+        sources=BOTH,
+    ),
+    integer(
+        "--cuda-graph-max-bs",
+        "--cuda-graph-max-bs-decode",
+        check=AT_LEAST_ONE,
+        help="rows of the largest decode step that is captured as a CUDA graph",
+    ),
+    words(
+        "--cuda-graph-bs",
+        "--cuda-graph-bs-decode",
+        default=(),
+        check=WHOLE_NUMBERS,
+        metavar="N",
+        help="captured batch sizes; without it: chosen up to --cuda-graph-max-bs",
+    ),
+    switch("--disable-cuda-graph-padding", help="replay a graph only for exactly its number of rows"),
     integer("--cpu-threads", check=AT_LEAST_ONE, help="threads of the model on the CPU", sources=OURS),
     integer("--page-size", "--block-size", check=AT_LEAST_ONE, help="tokens of one KV page", sources=BOTH),
     number(
@@ -197,6 +233,12 @@ RUNTIME = works(
         help="more than 1: admit fewer requests, retract fewer",
     ),
     integer("--random-seed", "--seed", help="of sampling", sources=BOTH),
+    text(
+        "--grammar-backend",
+        default="auto",
+        choices=("auto", "llguidance", "none"),
+        help="what constrains structured output; auto is llguidance, none refuses such requests",
+    ),
     text(
         "--kv-events-config",
         check=KV_EVENTS,

@@ -178,7 +178,7 @@ def test_bad_grammars_say_why(kind: str, value: object, words: str) -> None:
 
 
 def test_the_compiler_compiles_equal_specs_once() -> None:
-    compiler = GrammarCompiler(VOCABULARY, capacity=2)
+    compiler = GrammarCompiler(lambda: VOCABULARY, capacity=2)
     specs = [make_spec("regex", text) for text in ("a", "b", "c")]
     first = compiler.submit(specs[0])
     assert compiler.submit(GrammarSpec("regex", "a")) is first

@@ -6,6 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from backend.runner.mask import Mask
 from backend.runner.sampler import sample
 from backend.runner.sampling_plan import SamplingPlanner
 from backend.sampling_params import SamplingParams
@@ -133,6 +134,20 @@ def test_stop_tokens_are_forbidden_before_min_new_tokens():
     assert draw(LOGITS, slots, np.array([3], np.int32)) == [0]
 
 
+def test_a_row_with_a_grammar_samples_what_it_allows():
+    params = [
+        SamplingParams(temperature=0),
+        SamplingParams(temperature=1.0, sampling_seed=3),
+        SamplingParams(temperature=0),
+    ]
+    planner = SamplingPlanner(5, torch.device("cpu"))
+    slots = make_slots(params)
+    mask = Mask(torch.tensor([0, 1]), torch.tensor([[0b01100], [0b10000]], dtype=torch.int32))
+    plan = planner.plan(slots, np.arange(3), np.array([1, 1, 1], np.int32), mask)
+    logits = torch.tensor([[5.0, 4.0, 1.0, 2.0, 3.0]] * 3)
+    assert sample(logits, plan, torch.from_numpy(slots.tokens).flatten()).tolist() == [3, 4, 0]
+
+
 @settings(max_examples=60, deadline=None)
 @given(
     logits=st.lists(st.floats(-30, 30, width=32), min_size=2, max_size=12),
@@ -145,8 +160,8 @@ def test_stop_tokens_are_forbidden_before_min_new_tokens():
 def test_a_drawn_token_is_always_allowed(logits, temperature, top_p, top_k, min_p, seed):
     params = SamplingParams(temperature=temperature, top_p=top_p, top_k=top_k, min_p=min_p, sampling_seed=seed)
     (token,) = draw(logits, make_slots([params]))
-    rank = sorted(range(len(logits)), key=lambda i: (-np.float32(logits[i]), i)).index(token)
-    assert rank < top_k
+    likelier = torch.softmax(torch.tensor(logits) / temperature, dim=-1)
+    assert int((likelier > likelier[token]).sum()) < top_k
     probabilities = softmax(np.array(logits, np.float64) / temperature)
     assert probabilities[token] >= probabilities.max() * min_p * (1 - 1e-3)
 

@@ -50,13 +50,16 @@ class FakeRunner:
     """Implements ``StepRunner``. Counts the tokens it computed.
 
     Like a device it takes the page table at launch, and reads and writes the token pool when the step runs. With
-    ``late`` that is at the last moment which the order of steps allows, without it at once.
+    ``late`` that is at the last moment which the order of steps allows, without it at once. Copies between device and
+    host run in their order, but not before a step has to wait for them.
     """
 
-    def __init__(self, num_pages, page_size, late=False):
+    def __init__(self, num_pages, page_size, late=False, host_pages=0):
         self.page = page_size
         self.late = late
         self.kv = np.full((num_pages + 1) * page_size, -1, np.int64)
+        self.host = np.full((host_pages + 1, page_size), -2, np.int64)
+        self._moves = []
         self.computed = 0
         self.steps = 0
         self._queue = []
@@ -69,7 +72,7 @@ class FakeRunner:
             (row, start, end, sample, self._locations(slots, row, end))
             for row, start, end, sample in zip(batch.rows, batch.starts, ends, batch.samples, strict=True)
         ]
-        step = Launched(lambda: self._run(rows, slots.tokens))
+        step = Launched(lambda: self._run(rows, slots.tokens, batch.transfers, self.chooser(batch)))
         self._queue.append(step)
         if not self.late:
             self._drain(step)
@@ -85,12 +88,29 @@ class FakeRunner:
         while step in self._queue:
             self._queue.pop(0).run()
 
-    def _run(self, rows, pool):
+    def _copy(self, transfers):
+        self._moves += transfers.moves
+        if transfers.fence:
+            pages = self.kv.reshape(-1, self.page)
+            for move in self._moves:
+                if move.to_host:
+                    self.host[move.host] = pages[move.device]
+                else:
+                    pages[move.device] = self.host[move.host]
+            self._moves.clear()
+
+    def chooser(self, batch):
+        """How the step of ``batch`` chooses the next token of its i-th row."""
+        return lambda _, tokens: next_token(tokens)
+
+    def _run(self, rows, pool, transfers, choose):
+        if transfers is not None:
+            self._copy(transfers)
         sampled = np.zeros(len(rows), np.int32)
         for row, start, end, _, locations in rows:
             self.kv[locations[start:]] = pool[row, start:end]
         for i, (row, _, end, sample, locations) in enumerate(rows):
             if sample:
-                sampled[i] = next_token(self.kv[locations])
+                sampled[i] = choose(i, self.kv[locations])
                 pool[row, end] = sampled[i]
         return sampled

@@ -22,11 +22,14 @@ DEFAULTS = {
 class Harness:
     def __init__(self, late=False, **limits):
         self.limits = SchedulerLimits(**(DEFAULTS | limits))
-        self.runner = FakeRunner(self.limits.num_pages, self.limits.page_size, late)
+        self.runner = FakeRunner(
+            self.limits.num_pages, self.limits.page_size, late, self.limits.host.pages if self.limits.host else 0
+        )
         self.scheduler = Scheduler(self.runner, self.limits, make_rows(self.limits))
         self.outputs: dict[int, list[int]] = {}
         self.finished = {}
         self.cached = {}
+        self.fetched = {}
         self.asked = {}
 
     def add(self, *prompts, max_new=6, namespace="", stop_ids=(STOP,), priority=0, **sampling):
@@ -45,11 +48,22 @@ class Harness:
         if uid not in self.finished:
             self.finished[uid] = None
 
+    def flush(self):
+        """Whether the prefix cache could be emptied; nothing may be left of it then."""
+        self.scheduler.receive(ToScheduler(flush_cache=1))
+        done = self.step().flushed[1]
+        if done:
+            rows = self.scheduler.rows
+            assert rows.pages.free_pages == self.limits.num_pages
+            assert rows.host is None or rows.host.used_host_pages == 0
+        return done
+
     def step(self):
         out = self.scheduler.step()
         for uid, cached in out.started:
             assert uid not in self.cached
             self.cached[uid] = cached
+        self.fetched |= dict(out.fetched)
         for uid, token in zip(out.uids, out.tokens, strict=True):
             assert uid not in self.finished, "a token after the end"
             self.outputs.setdefault(uid, []).append(token)

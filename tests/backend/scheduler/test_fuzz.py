@@ -6,6 +6,7 @@ from hypothesis import event as note
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from backend.cache.host_tree import WRITE_POLICIES, HostSettings
 from tests.backend.scheduler.fake_runner import STOP
 from tests.backend.scheduler.harness import Harness
 
@@ -17,6 +18,7 @@ EVENT = st.one_of(
     st.tuples(st.just("abort"), st.integers(0, 30)),
     st.tuples(st.just("step"), st.integers(1, 4)),
 )
+LOAD_MIN = st.sampled_from([1, 4])
 LIMITS = st.fixed_dictionaries(
     {
         "max_running_requests": st.integers(1, 5),
@@ -29,6 +31,7 @@ LIMITS = st.fixed_dictionaries(
         "late": st.booleans(),
         "eviction": st.sampled_from(["lru", "lfu", "priority"]),
         "schedule_policy": st.sampled_from(["fcfs", "lpm", "dfs-weight", "random", "priority"]),
+        "host": st.none() | st.builds(HostSettings, st.integers(1, 40), st.sampled_from(list(WRITE_POLICIES)), LOAD_MIN),
     }
 )
 
@@ -60,4 +63,5 @@ def test_random_lives(limits, preemption_threshold, events):
     note(f"retracted: {stats.retracted_total > 0}")
     note(f"evicted: {stats.evicted_tokens_total > 0}")
     note(f"cached: {stats.cached_prompt_tokens_total > 0}")
+    note(f"from host: {bool(harness.fetched)}, with host: {limits['host'] is not None}")
     note(f"overlap: {limits['overlap']}, late: {limits['late']}")

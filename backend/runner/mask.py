@@ -1,0 +1,34 @@
+"""What grammars leave to sample, on the device."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from backend.scheduler.batch import StepBatch
+from backend.transfer import to_device
+
+
+@dataclass(frozen=True, slots=True)
+class Mask:
+    """What rows that follow a grammar may sample: int32 words ``[G, words]`` of bits for ``rows`` (int64[G])."""
+
+    rows: torch.Tensor
+    words: torch.Tensor
+
+    @staticmethod
+    def of(batch: StepBatch, device: torch.device) -> Mask | None:
+        """Rows are counted among the sampling ones."""
+        if batch.allowed is None:
+            return None
+        order = np.cumsum(batch.samples) - 1
+        return Mask(to_device(order[batch.allowed.rows], device), to_device(batch.allowed.bits, device))
+
+    def apply(self, logits: torch.Tensor) -> None:
+        """Forbid all other tokens, in place."""
+        shifts = torch.arange(32, dtype=torch.int32, device=logits.device)
+        bits = (self.words[:, :, None] >> shifts) & 1
+        forbidden = bits.flatten(1)[:, : logits.shape[-1]] == 0
+        logits[self.rows] = logits[self.rows].masked_fill(forbidden, float("-inf"))

@@ -1,0 +1,138 @@
+"""Requests whose output follows a grammar: what each may say next, and what it can only say.
+
+A row's next mask needs the value of its last token: a step with such rows is settled before the next one is launched.
+Tokens without an alternative are appended as known ones, so that one step computes them all (jump-forward). The last
+token before a row's limit, and a stop token, are always sampled: rows end in one place only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, wait
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from backend.grammar import CompiledGrammar, GrammarCompiler, GrammarError, GrammarSpec, GrammarState, bitmask_words
+from backend.scheduler.batch import AllowedTokens, StepBatch
+from backend.scheduler.queue import Request
+from backend.scheduler.slots import Slots
+
+COMPILE_POLL_SECONDS = 0.02  # the loop must go on hearing messages while nothing but grammars is under way
+NO_GRAMMARS = "This server runs with --grammar-backend none: it cannot constrain an output."
+
+
+@dataclass(slots=True)
+class Guide:
+    """Where one request's output stands in its grammar. Kept when the request is retracted."""
+
+    compiled: Future[CompiledGrammar]
+    state: GrammarState | None = None  # once the request was first about to run
+    allowed: NDArray[np.int32] | None = None  # bits of the tokens that may come next
+    jumps: bool = True  # whether forced tokens are appended; their log probabilities would be missing
+
+
+class Guides:
+    """Drives the grammars of all requests. Every call may find that one of them has failed: it returns why."""
+
+    def __init__(self, slots: Slots, compiler: GrammarCompiler | None, vocab_size: int) -> None:
+        self._slots = slots
+        self._compiler = compiler
+        self._words = bitmask_words(vocab_size)
+        self._by_slot: dict[int, Guide] = {}
+        self._jumped: list[int] = []  # slots whose forced tokens the device has not seen
+
+    def begin(self, spec: GrammarSpec, *, jumps: bool) -> Guide:
+        """Start compiling. Raises GrammarError when this server has no grammars."""
+        if self._compiler is None:
+            raise GrammarError(NO_GRAMMARS)
+        return Guide(self._compiler.submit(spec), jumps=jumps)
+
+    @staticmethod
+    def wait_for(requests: Sequence[Request]) -> None:
+        """Nothing else is to be done: sleep until a grammar of ``requests`` is compiled, but not for long."""
+        pending = [request.guide.compiled for request in requests if request.guide is not None]
+        if pending:
+            wait(pending, COMPILE_POLL_SECONDS, FIRST_COMPLETED)
+
+    def prepare(self, request: Request, room: int) -> str | None:
+        """Before a request first runs: its state, and up to ``room`` tokens that its output begins with in any case.
+
+        They are appended to the request's tokens. Returns why it cannot run.
+        """
+        guide = request.guide
+        if guide is None or guide.state is not None:
+            return None
+        try:
+            guide.state = guide.compiled.result().start()
+            forced = self._forced(guide, request.stop_ids, room)
+            if guide.state.is_done:  # the whole answer is forced: its last token is left to be sampled
+                guide.state.rollback(1)
+                forced.pop()
+            guide.allowed = self._mask(guide.state)
+        except GrammarError as error:
+            return str(error)
+        request.tokens = np.concatenate((request.tokens, np.array(forced, np.int32)))
+        return None
+
+    def place(self, slot: int, guide: Guide | None) -> None:
+        """A request with ``guide`` (if any) now runs in ``slot``."""
+        self._slots.guided[slot] = guide is not None
+        if guide is None:
+            self._by_slot.pop(slot, None)
+        else:
+            self._by_slot[slot] = guide
+
+    def advance(self, slot: int, token: int, stop_ids: Sequence[int]) -> tuple[list[int], bool]:
+        """A row sampled ``token``: (the tokens that were appended after it, whether the answer is complete).
+
+        Raises GrammarError.
+        """
+        slots, guide = self._slots, self._by_slot[slot]
+        state = guide.state
+        if state is None:
+            raise GrammarError("a row runs whose grammar was never started")
+        state.advance(token)
+        known = int(slots.known[slot])
+        forced = self._forced(guide, stop_ids, int(slots.limit[slot]) - known - 1)
+        if forced:
+            slots.tokens[slot, known : known + len(forced)] = forced
+            slots.known[slot] += len(forced)
+            self._jumped.append(slot)
+        if not state.is_done:
+            guide.allowed = self._mask(state)
+        return forced, state.is_done
+
+    def mask(self, batch: StepBatch) -> StepBatch:
+        """``batch`` with what its guided rows may sample."""
+        guided = self._slots.guided[batch.rows]
+        if not np.count_nonzero(guided):
+            return batch
+        sampling = (guided & batch.samples).nonzero()[0]
+        masks = [self._by_slot[int(slot)].allowed for slot in batch.rows[sampling]]
+        bits = np.stack([mask for mask in masks if mask is not None]) if masks else None
+        jumped, self._jumped = self._jumped, []
+        return replace(
+            batch,
+            allowed=AllowedTokens(sampling, bits) if bits is not None else None,
+            fresh=np.union1d(batch.fresh, np.array(jumped, np.int64)) if jumped else batch.fresh,
+        )
+
+    def _forced(self, guide: Guide, stop_ids: Sequence[int], room: int) -> list[int]:
+        """Tokens without an alternative, taken into the state."""
+        taken: list[int] = []
+        state = guide.state
+        if state is None or not guide.jumps:
+            return taken
+        for token in [] if state.is_done else state.forced():
+            if len(taken) >= room or token in stop_ids:
+                break
+            state.advance(token)
+            taken.append(token)
+        return taken
+
+    def _mask(self, state: GrammarState) -> NDArray[np.int32]:
+        bits = np.zeros(self._words, np.int32)
+        state.fill_mask(bits)
+        return bits
