@@ -39,6 +39,11 @@ class CausalLM(nn.Module):
         """``[R, vocab]`` for the hidden states ``[R, hidden]``, in the dtype of the weights."""
         return self.lm_head(hidden)
 
+    @property
+    def captures(self) -> bool:
+        """Whether a CUDA graph may hold a step: what runs does not depend on values that only the device knows."""
+        return not any(isinstance(module, Experts) for module in self.modules())
+
     def attention_shapes(self) -> list[AttentionShape]:
         """One for each layer, in order."""
         return [module.shape for module in self.modules() if isinstance(module, PagedAttention)]
