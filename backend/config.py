@@ -68,6 +68,7 @@ class ServerArgs:
     priority_scheduling_preemption_threshold: int = 10
     schedule_conservativeness: float = 1.0
     random_seed: int | None = None
+    grammar_backend: str = "auto"  # auto and llguidance, or none
     kv_events_config: str | None = None  # JSON, see backend/flags/kv_events.py
     watchdog_timeout: float = 300.0  # seconds a step may take before the scheduler is ended; 0: for ever
     check_invariants: bool = False  # verify page ownership after every step (tests)

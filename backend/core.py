@@ -14,11 +14,13 @@ import torch
 from backend.attention import make_attention
 from backend.cache import KVPool
 from backend.config import ServerArgs
+from backend.grammar import GrammarCompiler, Vocabulary
 from backend.loader.model_config import ModelConfig, load_model_config
 from backend.loader.weights import dummy_weights, iterate_weights
 from backend.messages import SchedulerReady
 from backend.models import CausalLM
 from backend.models.build import empty_model, footprint, require_memory
+from backend.prompt import load_tokenizer
 from backend.prompt.source import ModelSource
 from backend.runner.device import choose_device, choose_dtype, free_memory, kv_room, set_threads
 from backend.runner.graphs import graph_sizes
@@ -69,7 +71,25 @@ def build_core(args: ServerArgs, source: ModelSource) -> Core:
         kv_cache_bytes=limits.num_pages * limits.page_size * per_token,
         vocab_size=config.vocab_size,
     )
-    return Core(Scheduler(runner, limits, rows), ready)
+    return Core(Scheduler(runner, limits, rows, _grammars(args, source, config)), ready)
+
+
+def _grammars(args: ServerArgs, source: ModelSource, config: ModelConfig) -> GrammarCompiler | None:
+    """The compiler of structured output. The vocabulary is read for the first grammar."""
+    if args.grammar_backend == "none" or args.skip_tokenizer_init:
+        return None
+
+    def vocabulary() -> Vocabulary:
+        tokenizer = load_tokenizer(source if args.tokenizer_path is None else args.tokenizer_path)
+        special = [text for token in tokenizer.special_token_ids if (text := tokenizer.id_to_token(token)) is not None]
+        return Vocabulary.from_json(
+            tokenizer.to_json(),
+            size=config.vocab_size,
+            eos_token_ids=tokenizer.eos_token_ids,
+            special_tokens=special,
+        )
+
+    return GrammarCompiler(vocabulary)
 
 
 def _graph_sizes(args: ServerArgs, limits: SchedulerLimits) -> list[int]:
@@ -120,6 +140,7 @@ def _size(
         max_running_requests=rows,
         max_queued_requests=args.max_queued_requests,
         context_length=min(context, num_pages * page),
+        vocab_size=config.vocab_size,
         num_pages=num_pages,
         page_size=page,
         prefill_budget=_prefill_budget(args, device, context),

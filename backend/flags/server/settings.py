@@ -234,6 +234,12 @@ RUNTIME = works(
     ),
     integer("--random-seed", "--seed", help="of sampling", sources=BOTH),
     text(
+        "--grammar-backend",
+        default="auto",
+        choices=("auto", "llguidance", "none"),
+        help="what constrains structured output; auto is llguidance, none refuses such requests",
+    ),
+    text(
         "--kv-events-config",
         check=KV_EVENTS,
         metavar="JSON",

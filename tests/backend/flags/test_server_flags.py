@@ -152,7 +152,6 @@ def test_tuning_flags_are_accepted_and_logged(words):
         "--kv-cache-dtype fp8_e5m2",
         "--speculative-algorithm EAGLE",
         "--enable-lora",
-        "--grammar-backend xgrammar",
         "--ssl-keyfile k.pem",
         "--disaggregation-mode prefill",
         "--enable-hierarchical-cache",
