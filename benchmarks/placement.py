@@ -1,113 +1,153 @@
-"""Placement policies beside an offline oracle, on simulated engines: ``python -m benchmarks.placement [--trace FILE]``.
+"""Placement: this router beside others over HTTP, and its policies beside an offline oracle in replay.
 
-Three workloads: the first 2,000 requests of a conversation trace (Mooncake's, if given) at 0.85 of its rate, chats that
-grow, and system prompts of very unequal fame; four engines each, with a quarter of the working set as KV room. Every
-row is the mean over the seeds and, behind it, the standard deviation. ``--plots DIR`` writes the pictures.
+    make bench-placement TRACE=mooncake_conversation.jsonl.gz     # everything, about 20 minutes
+    python -m benchmarks.placement --trace FILE --essential       # one seed of the comparison, about 8 minutes
+    python -m benchmarks.placement --from benchmarks/results/placement.json
+
+Live: simulated engines speak HTTP, sglang-router, vllm-router, smg and Warmlane stand in front of them in turn, all
+with their policy cache_aware and no other flag, and time is compressed. Replay: the same engines and policies without
+HTTP. Times are in simulated seconds. ``--plots DIR`` writes the pictures. It needs two idle cores.
 """
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+import os
+import platform
+import sys
+from collections.abc import Iterator, Sequence
+from datetime import datetime
 from pathlib import Path
 
-import numpy as np
 from tqdm import tqdm
 
-from policies.sim import EngineSpec, Result, SimRequest
-from policies.sim.workloads import HotSpot, MultiTurn
-from router.replay import NAMES, Setup, replay, row
-from router.traces import at_rate, read_trace, spread
+from benchmarks import placement_studies as studies
+from benchmarks import router_peers
+from benchmarks.placement_client import TrafficError
+from benchmarks.placement_live import live
+from benchmarks.placement_results import LIVE, REPLAY, Report, Run, text
+from benchmarks.placement_studies import Work
+from benchmarks.placement_workloads import ENGINES, REQUESTS, TRACE, Workload, possible, workloads
+from benchmarks.router_peers import Peer
+from router.replay import NAMES, Setup, replay
+from router.traces import TraceError
 
-REQUESTS, ENGINES = 2000, 4
-CONVERSATION_KV, CONVERSATION_RATE, BATCH_SECONDS = 5_017_500, 0.85, 3.0
-
-
-@dataclass(frozen=True)
-class Workload:
-    name: str
-    requests: Callable[[int], Sequence[SimRequest]]  # of a seed
-    prefill_tokens_per_s: float
-    kv_tokens: int | None = None  # None: a quarter of the working set
-
-
-def workloads(trace: Path | None) -> list[Workload]:
-    synthetic = [
-        Workload("multi-turn", lambda seed: MultiTurn().requests(REQUESTS, seed), 4000),
-        Workload("hot-spot", lambda seed: HotSpot().requests(REQUESTS, seed), 4000),
-    ]
-    if trace is None:
-        return synthetic
-    slow = at_rate(read_trace(trace, REQUESTS), CONVERSATION_RATE)
-
-    def conversation(seed: int) -> list[SimRequest]:
-        return spread(slow, BATCH_SECONDS / CONVERSATION_RATE, seed)
-
-    return [Workload("conversation", conversation, 10_000, CONVERSATION_KV), *synthetic]
+RESULTS = Path(__file__).parent / "results" / "placement.json"
+PEERS = {"sglang-router": router_peers.sglang_router, "vllm-router": router_peers.vllm_router, "smg": router_peers.smg}
+VERSIONS = "sglang-router 0.3.2, vllm-router 0.1.17, smg 1.13.0"
 
 
-def unique_tokens(requests: Sequence[SimRequest]) -> int:
-    sizes: dict[int, int] = {}
-    for request in requests:
-        sizes.update(zip(request.segments, request.sizes, strict=True))
-    return sum(sizes.values())
-
-
-def possible(requests: Sequence[SimRequest]) -> float:
-    """The hit rate of one engine with an endless cache and no queue."""
-    seen: set[int] = set()
-    cached = 0
-    for request in requests:
-        for segment, size in zip(request.segments, request.sizes, strict=True):
-            if segment not in seen:
-                break
-            cached += size
-        seen.update(request.segments)
-        if request.answer is not None:
-            seen.add(request.answer)
-    return cached / sum(request.prompt_tokens for request in requests)
-
-
-def measure(workload: Workload, policy: str, seeds: int) -> list[Result]:
-    results = []
+def compared(workload: Workload, peers: Sequence[Peer], seeds: int) -> Iterator[Work]:
+    """Each router on each seed, in turn."""
     for seed in range(seeds):
-        requests = workload.requests(seed)
-        kv_tokens = workload.kv_tokens or unique_tokens(requests) // 4
-        spec = EngineSpec(kv_tokens, workload.prefill_tokens_per_s)
-        results.append(replay(requests, policy, Setup((spec,) * ENGINES), seed))
-    return results
+        for peer in peers:
+
+            def played(report: Report, peer: Peer = peer, seed: int = seed) -> None:
+                report.runs.append(Run.of(workload.name, LIVE, peer.name, seed, live(workload, peer, seed)))
+
+            yield f"live {workload.name}, {peer.name}, seed {seed}", played
 
 
-def report(workload: Workload, policies: Sequence[str], seeds: int) -> dict[str, list[Result]]:
-    found = {}
-    best = possible(workload.requests(0))
-    print(f"\n### {workload.name}: {ENGINES} engines, seeds 0 to {seeds - 1}, {best:.3f} possible\n")
-    print("| policy | hit rate | TTFT mean (s) | p50 | p90 | p99 | imbalance |")
-    print("|---|---|---|---|---|---|---|")
-    for policy in tqdm(policies, desc=workload.name, unit="policy", disable=None, leave=False):
-        found[policy] = measure(workload, policy, seeds)
-        rows = np.array([row(result) for result in found[policy]])
-        cells = [f"{mean:.3f} ± {spread:.3f}" for mean, spread in zip(rows.mean(0), rows.std(0), strict=True)]
-        print(f"| {policy} | " + " | ".join(cells) + " |")
-    return found
+def replayed(workload: Workload, policies: Sequence[str], seeds: int) -> Iterator[Work]:
+    """Each policy and oracle on all seeds."""
+    for policy in policies:
+
+        def run(report: Report, policy: str = policy) -> None:
+            for seed in range(seeds):
+                requests = workload.requests(seed)
+                result = replay(requests, policy, Setup((workload.spec(requests),) * ENGINES), seed)
+                report.runs.append(Run.of(workload.name, REPLAY, policy, seed, result))
+
+        yield f"replay {workload.name}, {policy}", run
 
 
-def main() -> None:
+def plan(args: argparse.Namespace) -> Iterator[Work]:
+    """Everything that is to be done, the essential first."""
+    traffic = workloads(args.trace, args.requests)
+    peers = [] if args.no_live else [router_peers.ours(), *(PEERS[name]() for name in args.peers)]
+    for workload in traffic:
+        yield from replayed(workload, args.policies, args.seeds)
+    for workload in traffic:
+        yield from compared(workload, peers, 1 if args.essential else args.live_seeds)
+    if args.essential:
+        return
+    shared = [router_peers.ours(workers=4)] if args.workers else []
+    for workload in traffic:
+        yield from studies.several_routers(workload, 2, bool(peers), shared)
+    yield from studies.unequal(args.seeds, bool(peers))
+    yield from studies.lost_cache(traffic[-1], args.seeds, bool(peers))
+
+
+def about(args: argparse.Namespace) -> dict[str, str]:
+    """What the figures depend on."""
+    return {
+        "date": datetime.now().astimezone().isoformat(timespec="minutes"),
+        "machine": f"{cpu_model()}, {os.cpu_count()} cores, Python {platform.python_version()}",
+        "routers": f"Warmlane {revision()}" + ("" if args.no_live else f" beside {VERSIONS}"),
+        "trace": args.trace.name if args.trace else "none",
+        "times": "simulated seconds; medians, in brackets the least and the most of the seeds",
+    }
+
+
+def cpu_model() -> str:
+    """The CPU's name, where the system tells it."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor() or "unknown CPU"
+    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), "unknown CPU")
+
+
+def revision() -> str:
+    """The version of this checkout."""
+    from importlib.metadata import version
+
+    return version("warmlane")
+
+
+def run(args: argparse.Namespace) -> Report:
+    """All of the plan; what is known is saved after each part."""
+    report = Report(about(args))
+    for workload in workloads(args.trace, args.requests):
+        report.possible[workload.name] = possible(workload.requests(0))
+    works = list(plan(args))
+    bar = tqdm(works, unit="part", disable=None)
+    for name, work in bar:
+        bar.set_description(name or "judging")
+        work(report)
+        report.save(args.output)
+    return report
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    args = _parser().parse_args(arguments)
+    try:
+        report = Report.load(args.source) if args.source else run(args)
+    except (TraceError, TrafficError, OSError, ValueError) as error:
+        sys.exit(f"benchmarks.placement: {error}")
+    print(text(report, () if TRACE in report.possible else (TRACE,)))
+    if args.plots:
+        from benchmarks.placement_plots import plots
+
+        for path in plots(report, args.plots):
+            print(f"wrote {path}")
+
+
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--trace", type=Path, metavar="FILE", help="Mooncake's conversation trace")
-    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--from", dest="source", type=Path, metavar="FILE", help="print a saved report; run nothing")
+    parser.add_argument("--output", type=Path, default=RESULTS, metavar="FILE", help="where the report is saved")
+    parser.add_argument("--plots", type=Path, metavar="DIR", help="write the pictures there; needs matplotlib")
+    parser.add_argument("--essential", action="store_true", help="only the comparison, one live seed")
+    parser.add_argument("--no-live", action="store_true", help="only the replay")
+    parser.add_argument("--no-workers", dest="workers", action="store_false", help="no run with --workers 4")
+    parser.add_argument("--seeds", type=int, default=5, help="in replay")
+    parser.add_argument("--live-seeds", type=int, default=2)
+    parser.add_argument("--requests", type=int, default=REQUESTS, help="of each workload")
     parser.add_argument("--policies", nargs="+", choices=NAMES, default=list(NAMES))
-    parser.add_argument("--plots", type=Path, metavar="DIR")
-    args = parser.parse_args()
-    if args.trace is None:
-        print("### conversation: no trace given")
-    for workload in workloads(args.trace):
-        found = report(workload, args.policies, args.seeds)
-        if args.plots:
-            from router.replay_plot import plot
-
-            plot(args.plots / f"placement-{workload.name}.png", {name: results[0] for name, results in found.items()})
+    parser.add_argument("--peers", nargs="*", choices=PEERS, default=list(PEERS))
+    return parser
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ from benchmarks.placement_workloads import prompt_text
 from policies.sim import Result, SimRequest
 from router.answer_tail import Tail
 
+_PREDICTED = re.compile(r"cached_tokens=(\d+)")
 _ENGINE = re.compile(rb'"id": ?"sim-(\d+)-')
 TIMEOUT_S = 300.0  # real seconds without an answer, after which the run is given up
 
@@ -29,6 +30,7 @@ class Answer:
 
     ttft: float
     cached: int
+    predicted: int  # by our own router, when it was asked to explain itself; else 0
     engine: int  # its port
 
 
@@ -42,10 +44,16 @@ async def play(
     tick: Callable[[], None] = lambda: None,
     at: Sequence[tuple[float, str]] = (),
 ) -> list[Answer]:
-    """All of ``requests`` at ``speed``. ``at``: simulated times and URLs that get a POST then. Raises TrafficError."""
+    """All of ``requests`` at ``speed``.
+
+    ``at``: simulated times and URLs that get a POST then; with any, decisions are asked for. Raises TrafficError.
+    """
+    headers = {"Content-Type": "application/json"} | ({"x-warmlane-explain": "1"} if at else {})
     loop = asyncio.get_running_loop()
     connector = aiohttp.TCPConnector(limit=0)
-    async with aiohttp.ClientSession(connector=connector, timeout=aiohttp.ClientTimeout(TIMEOUT_S)) as client:
+    async with aiohttp.ClientSession(
+        connector=connector, timeout=aiohttp.ClientTimeout(TIMEOUT_S), headers=headers
+    ) as client:
         start = loop.time() + 0.5
 
         async def ask(number: int, request: SimRequest) -> Answer:
@@ -79,8 +87,7 @@ def _body(request: SimRequest) -> bytes:
 
 async def _ask(client: aiohttp.ClientSession, url: str, number: int, body: bytes, due: float) -> Answer:
     loop, tail, first, head = asyncio.get_running_loop(), Tail(), 0.0, b""
-    headers = {"Content-Type": "application/json", "X-Request-Id": f"placement-{number}"}
-    async with client.post(f"{url}/v1/completions", data=body, headers=headers) as answer:
+    async with client.post(f"{url}/v1/completions", data=body) as answer:
         async for chunk in answer.content.iter_any():
             if not first:
                 first, head = loop.time(), chunk
@@ -90,18 +97,19 @@ async def _ask(client: aiohttp.ClientSession, url: str, number: int, body: bytes
     cached, engine = tail.cached_tokens(), _ENGINE.search(head)
     if cached is None or engine is None:
         raise TrafficError(f"the answer to request {number} does not say what was cached, or where: {head[:200]!r}")
-    return Answer(first - due, cached, int(engine[1]))
+    predicted = _PREDICTED.search(answer.headers.get("x-warmlane-decision", ""))
+    return Answer(first - due, cached, int(predicted[1]) if predicted else 0, int(engine[1]))
 
 
 def result(requests: Sequence[SimRequest], answers: Sequence[Answer], speed: float, ports: Sequence[int]) -> Result:
-    """As a simulation gives it: in simulated seconds. What was predicted is not known, and 0."""
+    """As a simulation gives it: in simulated seconds."""
     index = {port: position for position, port in enumerate(ports)}
     return Result(
         arrival=np.array([request.arrival for request in requests]),
         ttft=np.array([answer.ttft * speed for answer in answers]),
         prompt=np.array([request.prompt_tokens for request in requests], np.int64),
         cached=np.array([answer.cached for answer in answers], np.int64),
-        predicted=np.zeros(len(requests), np.int64),
+        predicted=np.array([answer.predicted for answer in answers], np.int64),
         engine=np.array([index[answer.engine] for answer in answers], np.int64),
         engines=len(ports),
     )

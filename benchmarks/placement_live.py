@@ -22,11 +22,15 @@ SETTLE_S = 1.5  # after a router answers: it may still be registering engines
 
 @dataclass(frozen=True, slots=True)
 class Live:
-    """How a workload is played: ``routers`` independent processes, asked in turn."""
+    """How a workload is played: ``routers`` independent processes, asked in turn.
+
+    ``flush_at``: the time at which the second engine loses its cache, which nobody tells the router.
+    """
 
     routers: int = 1
     speed: float | None = None  # None: the workload's own
     specs: tuple[EngineSpec, ...] = ()  # of the engines; none: what the workload says, four times
+    flush_at: float | None = None
 
 
 @contextmanager
@@ -78,13 +82,15 @@ def router(peer: Peer, backends: Sequence[int]) -> Iterator[str]:
 
 
 def live(
-    workload: Workload, peer: Peer, seed: int, setup: Live = Live(), tick: Callable[[], None] = lambda: None
+    workload: Workload, peer: Peer, seed: int, setup: Live | None = None, tick: Callable[[], None] = lambda: None
 ) -> Result:
     """``workload`` through ``peer``. Raises TrafficError for an answer that is not as it must be."""
+    setup = setup or Live()
     requests = workload.requests(seed)
     speed = setup.speed or workload.speed
     specs = setup.specs or (workload.spec(requests),) * ENGINES
     with engines(specs, speed) as ports, ExitStack() as stack:
         urls = [stack.enter_context(router(peer, ports)) for _ in range(setup.routers)]
-        said = asyncio.run(play(requests, speed, lambda number: urls[number % len(urls)], tick))
+        flush = [] if setup.flush_at is None else [(setup.flush_at, f"http://127.0.0.1:{ports[1]}/flush_cache")]
+        said = asyncio.run(play(requests, speed, lambda number: urls[number % len(urls)], tick, flush))
     return result(requests, said, speed, ports)
