@@ -7,7 +7,6 @@ from collections.abc import Awaitable, Callable
 import msgspec
 from aiohttp import web
 
-from policies.policy import Policy
 from router.auth import Auth
 from router.errors import Refusal
 from router.fanout import ask_all
@@ -22,10 +21,16 @@ class Admin:
     """The routes of workers, ``/flush_cache`` and ``/get_loads``, in the shapes that SGLang's router has."""
 
     def __init__(
-        self, registry: Registry, policy: Policy, upstream: Upstream, auth: Auth, load: Callable[[str], int]
+        self,
+        registry: Registry,
+        forget: Callable[[str], None],
+        upstream: Upstream,
+        auth: Auth,
+        load: Callable[[str], int],
     ) -> None:
+        """``forget`` is told of each worker whose cache was emptied."""
         self._registry = registry
-        self._policy = policy
+        self._forget = forget
         self._upstream = upstream
         self._auth = auth
         self._load = load
@@ -67,7 +72,7 @@ class Admin:
         flushed = [answer.worker.url for answer in answers if answer.ok]
         failed = [[answer.worker.url, answer.problem] for answer in answers if not answer.ok]
         for url in flushed:
-            self._policy.forget(url)
+            self._forget(url)
         said = {
             "message": f"Cache flushed on {len(flushed)} of {len(answers)} workers.",
             "successful": flushed,

@@ -12,7 +12,6 @@ from aiohttp import web
 from aiohttp.typedefs import Handler
 
 from policies import make_policy
-from policies.cost.leases import LeaseBook
 from policies.cost.rates import RateBook
 from router import tls
 from router.admin import Admin
@@ -26,21 +25,18 @@ from router.cors import Cors
 from router.errors import Refusal
 from router.exchange import now_seconds
 from router.explain_routes import ExplainRoutes
-from router.fleet.discovery.sources import make_sources
-from router.fleet.health import HealthMonitor
 from router.fleet.registry import Registry
-from router.fleet.vitals import Vitals
 from router.fleet.worker import Worker
 from router.fleet_info import FleetInfo
 from router.front import Front, MetricsFront
 from router.gateway import Gateway
-from router.guards import Guards
 from router.http.listener import Listener
 from router.http.server import Limits, Service
 from router.inflight import Inflight
 from router.insight import Insight
 from router.keys import admin_keys, load_keys
 from router.metrics import Metrics
+from router.parts import Alone, Parts
 from router.placement import Placement
 from router.probes import Probes
 from router.prompt_text import PromptText
@@ -58,34 +54,46 @@ SERVER = "warmlane"
 class Router:
     """A running router. Use :meth:`start`, then :meth:`drain` and :meth:`stop`. Making one raises ``ConfigError``."""
 
-    def __init__(self, config: RouterConfig, prompt_text: PromptText | None = None) -> None:
+    def __init__(self, config: RouterConfig, prompt_text: PromptText | None = None, parts: Parts | None = None) -> None:
         self.config = config
+        self._parts = parts = parts or Alone()
         self._tls = tls.listening(config)
         self._backend_tls = tls.towards_backends(config)
         self.registry = Registry()
-        self.leases = LeaseBook()
+        self.leases = parts.leases()
         self.inflight = Inflight()
-        self.policy = make_policy(
-            config.policy, prefix_bytes=config.prefix_bytes, seed=config.seed, options=config.policy_options
+        self.policy = parts.policy(
+            make_policy(
+                config.policy, prefix_bytes=config.prefix_bytes, seed=config.seed, options=config.policy_options
+            )
         )
         self.metrics = Metrics(self.registry.knows, config.prometheus_duration_buckets)
         self.protection = Protection(
-            Admission(config.admission, now_seconds, self._shed),
-            Guards(config.breaker, self._breaker_turned),
+            Admission(parts.admission(config), now_seconds, self._shed),
+            parts.guards(config, self._breaker_turned),
             RetryBudget(),
             Silence(config.first_byte_probe_secs),
         )
         self.placement = Placement(self.policy, self.leases, RateBook(), prompt_text or PromptText(), self.metrics)
+        self.control: ControlPlane | None = None
         self._controls: list[ControlPlane] = []
         self._listeners: list[Listener] = []
         self.port = config.port
         self.metrics_port = config.prometheus_port
 
+    @property
+    def under_way(self) -> int:
+        """Requests that are not over."""
+        return self.inflight.count
+
+    def state_changed(self) -> None:
+        """``inflight`` says something else: everybody reads it."""
+
     async def start(self) -> None:
         """Listen, and watch the workers of the configuration. Raises ``OSError`` when a port cannot be had."""
         config = self.config
         self._upstream = Upstream(config.timeouts, self._backend_tls)
-        self._monitor = HealthMonitor(Vitals(self._upstream), config.health, self)
+        self._monitor = self._parts.monitor(self._upstream, config.health, self)
         self._probes = SilenceProbes(
             self.protection.silence,
             self._upstream,
@@ -99,7 +107,7 @@ class Router:
             self._probes.start()
         self.insight = Insight(config, self._upstream, self.placement.prompt_text, self.metrics, self.policy)
         self.placement = replace(self.placement, exact=self.insight.exact, watchers=self.insight.watchers)
-        self._sources = make_sources(config, self.registry)
+        self._sources = self._parts.sources(config, self.registry)
         self.registry.listen(self._worker_came, self._worker_went, self._worker_changed)
         probes = Probes(self.registry, self.policy, self.leases, self.inflight, self.metrics)
         try:
@@ -125,6 +133,11 @@ class Router:
         except TimeoutError:
             log.warning("%d requests were cut at the end of the grace period", self.inflight.count)
 
+    def close_port(self) -> None:
+        """Accept no more connections; those that are there go on."""
+        for listener in self._listeners:
+            listener.close()
+
     async def stop(self) -> None:
         """Close everything; requests still under way are cut."""
         for listener in self._listeners:
@@ -142,20 +155,19 @@ class Router:
 
     async def _front(self, probes: Probes) -> Front:
         config = self.config
-        keys = load_keys(config.api_key, config.api_key_file)
-        operators = admin_keys(config.admin_api_key, config.control_plane_api_keys)
-        auth = Auth(keys, operators, config.metrics_public, config.control_plane_audit_enabled)
+        auth = make_auth(config)
         gateway = Gateway(
             config, self.registry, self.placement, self._upstream, self.metrics, self.inflight, self._monitor.suspect,
             Random(config.seed), self.protection, auth.is_admin, auth.name,
             Continuation(self.registry, self._upstream, self.metrics) if config.resume_streams else None,
         )  # fmt: skip
-        app = web.Application(middlewares=[_refusals_answered])
+        app = web.Application(middlewares=[refusals_answered])
         probes.add_routes(app)
-        Admin(self.registry, self.policy, self._upstream, auth, self._load).add_routes(app)
+        Admin(self.registry, self.policy.forget, self._upstream, auth, self._load).add_routes(app)
         FleetInfo(self.registry, self._upstream).add_routes(app)
         ExplainRoutes(auth, self.insight.ring, self.placement, self.registry, config.max_payload_size).add_routes(app)
-        return Front(auth, Cors(config.cors_allowed_origins), await self._control(app), gateway, self.metrics)
+        self.control = await self._control(app)
+        return Front(auth, Cors(config.cors_allowed_origins), self.control, gateway, self.metrics)
 
     async def _metrics_alone(self, probes: Probes) -> MetricsFront:
         app = web.Application()
@@ -163,7 +175,7 @@ class Router:
         return MetricsFront(await self._control(app))
 
     async def _control(self, app: web.Application) -> ControlPlane:
-        control = ControlPlane(app)
+        control = self._parts.control(app)
         self._controls.append(control)
         await control.start()
         return control
@@ -173,7 +185,7 @@ class Router:
         limits = Limits(body_bytes=self.config.max_payload_size)
         listener = Listener(service, limits, context)
         self._listeners.append(listener)
-        return await listener.start(host, port)
+        return await listener.start(host, port, shared=self._parts.shares_port)
 
     def _worker_came(self, worker: Worker) -> None:
         self.metrics.worker_added(worker.url)
@@ -223,8 +235,15 @@ class Router:
         return self.leases.load(url).requests
 
 
+def make_auth(config: RouterConfig) -> Auth:
+    """Who may ask. Raises ``ConfigError``."""
+    keys = load_keys(config.api_key, config.api_key_file)
+    operators = admin_keys(config.admin_api_key, config.control_plane_api_keys)
+    return Auth(keys, operators, config.metrics_public, config.control_plane_audit_enabled)
+
+
 @web.middleware
-async def _refusals_answered(request: web.Request, handler: Handler) -> web.StreamResponse:
+async def refusals_answered(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Refusals become answers; a defect says nothing of itself."""
     try:
         response = await handler(request)

@@ -43,6 +43,21 @@ class Breaker:
     def closed(self) -> bool:
         return self._open_until is None
 
+    @property
+    def open_until(self) -> float | None:
+        """When its cool-down ends; None: it is closed."""
+        return self._open_until
+
+    @property
+    def probe_since(self) -> float | None:
+        """Since when a probe is under way."""
+        return self._probe_since
+
+    @property
+    def tense(self) -> bool:
+        """Would a whole answer change anything while it is closed?"""
+        return bool(self._failures) or self._cool_down != self._settings.cool_down
+
     def admits(self, now: float) -> bool:
         """May a request be sent now? No side effect."""
         if self._open_until is None:
@@ -54,8 +69,12 @@ class Breaker:
         """A request is sent now. Also when :meth:`admits` says no: somebody had to take it."""
         probe = self._open_until is not None
         if probe:
-            self._probe_since = now
+            self.begun(now)
         return Permit(self, probe)
+
+    def begun(self, now: float) -> None:
+        """A probe was sent."""
+        self._probe_since = now
 
     def trip(self, now: float) -> None:
         """Open at once, on stronger evidence than one failed request."""

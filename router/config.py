@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from policies import PolicyOptions
 from router.fleet.worker import worker_url
@@ -99,6 +99,7 @@ class RouterConfig(BaseModel):
     selector: list[str] = []
     service_discovery_port: int | None = Field(default=None, ge=1, le=65535)
     service_discovery_namespace: str | None = None
+    workers: int = Field(default=1, ge=1, le=64)
     max_payload_size: int = Field(default=64 * MIB, ge=1)
     request_id_headers: list[str] = list(REQUEST_ID_HEADERS)
 
@@ -200,6 +201,23 @@ class RouterConfig(BaseModel):
             raise ValueError(f"must be a path that starts with /, got {endpoint!r}")
         return endpoint
 
+    @model_validator(mode="after")
+    def _processes(self) -> Self:
+        """What several processes cannot do, or cannot divide among them."""
+        if self.workers == 1:
+            return self
+        for name in ("record_trace", "shadow_policy"):
+            if getattr(self, name) is not None:
+                raise ValueError(f"{_flag(name)} needs --workers 1: each process would see a part of the traffic")
+        for name in (
+            "max_concurrent_requests", "max_concurrent_requests_per_key", "max_concurrent_requests_per_worker",
+        ):  # fmt: skip
+            if 0 < getattr(self, name) < self.workers:
+                raise ValueError(
+                    f"{_flag(name)} {getattr(self, name)} cannot be divided among --workers {self.workers} processes"
+                )
+        return self
+
     @classmethod
     def from_values(cls, values: Mapping[str, Any]) -> RouterConfig:
         """From flag values by name. Raises :class:`ConfigError` with the first thing that is wrong."""
@@ -207,8 +225,8 @@ class RouterConfig(BaseModel):
             return cls.model_validate({name: value for name, value in values.items() if name in cls.model_fields})
         except ValidationError as error:
             first = error.errors()[0]
-            flag = "--" + str(first["loc"][0]).replace("_", "-")
-            raise ConfigError(f"{flag}: {first['msg'].removeprefix('Value error, ')}") from None
+            message = first["msg"].removeprefix("Value error, ")
+            raise ConfigError(f"{_flag(str(first['loc'][0]))}: {message}" if first["loc"] else message) from None
 
     @property
     def own_backends(self) -> bool:
@@ -289,3 +307,7 @@ class RouterConfig(BaseModel):
             idle=self.stream_idle_timeout_secs or None,
             total=self.request_timeout_secs or None,
         )
+
+
+def _flag(name: str) -> str:
+    return "--" + name.replace("_", "-")

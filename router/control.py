@@ -122,6 +122,8 @@ class _Collector:
 
 def _as_sent(request: Request) -> bytes:
     kept = [(name, value) for name, value in request.pairs if name.lower() not in _OWN]
+    if "host" not in request.headers:  # HTTP/1.0
+        kept.append((b"Host", b"router"))
     return b"%b %b HTTP/1.1\r\n%bContent-Length: %d\r\nConnection: close\r\n\r\n%b" % (
         request.method.encode("ascii"), request.target.encode("latin-1"), block(kept), len(request.body), request.body,
     )  # fmt: skip

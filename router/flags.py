@@ -41,6 +41,12 @@ LISTENING = _settings(
     "listening",
     text("--host", help="address to listen on", metavar="ADDRESS"),
     integer("--router-port", "--port", dest="port", check=PORT, help="port to listen on", sources=BOTH),
+    integer(
+        "--workers",
+        check=AT_LEAST_ONE,
+        help="processes that share the port; limits are divided among them, and each keeps a prefix tree of all",
+        sources=OURS,
+    ),
     integer("--max-payload-size", check=AT_LEAST_ONE, help="largest request body in bytes; a larger one gets 413"),
     words("--request-id-headers", help="headers that may carry a request id; it is made when none does"),
 )

@@ -21,9 +21,16 @@ class Guards:
     Nobody is left without an answer for a guard's sake: when all workers are guarded off, all may be tried.
     """
 
-    def __init__(self, settings: BreakerSettings, changed: Changed = lambda _url, _state: None) -> None:
+    def __init__(
+        self,
+        settings: BreakerSettings,
+        changed: Changed = lambda _url, _state: None,
+        make: Callable[[str], Breaker] | None = None,
+    ) -> None:
+        """``make`` makes the breaker of a worker."""
         self._settings = settings
         self._changed = changed
+        self._make = make or (lambda _url: Breaker(settings))
         self._breakers: dict[str, Breaker] = {}
         self._rests: dict[str, float] = {}  # until when, by worker
         self._guarded: set[str] = set()  # workers whose breaker is not closed or that rest: usually none
@@ -32,7 +39,7 @@ class Guards:
     def add(self, url: str) -> None:
         """A worker came."""
         if not self._settings.disabled:
-            self._breakers[url] = Breaker(self._settings)
+            self._breakers[url] = self._make(url)
 
     def remove(self, url: str) -> None:
         """A worker went, and what is known of its faults with it."""
@@ -56,7 +63,7 @@ class Guards:
         """The answer began."""
         if permit is not None and url in self._guarded:
             permit.first_byte()
-            self._look(url, now)
+            self.look(url, now)
 
     def settle(self, permit: Permit | None, url: str, outcome: str, now: float) -> None:
         """The request ended with ``outcome``, as the attempt's metric says it."""
@@ -70,17 +77,27 @@ class Guards:
             permit.trip(now)
         else:
             permit.neutral()
-        self._look(url, now)
+        self.look(url, now)
 
     def rest(self, url: str, seconds: float, now: float) -> None:
         """The worker asked for a pause (Retry-After): others are preferred until then."""
-        self._rests[url] = max(now + seconds, self._rests.get(url, now))
+        self.rest_until(url, now + seconds)
+
+    def rest_until(self, url: str, until: float) -> None:
+        """Others are preferred until then, at least."""
+        self._rests[url] = max(until, self._rests.get(url, until))
         self._guarded.add(url)
 
     def recovered(self, url: str, now: float) -> None:
         """The worker passes its health checks again."""
         if (breaker := self._breakers.get(url)) is not None:
             breaker.recheck(now)
+
+    def breaker(self, url: str) -> Breaker | None:
+        return self._breakers.get(url)
+
+    def rests_until(self, url: str) -> float | None:
+        return self._rests.get(url)
 
     def state(self, url: str, now: float) -> BreakerState:
         breaker = self._breakers.get(url)
@@ -90,11 +107,11 @@ class Guards:
         if now < self._rests.get(url, now):
             return False
         if self._rests.pop(url, None) is not None:
-            self._look(url, now)
+            self.look(url, now)
         breaker = self._breakers.get(url)
         return breaker is None or breaker.admits(now)
 
-    def _look(self, url: str, now: float) -> None:
+    def look(self, url: str, now: float) -> None:
         """Keep ``_guarded`` true, and tell when the breaker turned."""
         breaker = self._breakers.get(url)
         tripped = breaker is not None and not breaker.closed

@@ -60,7 +60,6 @@ NOT_BUILT = (
         words("--decode-selector"),
     ),
     *_missing("workers", "a data-parallel server counts as one worker", switch("--dp-aware")),
-    *_not_yet("listening", "one process serves all clients", integer("--workers", default=1), sources=("warmlane",)),
     *_missing(
         "security",
         "admin routes know keys, --admin-api-key and --control-plane-api-keys",

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TextIO
 
-from router.app import Router
+from router.config import RouterConfig
 
 log = logging.getLogger("router")
 
@@ -49,11 +49,10 @@ class Progress:
         self._stream.flush()
 
 
-def announce(router: Router) -> None:
+def announce(config: RouterConfig, port: int) -> None:
     """Say where the router listens and how to try it."""
-    config = router.config
     host = "127.0.0.1" if config.host in ("0.0.0.0", "::", "") else config.host
-    address = f"http://[{host}]:{router.port}" if ":" in host else f"http://{host}:{router.port}"
+    address = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
     if config.router_hosts:
         log.info("listening on %s, policy %s, %d workers", address, config.policy, len(config.router_hosts))
         return

@@ -6,7 +6,8 @@ import asyncio
 import gc
 import logging
 import signal
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
+from typing import Any
 
 from prometheus_client import disable_created_metrics
 
@@ -14,6 +15,8 @@ from router.app import Router
 from router.config import ConfigError, RouterConfig
 from router.fleet.worker import WorkerSpec
 from router.local import LocalBackendError, LocalBackends
+from router.processes.keeper import DataProcessError
+from router.processes.owner import Owner
 from router.progress import Progress, announce
 from router.prompt_text import PromptText, PromptTextError, load_prompt_text
 
@@ -29,33 +32,39 @@ class StartError(Exception):
 
 def run(config: RouterConfig, notes: Sequence[str] = ()) -> None:
     """Serve until a signal. ``notes`` are logged first. Raises :class:`StartError`."""
-    logging.basicConfig(level=config.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    logging.getLogger("aiohttp.server").setLevel(logging.CRITICAL)  # it shows a traceback for each malformed request
-    # The times at which series began would double the exposition.
-    disable_created_metrics()  # type: ignore[no-untyped-call]
+    prepare(config)
     for note in notes:
         log.warning(note)
-    gc.freeze()  # what is loaded by now stays
-    gc.set_threshold(*GC_THRESHOLDS)
     try:
-        _run(config)
+        run_loop(serve(config, load_text(config)))
     except OSError as error:
         raise StartError(error.strerror or str(error)) from None
-    except (ConfigError, LocalBackendError, PromptTextError) as error:
+    except (ConfigError, LocalBackendError, PromptTextError, DataProcessError) as error:
         raise StartError(str(error)) from None
 
 
-def _run(config: RouterConfig) -> None:
-    prompt_text = _prompt_text(config)
+def prepare(config: RouterConfig, process: str = "") -> None:
+    """Logging, with the name of the ``process``, and the garbage collector."""
+    form = f"%(asctime)s %(levelname)s %(name)s{process}: %(message)s"
+    logging.basicConfig(level=config.log_level.upper(), format=form)
+    logging.getLogger("aiohttp.server").setLevel(logging.CRITICAL)  # it shows a traceback for each malformed request
+    # The times at which series began would double the exposition.
+    disable_created_metrics()  # type: ignore[no-untyped-call]
+    gc.freeze()  # what is loaded by now stays
+    gc.set_threshold(*GC_THRESHOLDS)
+
+
+def run_loop(work: Coroutine[Any, Any, None]) -> None:
+    """Run ``work`` to its end in the fastest event loop of this platform."""
     try:
         import uvloop
     except ImportError:  # not on this platform
-        asyncio.run(serve(config, prompt_text))
+        asyncio.run(work)
     else:
-        uvloop.run(serve(config, prompt_text))
+        uvloop.run(work)
 
 
-def _prompt_text(config: RouterConfig) -> PromptText:
+def load_text(config: RouterConfig) -> PromptText:
     """With the model's chat template if it can be had; backends of the router's own cannot start without it."""
     if config.model_path is None and not config.own_backends:
         return PromptText()
@@ -76,7 +85,7 @@ async def serve(config: RouterConfig, prompt_text: PromptText) -> None:
         asyncio.get_running_loop().add_signal_handler(
             number, lambda: now.set() if stopping.is_set() else stopping.set()
         )
-    router = Router(config, prompt_text)
+    router = Router(config, prompt_text) if config.workers == 1 else Owner(config)
     router.inflight.starting = config.own_backends
     await router.start()
     local = LocalBackends.of(config) if config.own_backends else None
@@ -84,9 +93,9 @@ async def serve(config: RouterConfig, prompt_text: PromptText) -> None:
         if local is not None:
             await _bring_up(router, local, stopping)
         if not stopping.is_set():
-            announce(router)
+            announce(config, router.port)
         await stopping.wait()
-        log.info("stopping: %d requests under way", router.inflight.count)
+        log.info("stopping: %d requests under way", router.under_way)
         await _first_of(router.drain(), now.wait())
     finally:
         await router.stop()
@@ -94,7 +103,7 @@ async def serve(config: RouterConfig, prompt_text: PromptText) -> None:
             await local.stop()
 
 
-async def _bring_up(router: Router, local: LocalBackends, stopping: asyncio.Event) -> None:
+async def _bring_up(router: Router | Owner, local: LocalBackends, stopping: asyncio.Event) -> None:
     """Start the local backends and wait until the router found all of them well."""
     local.on_end = router.backend_ended
     failed = await local.start()
@@ -117,6 +126,7 @@ async def _bring_up(router: Router, local: LocalBackends, stopping: asyncio.Even
     progress.done()
     local.settled()
     router.inflight.starting = False
+    router.state_changed()
 
 
 async def _first_of(*awaitables: object) -> None:

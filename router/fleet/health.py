@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -54,10 +55,18 @@ class _Watch:
 class HealthMonitor:
     """Watches workers and writes their ``health`` and ``models``."""
 
-    def __init__(self, prober: Prober, settings: HealthSettings, listener: Listener) -> None:
+    def __init__(
+        self,
+        prober: Prober,
+        settings: HealthSettings,
+        listener: Listener,
+        checked: Callable[[Worker], None] = lambda _worker: None,
+    ) -> None:
+        """``checked`` is called after whatever may have changed a worker."""
         self._prober = prober
         self._settings = settings
         self._listener = listener
+        self._checked = checked
         self._watches: dict[Worker, _Watch] = {}
 
     def watch(self, worker: Worker) -> None:
@@ -84,6 +93,7 @@ class HealthMonitor:
             worker.health = Health.UNHEALTHY
             watch.successes = 0
             watch.wake.set()
+            self._checked(worker)
 
     def close(self) -> None:
         for worker in list(self._watches):
@@ -95,6 +105,7 @@ class HealthMonitor:
     async def _run(self, watch: _Watch) -> None:
         while True:
             await self._check(watch)
+            self._checked(watch.worker)
             try:
                 async with asyncio.timeout(self._pause(watch)):
                     await watch.wake.wait()

@@ -28,11 +28,11 @@ class Registry:
         if on_change is not None:
             self._on_change.append(on_change)
 
-    def add(self, spec: WorkerSpec) -> Worker:
-        """Take a worker in. Raises ``ValueError`` when its address is already known."""
+    def add(self, spec: WorkerSpec, name: str | None = None) -> Worker:
+        """Take a worker in, with the id ``name``. Raises ``ValueError`` when its address is already known."""
         if spec.url in self._workers:
             raise ValueError(f"worker {spec.url} is already registered")
-        worker = self._workers[spec.url] = Worker(spec)
+        worker = self._workers[spec.url] = Worker(spec) if name is None else Worker(spec, name)
         for listener in self._on_add:
             listener(worker)
         return worker

@@ -34,11 +34,16 @@ class Listener:
             raise OSError(error.errno, f"cannot listen on {host}:{port}: {reason}") from error
         return int(self._server.sockets[0].getsockname()[1])
 
+    def close(self) -> None:
+        """Accept no more."""
+        if self._server is not None:
+            self._server.close()
+
     async def stop(self) -> None:
         """Accept no more and cut what is under way."""
         if self._server is None:
             return
-        self._server.close()
+        self.close()
         tasks = [task for connection in list(self._connections) if (task := connection.close()) is not None]
         if tasks:
             await asyncio.wait(tasks, timeout=CUT_SECONDS)
