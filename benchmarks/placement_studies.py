@@ -6,7 +6,6 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from statistics import mean
 
-
 from benchmarks.placement_live import Live, live
 from benchmarks.placement_results import LIVE, OUR_POLICY, OURS, REPLAY, Report, Run
 from benchmarks.placement_workloads import ENGINES, Workload
