@@ -4,6 +4,7 @@
 PYTHON ?= python3
 TORCH ?= torch==2.13.0
 TORCH_INDEX ?=
+TRITON ?= triton==3.7.1
 ARGS ?=
 
 VENV := .venv
@@ -64,10 +65,12 @@ $(VENV)/.created:
 	$(PYTHON) -m venv $$($(PYTHON) .ci/has_torch.py --shared && echo --system-site-packages) $(VENV)
 	@touch $@
 
-# torch first and only if absent: what follows takes it as it is.
+# torch first, with the triton that it was built with or, for builds without one, a triton that interprets kernels on the
+# CPU; each only if absent: what follows takes them as they are.
 $(VENV)/.torch: $(VENV)/.created
 	$(BIN)/python .ci/has_torch.py || \
 	    $(BIN)/python -m pip install $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) $(TORCH)
+	$(BIN)/python -c 'import triton' 2>/dev/null || $(BIN)/python -m pip install $(TRITON)
 	@touch $@
 
 $(VENV)/.installed: $(VENV)/.torch pyproject.toml constraints.txt

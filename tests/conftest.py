@@ -1,12 +1,16 @@
-"""What every test shares: the ``program`` marker for tests that need an installed program."""
+"""What every test shares: the ``program`` marker for tests that need an installed program; Triton without a GPU."""
 
 import os
+from pathlib import Path
 
 import pytest
 
 from tests.programs import find_program
 
 REQUIRE = "WARMLANE_REQUIRE_PROGRAMS"  # set to 1 where a missing program is a failure, not a reason to skip
+
+if not Path("/dev/nvidiactl").exists():
+    os.environ.setdefault("TRITON_INTERPRET", "1")  # before anything imports triton: its kernels run on the CPU then
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

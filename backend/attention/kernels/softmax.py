@@ -1,0 +1,59 @@
+"""What both attention kernels repeat: read a tile of keys, and let it join a running softmax.
+
+The online softmax of FlashAttention-2 (Dao, 2023), in base 2: a running maximum and sum for each query, and the
+weighted sum of the values, scaled down whenever the maximum grows.
+"""
+
+import triton
+import triton.language as tl
+
+
+@triton.jit
+def page_slots(table, positions, inside, PAGE: tl.constexpr):
+    """Where the tokens at ``positions`` of a row stand in the pool: page times page size plus offset, int64."""
+    pages = tl.load(table + positions // PAGE, mask=inside, other=0)
+    return pages.to(tl.int64) * PAGE + positions % PAGE
+
+
+@triton.jit
+def load_tile(pool, slots, inside, dims, STRIDE: tl.constexpr, SIZE: tl.constexpr, BLOCK: tl.constexpr):
+    """``[tokens, BLOCK]`` of one head, of which ``SIZE`` are there; zeros outside: no leftover may spoil a sum."""
+    places = pool + slots[:, None] * STRIDE + dims[None, :]
+    if SIZE == BLOCK:
+        return tl.load(places, mask=inside[:, None], other=0.0)
+    else:
+        return tl.load(places, mask=inside[:, None] & (dims < SIZE)[None, :], other=0.0)
+
+
+@triton.jit
+def product(a, b, sums, PRECISION: tl.constexpr):
+    """``sums + a b``. Triton's interpreter has no bfloat16 products: "widened" computes them in float32."""
+    if PRECISION == "widened":
+        return tl.dot(a.to(tl.float32), b.to(tl.float32), sums, input_precision="ieee")
+    else:
+        return tl.dot(a, b, sums, input_precision=PRECISION)
+
+
+@triton.jit
+def capped(scores, scale, SOFT_CAP: tl.constexpr):
+    """Scores in base 2. ``scale`` contains log2(e); with a cap they are ``cap * tanh(score / cap)``."""
+    if SOFT_CAP > 0:
+        # tanh(x) = 1 - 2 / (1 + 2^(2x log2 e)): the factor log2(e) of the exponent is in the scale already.
+        turned = 1.0 - 2.0 / (1.0 + tl.exp2(scores * (2.0 * scale / SOFT_CAP)))
+        return turned * (SOFT_CAP * 1.4426950408889634)
+    else:
+        return scores * scale
+
+
+@triton.jit
+def join(scores, tile, weighted, best, total, PRECISION: tl.constexpr):
+    """Take ``scores`` ``[queries, tokens]`` (-inf where hidden) and their values ``tile`` into the running softmax."""
+    new_best = tl.maximum(best, tl.max(scores, 1))
+    # A query that has seen nothing yet would compute -inf minus -inf.
+    reference = tl.where(new_best == float("-inf"), 0.0, new_best)
+    weights = tl.exp2(scores - reference[:, None])
+    shrink = tl.exp2(best - reference)
+    total = total * shrink + tl.sum(weights, 1)
+    weighted = weighted * shrink[:, None]
+    weighted = product(weights.to(tile.dtype), tile, weighted, PRECISION)
+    return weighted, new_best, total

@@ -1,0 +1,270 @@
+"""Attention with kernels of our own, in Triton: any NVIDIA GPU, and the CPU where Triton interprets them (tests).
+
+Rows with one new token are split over their keys (``kernels/decode.py``), longer ones over their queries
+(``kernels/prefill.py``). Both read what is in the pages, so the new keys and values are stored first.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import triton
+from numpy.typing import NDArray
+
+from backend.attention.base import AttentionBackend, AttentionShape, StepLayout
+from backend.attention.kernels.decode import decode_merge, decode_parts
+from backend.attention.kernels.prefill import prefill_blocks
+from backend.attention.kernels.store import store_tokens
+from backend.attention.tiles import SMALLEST, choose_tiles, padded
+from backend.attention.work import decode_items, query_blocks
+from backend.cache.kv_pool import KVPool
+from backend.transfer import Uploader
+
+PROGRAMS_PER_PROCESSOR = 4  # decode programs that are worth having on each multiprocessor
+INTERPRETED_PROCESSORS = 2
+MERGED_AT_ONCE = 8
+ALIGNMENT = 4  # int32 numbers: each list starts at 16 bytes
+
+
+@dataclass(frozen=True, slots=True)
+class _Parts:
+    """What parts of rows give before they are merged: float32[parts, heads * value size] and float32[parts, heads]."""
+
+    out: torch.Tensor
+    log: torch.Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class _Decode:
+    """The rows with one new token, as each window cuts them: int32[3, programs], int32[R + 1]."""
+
+    rows: int
+    cuts: dict[int | None, tuple[torch.Tensor, torch.Tensor]]
+    parts: _Parts
+
+
+@dataclass(frozen=True, slots=True)
+class _Prefill:
+    """The rows with several new tokens."""
+
+    blocks: dict[AttentionShape, torch.Tensor]  # int32[2, blocks]
+    rows: torch.Tensor  # int32[3, R] of all rows of the step
+    longest: int  # new tokens of one row
+
+
+@dataclass(frozen=True, slots=True)
+class _Step:
+    locations: torch.Tensor  # int32[T]
+    table: torch.Tensor  # int32[R, width]
+    width: torch.Tensor  # int32[1]
+    decode: _Decode | None
+    prefill: _Prefill | None
+
+
+class TritonAttention(AttentionBackend):
+    captures = True
+
+    def __init__(
+        self, pool: KVPool, shapes: Sequence[AttentionShape], *, key_scale: float = 1.0, value_scale: float = 1.0
+    ) -> None:
+        """``key_scale`` and ``value_scale`` turn the numbers of an 8-bit pool into the real ones."""
+        self._pool, self._shapes = pool, tuple(shapes)
+        self._device, self._dtype = pool.keys[0].device, pool.keys[0].dtype
+        if self._device.type != "cuda" and not triton.knobs.runtime.interpret:
+            raise ValueError("attention backend 'triton' needs an NVIDIA GPU; use --attention-backend torch_sdpa")
+        self._precision = "ieee" if self._device.type == "cuda" else "widened"
+        self._scales = (key_scale, value_scale)
+        self._tiles = {shape: choose_tiles(shape, self._dtype) for shape in self._shapes}
+        self._extra = self._spare_parts()
+        self._upload = Uploader(self._device)
+        self._parts = self._new_parts(0)
+        self._fixed: tuple[torch.Tensor, _Parts] | None = None
+
+    def _spare_parts(self) -> int:
+        """Parts beyond one for each row, so that few rows fill the GPU and a long one does not outlast the others."""
+        processors = INTERPRETED_PROCESSORS
+        if self._device.type == "cuda":
+            processors = torch.cuda.get_device_properties(self._device).multi_processor_count
+        per_part = min(shape.num_kv_heads * self._tiles[shape].head_blocks(shape) for shape in self._shapes)
+        return -(-processors * PROGRAMS_PER_PROCESSOR // per_part)
+
+    def _new_parts(self, count: int) -> _Parts:
+        heads = max(shape.num_heads for shape in self._shapes)
+        sizes = max(shape.num_heads * (shape.value_dim or shape.head_dim) for shape in self._shapes)
+        return _Parts(
+            torch.empty(count, sizes, dtype=torch.float32, device=self._device),
+            torch.empty(count, heads, dtype=torch.float32, device=self._device),
+        )
+
+    def reserve(self, max_rows: int, max_row_pages: int) -> None:
+        ones = torch.ones(max_rows, dtype=torch.int32)
+        table = torch.zeros(max_rows, max_row_pages, dtype=torch.int32)
+        lists = self._lists(StepLayout(ones, ones, table, ones.long()))
+        room = torch.empty(_starts(lists)[-1], dtype=torch.int32, device=self._device)
+        self._fixed = room, self._new_parts(max_rows + self._extra)
+
+    def plan(self, layout: StepLayout) -> None:
+        lists = self._lists(layout)
+        singles = _singles(layout)
+        if singles + self._extra > len(self._parts.out):
+            self._parts = self._new_parts(singles + self._extra)
+        self._step = self._as_step(layout, self._upload(*lists), self._parts)
+
+    def plan_fixed(self, layout: StepLayout) -> None:
+        if self._fixed is None:
+            raise RuntimeError("reserve() comes before plan_fixed()")
+        room, parts = self._fixed
+        lists = self._lists(layout)
+        starts = _starts(lists)
+        joined = np.zeros(starts[-1], np.int32)
+        for start, numbers in zip(starts[:-1], lists, strict=True):
+            joined[start : start + numbers.size] = numbers.ravel()
+        self._upload.into(room, joined)
+        moved = [room[a : a + x.size].view(x.shape) for a, x in zip(starts[:-1], lists, strict=True)]
+        self._step = self._as_step(layout, moved, parts)
+
+    def _lists(self, layout: StepLayout) -> list[NDArray[np.int32]]:
+        """What the kernels read, in the order of :meth:`_as_step`.
+
+        The page table is last: for steps of single rows, all other lengths follow from the number of rows.
+        """
+        query_lens, kv_lens, singles = layout.query_lens.numpy(), layout.kv_lens.numpy(), _singles(layout)
+        lists = [layout.locations.numpy().astype(np.int32), np.array([layout.page_table.shape[1]], np.int32)]
+        if singles:
+            tile = max(tiles.decode_n for tiles in self._tiles.values())
+            for window in self._windows():
+                lists += decode_items(kv_lens[:singles], window, self._extra, tile)
+        if singles < len(query_lens):
+            lists.append(np.stack((np.cumsum(query_lens, dtype=np.int32) - query_lens, query_lens, kv_lens)))
+            for shape in self._tiles:
+                positions = self._block(shape, int(query_lens.max()))[1]
+                blocks = query_blocks(query_lens[singles:], kv_lens[singles:], positions)
+                blocks[0] += singles
+                lists.append(blocks)
+        return [*lists, layout.page_table.numpy()]
+
+    def _as_step(self, layout: StepLayout, lists: Sequence[torch.Tensor], parts: _Parts) -> _Step:
+        given = iter(lists[:-1])
+        locations, width = next(given), next(given)
+        singles = _singles(layout)
+        decode = prefill = None
+        if singles:
+            decode = _Decode(singles, {window: (next(given), next(given)) for window in self._windows()}, parts)
+        if singles < len(layout.query_lens):
+            rows = next(given)
+            prefill = _Prefill({shape: next(given) for shape in self._tiles}, rows, int(layout.query_lens.max()))
+        return _Step(locations, lists[-1], width, decode, prefill)
+
+    def _windows(self) -> list[int | None]:
+        return list(dict.fromkeys(shape.window for shape in self._tiles))
+
+    def _block(self, shape: AttentionShape, longest: int) -> tuple[int, int, int]:
+        """Heads of a group and positions in one block of queries, and the size of its tile."""
+        group = shape.num_heads // shape.num_kv_heads
+        size = min(padded(group * longest), self._tiles[shape].prefill_m)
+        if SMALLEST < size < 64:
+            size = 64 if self._tiles[shape].prefill_m >= 64 else SMALLEST
+        heads = min(group, size)
+        return heads, size // heads, size
+
+    def attend(
+        self,
+        layer: int,
+        query: torch.Tensor,
+        key: torch.Tensor,
+        value: torch.Tensor,
+        sinks: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        shape, step = self._shapes[layer], self._step
+        self._store(self._pool.keys[layer], key, self._scales[0])
+        if shape.value_dim is None:
+            self._store(self._pool.values[layer], value, self._scales[1])
+        out = query.new_empty(len(query), shape.num_heads * (shape.value_dim or shape.head_dim))
+        if step.decode is not None:
+            self._attend_singles(layer, step.decode, query, out, sinks)
+        if step.prefill is not None:
+            self._attend_blocks(layer, step.prefill, query, out, sinks)
+        return out
+
+    def _store(self, pool: torch.Tensor, source: torch.Tensor, scale: float) -> None:
+        tokens, kv_heads, size = source.shape
+        store_tokens[(tokens,)](
+            source, pool, self._step.locations, source.stride(0), source.stride(1),
+            scale, torch.finfo(pool.dtype).max,
+            KV_HEADS=kv_heads, SIZE=size, BLOCK=triton.next_power_of_2(kv_heads * size),
+        )  # fmt: skip
+
+    def _attend_singles(
+        self, layer: int, decode: _Decode, query: torch.Tensor, out: torch.Tensor, sinks: torch.Tensor | None
+    ) -> None:
+        shape, tiles = self._shapes[layer], self._tiles[self._shapes[layer]]
+        items, first_items = decode.cuts[shape.window]
+        parts = decode.parts
+        decode_parts[(items.shape[1], shape.num_kv_heads * tiles.head_blocks(shape))](
+            query, self._pool.keys[layer], self._pool.values[layer], out, parts.out, parts.log,
+            query if sinks is None else sinks, items, first_items, self._step.table, self._step.width,
+            items.shape[1], query.stride(0), query.stride(1), *self._factors(shape),
+            **self._constants(shape, query, sinks),
+            BLOCK_H=tiles.decode_h, BLOCK_N=tiles.decode_n, num_warps=tiles.decode_warps,
+            num_stages=tiles.decode_stages,
+        )  # fmt: skip
+        decode_merge[(decode.rows, shape.num_heads)](
+            out, parts.out, parts.log, first_items,
+            HEADS=shape.num_heads, DV=shape.value_dim or shape.head_dim, BLOCK_D=tiles.front,
+            BLOCK_PARTS=MERGED_AT_ONCE, num_warps=1,
+        )  # fmt: skip
+
+    def _attend_blocks(
+        self, layer: int, prefill: _Prefill, query: torch.Tensor, out: torch.Tensor, sinks: torch.Tensor | None
+    ) -> None:
+        shape, tiles = self._shapes[layer], self._tiles[self._shapes[layer]]
+        heads, positions, size = self._block(shape, prefill.longest)
+        group = shape.num_heads // shape.num_kv_heads
+        blocks = prefill.blocks[shape]
+        prefill_blocks[(shape.num_kv_heads * -(-group // heads), blocks.shape[1])](
+            query, self._pool.keys[layer], self._pool.values[layer], out, query if sinks is None else sinks,
+            blocks, prefill.rows, self._step.table, self._step.width, blocks.shape[1], prefill.rows.shape[1],
+            query.stride(0), query.stride(1), *self._factors(shape),
+            **self._constants(shape, query, sinks),
+            WINDOW=shape.window or 0, HEADS=heads, POSITIONS=positions, BLOCK_M=size, BLOCK_N=tiles.prefill_n,
+            num_warps=tiles.prefill_warps if size > SMALLEST else 4, num_stages=tiles.prefill_stages,
+        )  # fmt: skip
+
+    def _factors(self, shape: AttentionShape) -> tuple[float, float]:
+        """On the scores, in base 2, and on the values."""
+        key_scale, value_scale = self._scales
+        return shape.scale * key_scale * math.log2(math.e), key_scale if shape.value_dim else value_scale
+
+    def _constants(self, shape: AttentionShape, query: torch.Tensor, sinks: torch.Tensor | None) -> dict[str, object]:
+        """What both kernels are compiled for."""
+        tiles = self._tiles[shape]
+        return {
+            "GROUP": shape.num_heads // shape.num_kv_heads,
+            "KV_HEADS": shape.num_kv_heads,
+            "D": shape.head_dim,
+            "DV": shape.value_dim or shape.head_dim,
+            "PAGE": self._pool.page_size,
+            "LATENT": shape.value_dim is not None,
+            "SOFT_CAP": shape.soft_cap or 0.0,
+            "HAS_SINKS": sinks is not None,
+            "PRECISION": self._precision,
+            "BLOCK_D": tiles.front,
+            "BLOCK_REST": tiles.rest,
+        }
+
+
+def _singles(layout: StepLayout) -> int:
+    """Rows with one new token; they come first."""
+    return int(torch.count_nonzero(layout.query_lens == 1))
+
+
+def _starts(lists: Sequence[NDArray[np.int32]]) -> list[int]:
+    """Where each list starts when they stand one behind the other, and the end of the last."""
+    starts = [0]
+    for numbers in lists:
+        starts.append(starts[-1] + -(-numbers.size // ALIGNMENT) * ALIGNMENT)
+    return starts

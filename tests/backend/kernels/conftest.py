@@ -1,0 +1,22 @@
+"""The kernels run on the GPU where there is one, and under Triton's interpreter elsewhere (tests/conftest.py)."""
+
+import importlib.util
+from collections.abc import Iterator
+
+import pytest
+import torch
+
+collect_ignore_glob = [] if importlib.util.find_spec("triton") else ["test_*.py"]
+
+
+@pytest.fixture
+def device() -> torch.device:
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+@pytest.fixture(autouse=True)
+def poisoned() -> Iterator[None]:
+    """Memory that torch gives without filling it is full of NaN, so that a number nobody wrote shows."""
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    yield
+    torch.use_deterministic_algorithms(False)
