@@ -106,29 +106,51 @@ def run(engine: Engine, work: Work) -> float:
     return time.perf_counter() - started
 
 
+def load(model: str, **server_args: Any) -> tuple[Engine, float]:
+    """An engine with random weights in the shapes of ``model``, and the seconds that it took to start."""
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder, "config.json").write_text(json.dumps(MODELS[model]))
+        started = time.perf_counter()
+        defaults = {"load_format": "dummy", "skip_tokenizer_init": True, "max_running_requests": 256}
+        engine = Engine(folder, **(defaults | server_args))
+    return engine, time.perf_counter() - started
+
+
+def settings(words: list[str]) -> dict[str, Any]:
+    """``NAME=JSON`` words as settings; what is no JSON is a text."""
+    found = {}
+    for word in words:
+        name, _, value = word.partition("=")
+        try:
+            found[name] = json.loads(value)
+        except json.JSONDecodeError:
+            found[name] = value
+    return found
+
+
+def measure(engine: Engine, model: str, name: str, repeats: int = 2) -> dict[str, Any]:
+    """One workload, the best of ``repeats``."""
+    work = WORKLOADS[name](MODELS[model]["vocab_size"])
+    seconds = min(run(engine, work) for _ in range(repeats))
+    return {
+        "workload": name,
+        "seconds": round(seconds, 3),
+        "input_tok_s": round(sum(len(prompt) for prompt, _ in work) / seconds),
+        "output_tok_s": round(sum(out for _, out in work) / seconds, 1),
+    }
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", choices=MODELS)
     parser.add_argument("--workloads", nargs="+", choices=WORKLOADS, default=list(WORKLOADS))
+    parser.add_argument("--set", nargs="*", default=[], metavar="NAME=JSON", help="settings of the engine")
     args = parser.parse_args()
-    config: dict[str, Any] = MODELS[args.model]
-    with tempfile.TemporaryDirectory() as folder:
-        Path(folder, "config.json").write_text(json.dumps(config))
-        started = time.perf_counter()
-        engine = Engine(folder, load_format="dummy", skip_tokenizer_init=True, max_running_requests=256)
-        loaded = time.perf_counter() - started
+    engine, loaded = load(args.model, **settings(args.set))
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
     print(json.dumps({"model": args.model, "device": device, "start_seconds": round(loaded, 1)}), flush=True)
     for name in args.workloads:
-        work = WORKLOADS[name](config["vocab_size"])
-        seconds = min(run(engine, work) for _ in range(2))
-        row = {
-            "workload": name,
-            "seconds": round(seconds, 3),
-            "input_tok_s": round(sum(len(prompt) for prompt, _ in work) / seconds),
-            "output_tok_s": round(sum(out for _, out in work) / seconds, 1),
-        }
-        print(json.dumps(row), flush=True)
+        print(json.dumps(measure(engine, args.model, name)), flush=True)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,122 @@
+"""The whole engine on a GPU: against ``transformers``, with and without graphs, and with requests that are aborted."""
+
+import json
+import random
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM, Qwen3Config, Qwen3ForCausalLM
+
+from backend import Engine
+from tests.gpu.test_attention import BACKENDS
+
+VOCAB = 331
+COMMON = {
+    "vocab_size": VOCAB,
+    "hidden_size": 256,
+    "intermediate_size": 512,
+    "num_hidden_layers": 3,
+    "max_position_embeddings": 4096,
+    "eos_token_id": 2,
+    "initializer_range": 0.1,
+}
+MODELS = {
+    "llama": lambda: LlamaForCausalLM(LlamaConfig(**COMMON, num_attention_heads=8, num_key_value_heads=2, head_dim=64)),
+    "qwen3": lambda: Qwen3ForCausalLM(
+        Qwen3Config(**COMMON, num_attention_heads=4, num_key_value_heads=2, head_dim=128)
+    ),
+}
+TOLERANCE = 0.15  # of a log probability, in bfloat16
+
+
+@pytest.fixture(scope="module", params=MODELS)
+def model(request, tmp_path_factory):
+    folder = str(tmp_path_factory.mktemp(request.param))
+    torch.manual_seed(7)
+    MODELS[request.param]().to(torch.bfloat16).save_pretrained(folder)
+    return folder
+
+
+def prompts(count, seed=0, longest=300):
+    r = random.Random(seed)
+    head = [r.randrange(3, VOCAB) for _ in range(100)]
+    return [
+        (head if r.random() < 0.5 else []) + [r.randrange(3, VOCAB) for _ in range(r.randint(1, longest))]
+        for _ in range(count)
+    ]
+
+
+def make_engine(folder, **args):
+    return Engine(folder, dtype="bfloat16", skip_tokenizer_init=True, max_total_tokens=1 << 16, **args)
+
+
+@torch.inference_mode()
+def reference_logprobs(folder, sequences):
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+    return [model(torch.tensor([ids])).logits[0].double().log_softmax(-1) for ids in sequences]
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("graphs", [True, False], ids=["graphs", "eager"])
+def test_logprobs_are_those_of_transformers(model, backend, graphs):
+    """Of every token that the engine chose, given the tokens that it chose before."""
+    batch = prompts(12)
+    with make_engine(model, attention_backend=backend, disable_cuda_graph=not graphs, max_running_requests=8) as engine:
+        sampling = {"temperature": 0, "max_new_tokens": 40, "ignore_eos": True}
+        answers = [r["output_ids"] for r in engine.generate(input_ids=batch, sampling_params=sampling, progress=False)]
+    expected = reference_logprobs(model, [prompt + answer for prompt, answer in zip(batch, answers, strict=True)])
+    for prompt, answer, table in zip(batch, answers, expected, strict=True):
+        assert len(answer) == 40
+        for i, token in enumerate(answer):
+            row = table[len(prompt) + i - 1]
+            assert float(row.max() - row[token]) < TOLERANCE  # greedy, but for rounding
+
+
+def sampled(engine, batch, **sampling):
+    parameters = [{"max_new_tokens": 50, "sampling_seed": i, "ignore_eos": True} | sampling for i in range(len(batch))]
+    results = engine.generate(input_ids=batch, sampling_params=parameters, progress=False)
+    return [result["output_ids"] for result in results]
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("sampling", [{"temperature": 0}, {"temperature": 0.8, "top_p": 0.9}], ids=["greedy", "drawn"])
+def test_graphs_give_the_tokens_of_eager_steps(model, backend, sampling):
+    """Most tokens: a captured step of more rows may add in another order, and one other token changes all after it."""
+    batch = prompts(8, seed=1)
+    found = []
+    for graphs in (True, False):
+        with make_engine(model, attention_backend=backend, disable_cuda_graph=not graphs) as engine:
+            found.append(sampled(engine, batch, **sampling))
+    same = sum(a == b for mine, theirs in zip(*found, strict=True) for a, b in zip(mine, theirs, strict=True))
+    assert same >= 0.7 * 8 * 50
+
+
+def test_a_thousand_requests_with_aborts_leave_every_page_accounted_for(model):
+    r = random.Random(5)
+    with make_engine(model, max_running_requests=48, check_invariants=True) as engine:
+        for _ in range(4):
+            batch = prompts(250, seed=r.randrange(1000), longest=200)
+            stream = engine.generate(
+                input_ids=batch,
+                sampling_params=[{"max_new_tokens": r.randint(1, 60), "temperature": 0.7} for _ in batch],
+                stream=True,
+            )
+            for _ in range(r.randint(100, 3000)):
+                next(stream, None)
+            stream.close()  # aborts what has not finished
+        assert engine.flush_cache()
+        info = engine.get_server_info()
+    assert info["used_tokens"] == 0
+    json.dumps(info)
+
+
+def test_no_step_waits_for_the_device(model):
+    """Torch raises where the host would wait; what a step copies back is waited for by its event."""
+    with make_engine(model, max_running_requests=8) as engine:
+        sampling = {"temperature": 0.7, "top_p": 0.9, "max_new_tokens": 20, "ignore_eos": True}
+        engine.generate(input_ids=prompts(4), sampling_params=sampling, progress=False)
+        torch.cuda.set_sync_debug_mode("error")
+        try:
+            engine.generate(input_ids=prompts(12, seed=3), sampling_params=sampling, progress=False)
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
