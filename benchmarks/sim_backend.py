@@ -15,8 +15,8 @@ import json
 import logging
 import time
 from abc import ABC, abstractmethod
-from zlib import crc32
 
+import msgspec
 from aiohttp import web
 
 from benchmarks.sim_engine import LiveEngine
@@ -114,8 +114,13 @@ class SimBackend:
 
     async def _tokenize(self, request: web.Request) -> web.Response:
         body = await request.json()
-        tokens = [crc32(token.encode()) for token in self.tokenizer.tokens(body.get("prompt", body.get("text", "")))]
-        return web.json_response({"tokens": tokens, "count": len(tokens)})
+        if "messages" in body:
+            text = "".join(self.tokenizer.render(body["messages"]))
+        else:
+            text = body.get("prompt", body.get("text", ""))
+        tokens = self.tokenizer.ids(text)
+        said = msgspec.json.encode({"tokens": tokens, "count": len(tokens), "max_model_len": self._spec.kv_tokens})
+        return web.Response(body=said, content_type="application/json")
 
     async def _chat(self, request: web.Request) -> web.StreamResponse:
         body = await request.json()
@@ -270,8 +275,7 @@ class _Generate(_Answer):
             "cached_tokens": self._cached, "finish_reason": reason,
         }  # fmt: skip
         text = self.text(0, end)
-        ids = [crc32(token.encode()) for token in self._backend.tokenizer.tokens(text)]
-        return {"text": text, "output_ids": ids, "meta_info": meta}
+        return {"text": text, "output_ids": self._backend.tokenizer.ids(text), "meta_info": meta}
 
 
 def expected_text(messages: list[dict], count: int) -> str:

@@ -7,6 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from zlib import crc32
 
+import numpy as np
 import xxhash
 
 from policies.sim import SimRequest
@@ -22,6 +23,10 @@ class SimTokenizer(ABC):
     @abstractmethod
     def tokens(self, text: str) -> list[str]:
         """``text`` in pieces of a token each."""
+
+    def ids(self, text: str) -> list[int]:
+        """A number for each token."""
+        return [crc32(token.encode()) for token in self.tokens(text)]
 
     @abstractmethod
     def pieces(self, text: str) -> Iterator[tuple[str, int]]:
@@ -98,6 +103,12 @@ class Characters(SimTokenizer):
 
     def tokens(self, text: str) -> list[str]:
         return [text[begin : begin + self.CHARACTERS] for begin in range(0, len(text), self.CHARACTERS)]
+
+    def ids(self, text: str) -> list[int]:
+        """The four bytes of each token as one number: routers ask for those of whole prompts."""
+        raw = text.encode("ascii", "replace")
+        padded = raw + b" " * (-len(raw) % self.CHARACTERS)
+        return np.frombuffer(padded, "<u4").tolist()
 
     def pieces(self, text: str) -> Iterator[tuple[str, int]]:
         step = self.CHARACTERS * self.PIECE
