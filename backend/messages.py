@@ -51,6 +51,8 @@ class ToScheduler(msgspec.Struct, array_like=True):
     abort: list[int] = []  # uids; unknown or finished ones are ignored; no reply follows
     flush_cache: int = 0  # nonzero: flush and answer with this ticket in FromScheduler.flushed
     shutdown: bool = False
+    pause: str = ""  # "in_place" or "retract": compute nothing more until ``resume``; seen in SchedulerStats.paused
+    resume: bool = False
 
 
 class Finish(msgspec.Struct, array_like=True):
@@ -79,6 +81,13 @@ class SchedulerStats(msgspec.Struct, array_like=True):
     new_token_ratio: float = 0.0
     host_used_tokens: int = 0  # in the host tier of the prefix cache
     loaded_tokens_total: int = 0  # fetched from the host tier
+    paused: bool = False
+    retracted_input_tokens_total: int = 0  # prompt tokens of retracted requests
+    retracted_output_tokens_total: int = 0
+    decode_sum_seq_lens: int = 0  # tokens of the running requests; like those below taken now and then
+    idle_seconds_total: float = 0.0  # waiting for messages with nothing to do
+    step_seconds_total: float = 0.0  # in steps
+    cpu_seconds_total: float = 0.0  # of the scheduler's process
 
 
 class FromScheduler(msgspec.Struct, array_like=True):
@@ -120,3 +129,4 @@ class SchedulerReady(msgspec.Struct, array_like=True):
     vocab_size: int
     error: str = ""  # non-empty: starting failed, the rest is meaningless
     kv_events: KVEventsInfo | None = None
+    host_total_tokens: int = 0  # room of the host tier of the prefix cache

@@ -24,6 +24,7 @@ class Batcher:
         self._running = running
         self._admission = admission
         self._ones = np.ones(limits.max_running_requests, np.int32)
+        self._since_admission = 0  # steps
 
     def choose(self) -> StepBatch | None:
         """The next batch, newcomers placed in their slots; None when there is nothing to compute."""
@@ -32,21 +33,25 @@ class Batcher:
         missing = slots.missing(rows)
         single = missing == 1
         admitted, long_rows, long_lens = NO_ROWS, NO_ROWS, NO_LENS
+        self._since_admission += 1
         if len(self._admission.waiting) or np.count_nonzero(missing) > np.count_nonzero(single):
             long = missing > 1
-            admitted, long_rows, long_lens = self._prompts(rows[long], missing[long])
+            may_admit = self._since_admission >= self._limits.decode_steps or not len(rows)
+            admitted, long_rows, long_lens = self._prompts(rows[long], missing[long], may_admit)
         singles = rows if np.count_nonzero(single) == len(rows) else rows[single]
         if len(long_rows):
             return self._mixed(singles, long_rows, long_lens, admitted)
         return self._batch(singles, self._ones[: len(singles)], len(singles), admitted) if len(singles) else None
 
     def _prompts(
-        self, rows: NDArray[np.int64], missing: NDArray[np.int32]
+        self, rows: NDArray[np.int64], missing: NDArray[np.int32], may_admit: bool
     ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int32]]:
         """Share the prefill budget over ``rows`` and newcomers: (newcomers, rows that compute, tokens of each)."""
         budget = self._limits.prefill_budget
         rows, lens = _share(rows, missing, budget)
-        admitted = self._admission.admit(budget - int(lens.sum())) if len(self._admission.waiting) else NO_ROWS
+        admitted = NO_ROWS
+        if may_admit and len(self._admission.waiting):
+            admitted, self._since_admission = self._admission.admit(budget - int(lens.sum())), 0
         if len(admitted):
             new_rows, new_lens = _share(admitted, self._slots.missing(admitted), budget - int(lens.sum()))
             rows, lens = np.concatenate((rows, new_rows)), np.concatenate((lens, new_lens))

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from backend.cache.host_tree import HostTree
     from backend.cache.node import Node
     from backend.scheduler.loop import Scheduler
+    from backend.scheduler.rows import Rows
 
 
 class InvariantError(RuntimeError):
@@ -24,6 +25,18 @@ def check_invariants(scheduler: Scheduler) -> None:
     _check_nodes(scheduler)
     if scheduler.rows.host is not None:
         _check_host(scheduler.rows.host)
+
+
+def idle_problem(rows: Rows) -> str | None:
+    """What is wrong with the memory while no request runs, in a moment; None when nothing is."""
+    slots, pages, tree = rows.slots, rows.pages, rows.radix
+    if slots.free_slots != slots.num_slots:
+        return f"{slots.num_slots - slots.free_slots} slots are taken"
+    if tree.evictable_pages != tree.cached_pages:
+        return f"{tree.cached_pages - tree.evictable_pages} cached pages are locked"
+    if pages.free_pages + tree.cached_pages != pages.num_pages:
+        return f"{pages.num_pages} pages: {pages.free_pages} free, {tree.cached_pages} cached, the rest lost"
+    return None
 
 
 def _check_pages(scheduler: Scheduler) -> None:

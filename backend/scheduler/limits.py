@@ -23,6 +23,7 @@ class SchedulerLimits:
     eviction: str = "lru"
     host: HostSettings | None = None  # a second tier of the prefix cache in the host's memory
     overlap: bool = False  # launch a step before the one before it is settled
+    decode_steps: int = 1  # waiting requests are looked at once in so many steps while others run
     conservativeness: float = 1.0
     schedule_policy: str = "fcfs"
     preemption_threshold: int | None = None  # a higher priority by more preempts (policy priority only); None: never

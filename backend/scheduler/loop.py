@@ -17,7 +17,7 @@ from backend.scheduler.admission import Admission
 from backend.scheduler.batch import LaunchedStep, StepBatch
 from backend.scheduler.batching import Batcher
 from backend.scheduler.guided import Guides
-from backend.scheduler.invariants import check_invariants
+from backend.scheduler.invariants import check_invariants, idle_problem
 from backend.scheduler.limits import SchedulerLimits
 from backend.scheduler.queue import Request
 from backend.scheduler.retraction import Retraction
@@ -52,10 +52,12 @@ class Scheduler:
         self._runner = runner
         self._launched: deque[tuple[StepBatch, LaunchedStep]] = deque()
         self._random = np.random.default_rng(limits.random_seed)
+        self._paused = False
 
     @property
     def has_work(self) -> bool:
-        return bool(self.requests or self._launched)
+        """Whether a step would move anything on."""
+        return not self._paused and bool(self.requests or self._launched)
 
     def describe(self) -> str:
         """What is going on, in one line for the log."""
@@ -71,6 +73,10 @@ class Scheduler:
             self._enqueue(new)
         for uid in message.abort:
             self._abort(uid)
+        if message.pause:
+            self._pause(retract=message.pause == "retract")
+        if message.resume:
+            self._paused = False
         if message.flush_cache:
             self.running.out.flushed = (message.flush_cache, self._flush())
 
@@ -115,17 +121,34 @@ class Scheduler:
 
     def _flush(self) -> bool:
         """Empty the prefix cache, unless requests are running."""
-        if not self.requests:
+        if not len(self.slots.running()):
             self._settle()  # the last steps of requests that have ended
-        if self.has_work:
+        if not self.rows.idle:
             return False
         self.rows.flush()
         return True
 
+    def _pause(self, *, retract: bool) -> None:
+        """Stand still until told to go on. With ``retract`` no request keeps its row: the cache can be flushed."""
+        self._settle()
+        if retract:
+            self._retraction.retract_all()
+        self._paused = True
+
     # -- a step -----------------------------------------------------------------------------------------------------
 
     def step(self) -> FromScheduler:
-        """Launch the next batch and settle what is due. Call while ``has_work``, and once after other messages."""
+        """Move on, unless paused. Call while ``has_work``, and once after other messages."""
+        if not self._paused:
+            self._advance()
+        if self.limits.check_invariants:
+            check_invariants(self)
+        elif not self.requests and not self._launched:
+            self._mend()
+        return self._take_output()
+
+    def _advance(self) -> None:
+        """Launch the next batch and settle what is due."""
         if self._launched and self._launched[-1][0].allowed is not None:
             self._settle()  # what a grammar allows next depends on the token before
         batch = self._schedule()
@@ -134,9 +157,6 @@ class Scheduler:
         elif not self._launched:
             self.admission.wait_for_grammars()
         self._settle(keep=1 if self.limits.overlap and batch is not None else 0)
-        if self.limits.check_invariants:
-            check_invariants(self)
-        return self._take_output()
 
     def _schedule(self) -> StepBatch | None:
         if self.limits.preemption_threshold is not None:
@@ -174,6 +194,16 @@ class Scheduler:
         self._settle()
         return under_way
 
+    def _mend(self) -> None:
+        """Nothing runs, so all memory must be free or cached. A fault that lost some is logged, and costs the cache."""
+        if (problem := idle_problem(self.rows)) is not None:
+            logger.error("memory accounting is wrong while idle, the prefix cache is started anew: %s", problem)
+            self.rows.reset()
+
+    def count(self) -> None:
+        """Bring up to date those ``stats`` that would cost too much at every step."""
+        self.stats.decode_sum_seq_lens = int(self.slots.known[self.slots.running()].sum())
+
     def _take_output(self) -> FromScheduler:
         out = self.running.take_output()
         stats = self.stats
@@ -188,5 +218,6 @@ class Scheduler:
             stats.host_used_tokens = self.rows.host.used_host_pages * page
             stats.loaded_tokens_total = self.rows.host.loaded_pages * page
         stats.new_token_ratio = self.admission.ratio.value
+        stats.paused = self._paused
         out.stats = stats
         return out

@@ -49,6 +49,12 @@ class Retraction:
             if not self._settle_all():  # some of them may end there
                 self._retract(min(victims, key=lambda request: (request.priority, -request.uid)))
 
+    def retract_all(self) -> None:
+        """Send every running request back to the queue, the oldest to its head."""
+        running = [request for request in self._running.requests.values() if request.slot >= 0]
+        for request in sorted(running, key=lambda request: -request.uid):
+            self._retract(request)
+
     def _retract_cheapest(self) -> None:
         """Retract the row with the least output (then the youngest); the last one left is aborted instead."""
         slots = self._slots
@@ -74,3 +80,5 @@ class Retraction:
         self._running.leave(request)
         self._admission.wait(request, first=True)
         self._stats.retracted_total += 1
+        self._stats.retracted_input_tokens_total += request.prompt_len
+        self._stats.retracted_output_tokens_total += len(request.tokens) - request.prompt_len

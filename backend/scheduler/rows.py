@@ -43,10 +43,17 @@ class Rows:
         self.page_size = page_size
         self.slots = Slots(num_slots, context_length, page_size)
         self.pages = PageAllocator(num_pages)
-        self.host = HostTree(page_size, eviction, host) if host is not None else None
-        self.radix = RadixCache(page_size, eviction) if self.host is None else self.host
         self.evicted_pages = 0
         self._keep_prefixes = keep_prefixes
+        self._eviction = eviction
+        self._host_settings = host
+        self._plant()
+
+    def _plant(self) -> None:
+        """An empty tree."""
+        settings = self._host_settings
+        self.host = HostTree(self.page_size, self._eviction, settings) if settings is not None else None
+        self.radix = RadixCache(self.page_size, self._eviction) if self.host is None else self.host
 
     @property
     def room(self) -> int:
@@ -147,6 +154,16 @@ class Rows:
     def flush(self) -> None:
         """Empty the tree, but for what running rows read."""
         self.pages.release(self.radix.reset())
+
+    def reset(self) -> None:
+        """Forget all of it, whatever the books say. Only while no request runs and no step is under way."""
+        log = self.radix.log
+        self.slots.reset()
+        self.pages = PageAllocator(self.pages.num_pages)
+        self._plant()
+        self.radix.log = log
+        if log is not None:
+            log.cleared()
 
     def _alloc(self, count: int) -> Pages:
         missing = count - self.pages.free_pages

@@ -63,6 +63,16 @@ class Slots:
         self._running = np.empty(0, np.int64)
         self._running_version = 0
 
+    def reset(self) -> None:
+        """Free every slot, whatever it holds; no launched step refers to any."""
+        self.uid[:] = -1
+        self.generation += 1
+        self.in_flight[:] = self.pages[:] = self.tree_pages[:] = 0
+        self.page_table[:] = PADDING_PAGE
+        self.logit_bias.clear()
+        self.version += 1
+        self._free = list(range(self.num_slots - 1, -1, -1))
+
     @property
     def free_slots(self) -> int:
         return len(self._free)
