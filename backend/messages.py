@@ -39,6 +39,7 @@ class NewRequest(msgspec.Struct, array_like=True):
     priority: int = 0  # larger runs first, where priorities count
     logprobs: LogprobSpec | None = None
     grammar: GrammarSpec | None = None  # what the output must follow; the frontend has seen it compile
+    grammar_after: int = -1  # the token after which it begins; -1: from the first
 
 
 class ToScheduler(msgspec.Struct, array_like=True):

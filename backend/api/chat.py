@@ -10,6 +10,7 @@ from aiohttp import web
 
 from backend.api.answers import answer_stream, answer_whole
 from backend.api.chat_request import CHAT_NOT_YET, ChatRequest, start_chat
+from backend.api.constraints import openai_constraint
 from backend.api.context import CONTEXT
 from backend.api.logprobs import LogprobBodies
 from backend.api.openai import check_model, finish_fields, usage
@@ -27,7 +28,7 @@ async def chat_completions(request: web.Request) -> web.StreamResponse:
     body = ChatRequest.read(with_defaults(data, serving.sampling_defaults))
     check_model(body.model, serving.model)
     answer_id = body.answer_id("chatcmpl")
-    generation, answers = await start_chat(serving, body, answer_id)
+    generation, answers = await start_chat(serving, body, answer_id, openai_constraint(data))
     logprobs = LogprobBodies(serving.frontend.intake.tokenizer)
     chat = _Chat(body, answer_id, serving.model.name, answers, logprobs)
     if body.stream:

@@ -5,21 +5,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Annotated, Any
 
 from pydantic import Field, StrictInt
 
+from backend.api.constraints import calls_constraint
 from backend.api.context import Serving
 from backend.api.errors import SchemaError, unsupported
 from backend.api.logprobs import MOST_LIKELY
 from backend.api.openai import OPENAI_NOT_YET, OpenAIRequest
 from backend.api.parsed_answers import ParsedAnswers
+from backend.api.parsers.registry import HARMONY, reasoning_markers
 from backend.api.sampling_fields import OPENAI_NAMES, UNBOUNDED
 from backend.api.schema import Body, Harmless
-from backend.api.tools import offered_tools
+from backend.api.tools import demanded_tools, offered_tools
+from backend.frontend.errors import RequestError
 from backend.frontend.frontend import Generation
 from backend.frontend.intake import ChatPrompt, Prompt, RequestOptions
+from backend.grammar import GrammarSpec
 from backend.messages import LogprobSpec
 from backend.prompt.messages import REASONING_FIELDS
 from backend.sampling_params import SamplingParams
@@ -67,23 +72,52 @@ class ChatRequest(OpenAIRequest):
         return self.max_tokens if self.max_completion_tokens is None else self.max_completion_tokens
 
 
-async def start_chat(serving: Serving, body: ChatRequest, rid: str) -> tuple[Generation, ParsedAnswers]:
-    """Check and submit a conversation. Raises :class:`RequestError`."""
+async def start_chat(
+    serving: Serving, body: ChatRequest, rid: str, constraint: GrammarSpec | None
+) -> tuple[Generation, ParsedAnswers]:
+    """Check and submit a conversation, whose answer has to follow ``constraint``. Raises :class:`RequestError`."""
     if body.top_logprobs and not body.logprobs:
         message = f"top_logprobs needs logprobs: true, got top_logprobs {body.top_logprobs}"
         raise SchemaError(message, param="top_logprobs")
     tools = offered_tools(body.tools, body.tool_choice, serving.parsers)
+    demanded = demanded_tools(tools, body.tool_choice)
+    grammar = _grammar(serving, constraint, demanded, several=body.parallel_tool_calls)
     parses = bool(tools and serving.parsers.tool_call) or bool(body.separate_reasoning and serving.parsers.reasoning)
-    generation = await serving.frontend.submit([_prompt(body, tools)], [_options(body, rid, parses)])
+    options = replace(
+        _options(body, rid, parses), grammar=grammar, reasoning_end=_reasoning_end(serving) if grammar else None
+    )
+    generation = await serving.frontend.submit([_prompt(body, tools)], [options])
     answers = ParsedAnswers(
         lambda prompt_end: serving.parsers.parser(
-            reasoning=body.separate_reasoning, tools=tools, prompt_end=prompt_end
+            reasoning=body.separate_reasoning, tools=tools, demanded=bool(demanded), prompt_end=prompt_end
         ),
         serving.frontend.intake.tokenizer,
         one_call=not body.parallel_tool_calls,
         whole_reasoning=not body.stream_reasoning,
     )
     return generation, answers
+
+
+def _grammar(
+    serving: Serving, constraint: GrammarSpec | None, demanded: Sequence[Mapping[str, Any]], *, several: bool
+) -> GrammarSpec | None:
+    if (demanded or constraint) and HARMONY in (serving.parsers.reasoning, serving.parsers.tool_call):
+        field = "tool_choice" if demanded else "response_format"
+        raise RequestError(
+            f"{field}: the answers of this model, in the harmony format, cannot be constrained.", param=field
+        )
+    if not demanded:
+        return constraint
+    if constraint is not None:
+        raise SchemaError("an answer cannot be a demanded tool call and follow a constraint too", param="tool_choice")
+    return calls_constraint(demanded, several=several)
+
+
+def _reasoning_end(serving: Serving) -> int | None:
+    """The token that ends the reasoning: only after it can an answer follow a grammar."""
+    markers = reasoning_markers(serving.parsers.reasoning)
+    tokenizer = serving.frontend.intake.tokenizer
+    return None if markers is None or tokenizer is None else tokenizer.token_to_id(markers.end)
 
 
 def chat_prompt(serving: Serving, body: ChatRequest) -> Prompt:

@@ -10,6 +10,7 @@ from aiohttp import web
 from pydantic import Field, StrictInt
 
 from backend.api.answers import answer_stream, answer_whole
+from backend.api.constraints import openai_constraint
 from backend.api.context import CONTEXT
 from backend.api.deltas import Deltas
 from backend.api.errors import SchemaError, unsupported
@@ -21,6 +22,7 @@ from backend.api.schema import Harmless, parse_json, refuse_not_yet
 from backend.frontend.errors import RequestError
 from backend.frontend.intake import Prompt, RequestOptions, TokenizerLike
 from backend.frontend.request import RequestState
+from backend.grammar import GrammarSpec
 from backend.messages import LogprobSpec
 
 COMPLETION_NOT_YET: Harmless = {
@@ -50,7 +52,8 @@ async def completions(request: web.Request) -> web.StreamResponse:
     tokenizer = serving.frontend.intake.tokenizer
     logprobs = LogprobBodies(tokenizer)
     answer = _Completion(body, serving.model.name, _echoes(body, prompts, tokenizer), logprobs)
-    generation = await serving.frontend.submit(prompts, answer.options(len(prompts)))
+    options = answer.options(len(prompts), openai_constraint(data))
+    generation = await serving.frontend.submit(prompts, options)
     if body.stream:
         answer.states = generation.states
         return await answer_stream(request, generation, answer.chunks, answer.last_chunks)
@@ -94,7 +97,7 @@ class _Completion:
         self._deltas = Deltas()
         self._logprobs = logprobs
 
-    def options(self, count: int) -> list[RequestOptions]:
+    def options(self, count: int, grammar: GrammarSpec | None) -> list[RequestOptions]:
         body = self._body
         option = RequestOptions(
             sampling=body.to_sampling(body.max_tokens),
@@ -105,6 +108,7 @@ class _Completion:
             logprobs=None if body.logprobs is None else LogprobSpec(0 if body.echo else -1, body.logprobs),
             priority=body.priority,
             names=COMPLETION_NAMES,
+            grammar=grammar,
         )
         return [option] * count
 

@@ -31,7 +31,7 @@ async def messages(request: web.Request) -> web.StreamResponse:
     check_model(body.model, serving.model)
     chat = ChatRequest.read(with_defaults(body.to_chat(), serving.sampling_defaults))
     answer_id = f"msg_{uuid.uuid4().hex}"
-    generation, answers = await start_chat(serving, chat, answer_id)
+    generation, answers = await start_chat(serving, chat, answer_id, None)
     answer = _Message(answer_id, serving.model.name, answers)
     if body.stream:
         return await answer_stream(request, generation, answer.events, answer.last_events, style=MESSAGES_EVENTS)

@@ -9,6 +9,7 @@ from aiohttp import web
 from pydantic import StrictInt
 
 from backend.api.answers import answer_stream, answer_whole
+from backend.api.constraints import native_constraint
 from backend.api.context import CONTEXT
 from backend.api.errors import SchemaError
 from backend.api.sampling_fields import NativeSampling
@@ -102,6 +103,7 @@ def _options(body: GenerateRequest, count: int) -> list[RequestOptions]:
                 priority=body.priority,
                 log_metrics=body.log_metrics,
                 logprobs=wanted,
+                grammar=native_constraint(given),
             )
         )
     return options

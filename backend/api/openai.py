@@ -19,12 +19,6 @@ DEFAULT_MODEL = "default"  # what SGLang's clients send when they do not care
 OPENAI_NOT_YET: Harmless = {
     **NOT_YET,
     **SAMPLING_NOT_YET,
-    "response_format": ({"type": "text"},),
-    "guided_json": (),
-    "guided_regex": (),
-    "guided_choice": (),
-    "guided_grammar": (),
-    "structured_outputs": (),
     "prompt_logprobs": (),
 }
 

@@ -32,10 +32,9 @@ async def responses(request: web.Request) -> web.StreamResponse:
     refuse_not_yet(data, RESPONSES_NOT_YET)
     body = ResponsesRequest.read(data)
     check_model(body.model, serving.model)
-    body.check()
     chat = ChatRequest.read(with_defaults(body.to_chat(), serving.sampling_defaults))
     answer_id = f"resp_{uuid.uuid4().hex}"
-    generation, answers = await start_chat(serving, chat, answer_id)
+    generation, answers = await start_chat(serving, chat, answer_id, body.constraint())
     answer = _Response(answer_id, serving.model.name, body, chat, answers)
     if body.stream:
         return await answer_stream(request, generation, answer.events, answer.last_events, style=RESPONSES_EVENTS)
@@ -144,7 +143,7 @@ class _Response:
             "reasoning": {"effort": body.reasoning.get("effort"), "summary": None},
             "store": False,
             "temperature": self._chat.temperature,
-            "text": {"format": {"type": "text"}},
+            "text": {"format": self._body.text.get("format") or {"type": "text"}},
             "tool_choice": body.tool_choice,
             "tools": body.tools,
             "top_p": self._chat.top_p,

@@ -7,9 +7,11 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
+from backend.api.constraints import openai_constraint
 from backend.api.errors import SchemaError, unsupported
 from backend.api.openai import DEFAULT_MODEL
 from backend.api.schema import NOT_YET, Harmless, RequestFields
+from backend.grammar import GrammarSpec
 
 RESPONSES_NOT_YET: Harmless = {
     **NOT_YET,
@@ -62,11 +64,18 @@ class ResponsesRequest(RequestFields):
             **{name: value for name, value in optional.items() if value is not None},
         }
 
-    def check(self) -> None:
-        """Raise :class:`RequestError` for what cannot be honoured."""
+    def constraint(self) -> GrammarSpec | None:
+        """What ``text.format`` asks for. Raises :class:`SchemaError`."""
         form = self.text.get("format")
-        if isinstance(form, Mapping) and form.get("type", "text") != "text":
-            raise unsupported("text.format.type", form.get("type"))
+        if form is None:
+            return None
+        if not isinstance(form, Mapping):
+            raise SchemaError(f"text.format must be an object, got {form!r}", param="text.format")
+        nested = {"json_schema": {"schema": form.get("schema")}} if form.get("type") == "json_schema" else {}
+        try:
+            return openai_constraint({"response_format": {**form, **nested}})
+        except SchemaError as error:
+            raise error.renamed({"response_format": "text.format"}) from None
 
     def _messages(self) -> list[dict[str, Any]]:
         messages: list[dict[str, Any]] = []

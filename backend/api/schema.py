@@ -24,12 +24,8 @@ NOT_YET: Harmless = {
     "bootstrap_port": (),
     "bootstrap_room": (),
 }
-# Constraints on the output and on the choice of tokens, beside OpenAI's parameters or inside ``sampling_params``.
+# About the choice of tokens, beside OpenAI's parameters or inside ``sampling_params``.
 SAMPLING_NOT_YET: Harmless = {
-    "json_schema": (),
-    "regex": (),
-    "ebnf": (),
-    "structural_tag": (),
     "stop_regex": (),
     "beam_width": (1,),
     "custom_params": (),

@@ -24,6 +24,7 @@ from backend.frontend.errors import RequestError
 from backend.frontend.frontend import Frontend
 from backend.frontend.intake import Intake, Limits
 from backend.frontend.process import STOP_SECONDS, SchedulerProcess, SchedulerTarget, run_real_scheduler
+from backend.grammar import GrammarChecker
 from backend.loader.model_config import ModelConfig, load_model_config
 from backend.messages import SchedulerReady
 from backend.prompt import ModelError, ModelSource, PromptAssets, TemplateError, load_prompt, resolve_model
@@ -146,7 +147,8 @@ class Server:
         else:
             intake = Intake(assets.tokenizer, assets.template, limits)
         metrics = Metrics(model.name, ready)
-        frontend = Frontend(intake, client, metrics)
+        grammars = None if self._args.grammar_backend == "none" else GrammarChecker()
+        frontend = Frontend(intake, client, metrics, grammars=grammars)
         self._dispatching = asyncio.create_task(client.run(frontend.dispatch))
         self.context.loaded = Serving(frontend, model, ready, metrics, _parsers(self._args, assets), sampling_defaults)
         return self.context.loaded

@@ -17,7 +17,7 @@ def offered_tools(
 ) -> list[dict[str, Any]]:
     """The tools that the model is to see: all of them, or none with ``tool_choice: none``.
 
-    Raises :class:`RequestError` for tools of a wrong form, and for choices that need structured output.
+    Raises :class:`RequestError` for tools of a wrong form, and for a choice that does not fit them.
     """
     if choice == "none" or (choice == "auto" and not tools):
         return []
@@ -26,7 +26,8 @@ def offered_tools(
     if choice == "required" or isinstance(choice, Mapping):
         if not tools:
             raise SchemaError("tool_choice asks for a call, but there are no tools", param="tool_choice")
-        raise unsupported("tool_choice", choice)
+        demanded_tools(tools, choice)
+        return [dict(tool) for tool in tools]
     if choice != "auto":
         message = f"tool_choice must be auto, none, required or a function, got {choice!r}"
         raise SchemaError(message, param="tool_choice")
@@ -37,6 +38,23 @@ def offered_tools(
             param="tools",
         )
     return [dict(tool) for tool in tools]
+
+
+def demanded_tools(tools: Sequence[Mapping[str, Any]], choice: ToolChoice) -> list[Mapping[str, Any]]:
+    """The tools of which one has to be called; none when the model may answer without.
+
+    Raises :class:`SchemaError` for a choice that names no tool.
+    """
+    if choice == "required":
+        return list(tools)
+    if not isinstance(choice, Mapping):
+        return []
+    function = choice.get("function")
+    name = function.get("name") if isinstance(function, Mapping) else None
+    named = [tool for tool in tools if tool["function"]["name"] == name]
+    if not named:
+        raise SchemaError(f"tool_choice names no tool of the request, got {name!r}", param="tool_choice")
+    return named
 
 
 def _check(tool: Mapping[str, Any], where: str) -> None:

@@ -14,6 +14,8 @@ from backend.frontend.errors import RequestError
 from backend.frontend.intake import ChatPrompt, Intake, Prompt, RequestOptions, check_sampling, fan_out
 from backend.frontend.output import OutputProcessor, StepResult
 from backend.frontend.request import RequestState
+from backend.grammar import GrammarChecker, GrammarError
+from backend.grammar.errors import NO_GRAMMARS
 from backend.messages import FromScheduler, NewRequest, SchedulerStats
 
 LONG_PROMPT_CHARS = 8192  # longer ones are tokenised off the event loop
@@ -89,8 +91,11 @@ class Frontend:
         client: SchedulerClient,
         observer: Observer,
         clock: Callable[[], float] = time.perf_counter,
+        grammars: GrammarChecker | None = None,
     ) -> None:
+        """``grammars`` is closed with the frontend; None refuses constraints."""
         self.intake = intake
+        self._grammars = grammars
         self.stats = SchedulerStats()
         self._client = client
         self._observer = observer
@@ -120,6 +125,7 @@ class Frontend:
                 ids = await self.tokenize(prompt)
                 for each in fan_out(option):
                     accepted.append(self.intake.accept(ids, each, len(accepted), arrived))
+        await self._check_grammars(options)
         if self._failure is not None:
             raise self._failure
         try:
@@ -131,6 +137,16 @@ class Frontend:
             self._outputs.add(state)
             self._generations[state.uid] = generation
         return generation
+
+    async def _check_grammars(self, options: Sequence[RequestOptions]) -> None:
+        """Raise :class:`RequestError` for a grammar that cannot be compiled within the limits."""
+        for spec in dict.fromkeys(option.grammar for option in options if option.grammar is not None):
+            if self._grammars is None:
+                raise RequestError(NO_GRAMMARS)
+            try:
+                await self._grammars.check(spec)
+            except GrammarError as error:
+                raise RequestError(str(error), param=spec.kind) from None
 
     async def tokenize(self, prompt: Prompt, add_special_tokens: bool | None = None) -> list[int]:
         """The ids of a prompt; long ones are worked on beside the event loop."""
@@ -219,6 +235,8 @@ class Frontend:
 
     def close(self) -> None:
         self._pool.shutdown(wait=False, cancel_futures=True)
+        if self._grammars is not None:
+            self._grammars.close()
 
 
 @contextmanager

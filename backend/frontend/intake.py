@@ -17,10 +17,12 @@ from backend.frontend.logprobs import Logprobs
 from backend.frontend.request import RequestState
 from backend.frontend.stop import StopMatcher
 from backend.frontend.text import TextStream
+from backend.grammar import GrammarSpec
 from backend.messages import LogprobSpec, NewRequest
 from backend.prompt.errors import TemplateError
 from backend.sampling_params import SamplingError, SamplingParams
 
+REASONING_TAIL = 16  # tokens at the end of a prompt in which a template closes the reasoning before it begins
 NO_TOKENIZER = "This server runs with --skip-tokenizer-init: give token ids (input_ids), not text."
 
 
@@ -31,6 +33,8 @@ class TokenizerLike(Protocol):
     def eos_token_ids(self) -> Sequence[int]: ...
 
     def encode(self, text: str, add_special_tokens: bool = True) -> list[int]: ...
+
+    def token_to_id(self, token: str) -> int | None: ...
 
     def decode(
         self, token_ids: Sequence[int], skip_special_tokens: bool = True, spaces_between_special_tokens: bool = True
@@ -76,6 +80,8 @@ class RequestOptions:
     log_metrics: bool = True
     sample: int = 0  # which of the answers to its prompt it is
     logprobs: LogprobSpec | None = None
+    grammar: GrammarSpec | None = None  # what the output must follow
+    reasoning_end: int | None = None  # the token after which the grammar begins, unless the prompt has it already
     names: Mapping[str, str] = field(default_factory=dict)  # what the client calls our fields, for errors
 
 
@@ -153,8 +159,18 @@ class Intake:
             namespace=options.namespace,
             priority=options.priority,
             logprobs=options.logprobs,
+            grammar=options.grammar,
+            grammar_after=self._grammar_after(prompt_ids, options),
         )
         return state, message
+
+    def _grammar_after(self, prompt_ids: list[int], options: RequestOptions) -> int:
+        if options.grammar is None:
+            return -1
+        if self.tokenizer is None:
+            raise RequestError("This server runs with --skip-tokenizer-init: it cannot constrain an output.")
+        end = options.reasoning_end
+        return -1 if end is None or end in prompt_ids[-REASONING_TAIL:] else end
 
     def _check_stop(self, sampling: SamplingParams) -> None:
         if sampling.stop and self.tokenizer is None:

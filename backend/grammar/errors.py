@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+NO_GRAMMARS = "This server runs with --grammar-backend none: it cannot constrain an output."
+
 
 class GrammarError(ValueError):
     """A constraint that cannot be compiled, or that can no longer be followed; one line for the client."""

@@ -15,12 +15,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from backend.grammar import CompiledGrammar, GrammarCompiler, GrammarError, GrammarSpec, GrammarState, bitmask_words
+from backend.grammar.errors import NO_GRAMMARS
 from backend.scheduler.batch import AllowedTokens, StepBatch
 from backend.scheduler.queue import Request
 from backend.scheduler.slots import Slots
 
 COMPILE_POLL_SECONDS = 0.02  # the loop must go on hearing messages while nothing but grammars is under way
-NO_GRAMMARS = "This server runs with --grammar-backend none: it cannot constrain an output."
 
 
 @dataclass(slots=True)
@@ -31,6 +31,7 @@ class Guide:
     state: GrammarState | None = None  # once the request was first about to run
     allowed: NDArray[np.int32] | None = None  # bits of the tokens that may come next
     jumps: bool = True  # whether forced tokens are appended; their log probabilities would be missing
+    after: int = -1  # the sampled token that it begins after (the end of the reasoning); -1 once it has begun
 
 
 class Guides:
@@ -43,11 +44,11 @@ class Guides:
         self._by_slot: dict[int, Guide] = {}
         self._jumped: list[int] = []  # slots whose forced tokens the device has not seen
 
-    def begin(self, spec: GrammarSpec, *, jumps: bool) -> Guide:
+    def begin(self, spec: GrammarSpec, *, jumps: bool, after: int = -1) -> Guide:
         """Start compiling. Raises GrammarError when this server has no grammars."""
         if self._compiler is None:
             raise GrammarError(NO_GRAMMARS)
-        return Guide(self._compiler.submit(spec), jumps=jumps)
+        return Guide(self._compiler.submit(spec), jumps=jumps, after=after)
 
     @staticmethod
     def wait_for(requests: Sequence[Request]) -> None:
@@ -66,6 +67,9 @@ class Guides:
             return None
         try:
             guide.state = guide.compiled.result().start()
+            if guide.after >= 0:
+                guide.allowed = np.full(self._words, -1, np.int32)
+                return None
             forced = self._forced(guide, request.stop_ids, room)
             if guide.state.is_done:  # the whole answer is forced: its last token is left to be sampled
                 guide.state.rollback(1)
@@ -93,7 +97,12 @@ class Guides:
         state = guide.state
         if state is None:
             raise GrammarError("a row runs whose grammar was never started")
-        state.advance(token)
+        if guide.after < 0:
+            state.advance(token)
+        elif guide.after == token:
+            guide.after = -1
+        else:
+            return [], False
         known = int(slots.known[slot])
         forced = self._forced(guide, stop_ids, int(slots.limit[slot]) - known - 1)
         if forced:

@@ -103,7 +103,7 @@ class Scheduler:
             request.logprob_from = max(new.logprobs.start, 1) if new.logprobs.start >= 0 else len(tokens)
         if new.grammar is not None:
             try:
-                request.guide = self._guides.begin(new.grammar, jumps=new.logprobs is None)
+                request.guide = self._guides.begin(new.grammar, jumps=new.logprobs is None, after=new.grammar_after)
             except GrammarError as error:
                 self.running.out.finished.append(Finish(new.uid, "abort", message=str(error), status_code=400))
                 return

@@ -18,6 +18,9 @@ class ByteTokenizer:
     def encode(self, text: str, add_special_tokens: bool = True) -> list[int]:
         return [byte + OFFSET for byte in text.encode()]
 
+    def token_to_id(self, token: str) -> int | None:
+        return token.encode()[0] + OFFSET if len(token.encode()) == 1 else None
+
     def decode(
         self, token_ids: Sequence[int], skip_special_tokens: bool = True, spaces_between_special_tokens: bool = True
     ) -> str:

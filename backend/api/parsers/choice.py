@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from backend.api.parsers.answer import AnswerParser
-from backend.api.parsers.registry import make_parser, reasoning_parser_for, tool_parser_for
+from backend.api.parsers.registry import DEMANDED, make_parser, reasoning_parser_for, tool_parser_for
 from backend.api.parsers.tool_parser import Tools
 
 AUTO, NONE = "auto", "none"
@@ -18,9 +18,16 @@ class ParserChoice:
     reasoning: str | None = None
     tool_call: str | None = None
 
-    def parser(self, *, reasoning: bool, tools: Tools, prompt_end: str = "") -> AnswerParser | None:
-        """The parser of one answer; None when there is nothing to look for."""
+    def parser(
+        self, *, reasoning: bool, tools: Tools, demanded: bool = False, prompt_end: str = ""
+    ) -> AnswerParser | None:
+        """The parser of one answer; None when there is nothing to look for.
+
+        ``demanded``: the answer is a list of calls and nothing else.
+        """
         reasoning_name = self.reasoning if reasoning else None
+        if demanded:
+            return make_parser(reasoning_name, DEMANDED, tools=tools, prompt_end=prompt_end)
         tool_call_name = self.tool_call if tools else None
         if reasoning_name is None and tool_call_name is None:
             return None

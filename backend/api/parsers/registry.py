@@ -5,6 +5,7 @@ from __future__ import annotations
 from backend.api.parsers.answer import AnswerParser, SplitAnswer
 from backend.api.parsers.deepseek import DeepSeekParser
 from backend.api.parsers.deepseek_dsml import DeepSeekDsmlParser
+from backend.api.parsers.demanded import DemandedCallsParser
 from backend.api.parsers.gemma import GemmaParser
 from backend.api.parsers.glm import GlmParser
 from backend.api.parsers.harmony import HarmonyParser
@@ -14,7 +15,7 @@ from backend.api.parsers.llama3 import Llama3Parser
 from backend.api.parsers.mistral import MistralParser
 from backend.api.parsers.pythonic import PythonicParser
 from backend.api.parsers.qwen3_coder import Qwen3CoderParser
-from backend.api.parsers.reasoning import REASONING_FORMATS, ReasoningSplitter
+from backend.api.parsers.reasoning import REASONING_FORMATS, Markers, ReasoningSplitter
 from backend.api.parsers.tool_parser import ToolParser, Tools
 
 HARMONY = "gpt-oss"
@@ -43,6 +44,7 @@ REASONING_ALIASES = {
     "deepseek-v3": "deepseek-r1",
     "gemma4": "gemma",
 }
+DEMANDED = "demanded"  # no model's own format
 TOOL_PARSERS = (*TOOL_FORMATS, HARMONY)
 REASONING_PARSERS = (*REASONING_FORMATS, *REASONING_ALIASES, HARMONY)
 
@@ -89,13 +91,23 @@ def make_parser(
 
     ``prompt_end``: the last characters of the prompt, which tell whether it opened the reasoning already.
     """
+    if tool_call == DEMANDED:
+        return SplitAnswer(reasoning_splitter(reasoning, prompt_end), DemandedCallsParser(tools))
     if HARMONY in (reasoning, tool_call):
         return HarmonyParser()
-    splitter = None
-    if reasoning is not None:
-        markers = REASONING_FORMATS[REASONING_ALIASES.get(reasoning, reasoning)]
-        splitter = ReasoningSplitter(markers, inside=prompt_end.rstrip().endswith(markers.start))
-    return SplitAnswer(splitter, None if tool_call is None else TOOL_FORMATS[tool_call](tools))
+    tool_parser = None if tool_call is None else TOOL_FORMATS[tool_call](tools)
+    return SplitAnswer(reasoning_splitter(reasoning, prompt_end), tool_parser)
+
+
+def reasoning_splitter(name: str | None, prompt_end: str) -> ReasoningSplitter | None:
+    """None where nothing is split: without a format, or with one whose parser does everything."""
+    markers = reasoning_markers(name)
+    return None if markers is None else ReasoningSplitter(markers, inside=prompt_end.rstrip().endswith(markers.start))
+
+
+def reasoning_markers(name: str | None) -> Markers | None:
+    """What stands around the reasoning in the format of this name."""
+    return None if name is None else REASONING_FORMATS.get(REASONING_ALIASES.get(name, name))
 
 
 def _first_sign(template: str, signs: tuple[tuple[tuple[str, ...], str], ...]) -> str | None:

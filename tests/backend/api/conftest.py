@@ -20,6 +20,7 @@ from backend.config import ServerArgs
 from backend.frontend.client import SchedulerClient
 from backend.frontend.frontend import Frontend
 from backend.frontend.intake import Intake, Limits
+from backend.grammar import GrammarChecker
 from tests.backend.byte_tokenizer import ByteTokenizer, PlainTemplate
 from tests.backend.fake_scheduler import FakeEngine, FakeSchedulerThread
 
@@ -64,7 +65,7 @@ def start_backend(tmp_path: Path) -> StartBackend:
         metrics = Metrics(MODEL, ready)
         args = ServerArgs(**settings)
         words = (None, None) if args.skip_tokenizer_init else (ByteTokenizer(), PlainTemplate())
-        frontend = Frontend(Intake(*words, limits), client, metrics)
+        frontend = Frontend(Intake(*words, limits), client, metrics, grammars=GrammarChecker())
         context = ServerContext(args, Phase.READY)
         context.loaded = Serving(frontend, ServedModel(MODEL, "/models/echo", "/models/echo"), ready, metrics)
         dispatching = asyncio.create_task(client.run(frontend.dispatch))

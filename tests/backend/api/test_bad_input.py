@@ -143,16 +143,26 @@ PARAMS = [
     (COMPLETIONS, completion(min_tokens=99), "min_tokens", "min_tokens must be between 0 and max_tokens, got 99"),
     (COMPLETIONS, completion(stop=[""]), "stop", "stop must be at most 32 non-empty strings"),
 ]
+BAD_CONSTRAINTS = [
+    (CHAT, chat(response_format={"type": "xml"}), "response_format", "got 'xml'"),
+    (CHAT, chat(response_format="json"), "response_format", "must be an object, got 'json'"),
+    (CHAT, chat(response_format={"type": "json_schema"}), "response_format", "needs json_schema.schema"),
+    (CHAT, chat(regex="a", ebnf="root ::= 'a'"), "ebnf", "only one constraint can hold for an output"),
+    (CHAT, chat(regex="("), "regex", "regex cannot be"),
+    (CHAT, chat(guided_choice=[]), "guided_choice", "must be a list of texts, got []"),
+    (CHAT, chat(structured_outputs={"yaml": "x"}), "structured_outputs.yaml", "structured_outputs.yaml is unknown"),
+    (COMPLETIONS, completion(guided_json="{"), "json_schema", "json_schema cannot be read"),
+    (COMPLETIONS, completion(structured_outputs=["x"]), "structured_outputs", "must be an object"),
+]
+BAD_NATIVE_CONSTRAINTS = [
+    (native(json_schema="["), "json_schema cannot be read"),
+    (native(regex="a", ebnf="b"), "only one of json_schema, regex, ebnf, structural_tag"),
+]
 NOT_YET = [
-    (CHAT, chat(tools=[{"type": "function", "function": {"name": "f"}}], tool_choice="required"), "tool_choice"),
-    (CHAT, chat(response_format={"type": "json_object"}), "response_format"),
-    (CHAT, chat(regex="a+"), "regex"),
-    (CHAT, chat(ebnf="root ::= 'a'"), "ebnf"),
     (CHAT, chat(lora_path="x"), "lora_path"),
     (COMPLETIONS, completion(suffix="x"), "suffix"),
     (COMPLETIONS, completion(best_of=2), "best_of"),
     (GENERATE, {"text": "a", "image_data": ["x"]}, "image_data"),
-    (GENERATE, native(json_schema="{}"), "json_schema"),
     (GENERATE, native(stop_regex="a"), "stop_regex"),
 ]
 HARMLESS = [
@@ -236,6 +246,21 @@ async def test_stop_strings_for_a_server_without_a_tokenizer(start_backend: Star
 async def test_the_last_numbers_that_are_served(backend: Backend, sampling: dict) -> None:
     response = await backend.http.post(GENERATE, json=native(**sampling, max_new_tokens=1))
     assert response.status_code == 200, response.text
+
+
+@pytest.mark.parametrize(("path", "body", "field", "words"), BAD_CONSTRAINTS)
+async def test_bad_constraints(backend: Backend, path: str, body: dict, field: str, words: str) -> None:
+    response = await backend.http.post(path, json=body)
+    assert response.status_code == 400
+    assert response.json()["param"] == field
+    assert words in message_of(response.json())
+
+
+@pytest.mark.parametrize(("body", "words"), BAD_NATIVE_CONSTRAINTS)
+async def test_bad_constraints_in_sampling_params(backend: Backend, body: dict, words: str) -> None:
+    response = await backend.http.post(GENERATE, json=body)
+    assert response.status_code == 400
+    assert words in message_of(response.json())
 
 
 @pytest.mark.parametrize(("path", "body", "field"), NOT_YET)

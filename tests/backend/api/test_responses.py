@@ -104,9 +104,9 @@ def test_items_become_chat_messages() -> None:
     [
         ({"previous_response_id": "resp_1"}, "previous_response_id is not supported yet"),
         ({"background": True}, "background is not supported yet"),
-        ({"text": {"format": {"type": "json_object"}}}, "text.format.type is not supported yet"),
+        ({"text": {"format": {"type": "xml"}}}, "text.format.type must be"),
+        ({"text": {"format": {"type": "json_schema", "name": "n"}}}, "text.format of type json_schema needs"),
         ({"tools": [{"type": "web_search"}]}, "tools.0.type is not supported yet"),
-        ({"tool_choice": "required", "tools": TOOLS}, "tool_choice is not supported yet"),
         ({"input": [{"type": "item_reference", "id": "x"}]}, "input.0.type"),
         ({"input": [{"role": "user", "content": [{"type": "input_image", "image_url": "x"}]}]}, "input.0.content.0"),
         ({"input": [{"role": "nobody", "content": "x"}]}, "input.0.role"),

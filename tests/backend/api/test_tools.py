@@ -128,11 +128,27 @@ async def test_the_template_sees_the_tools(backend: Backend, say: Callable[..., 
     assert "tools" not in seen
 
 
+DEMANDED = '[{"name": "weather", "parameters": {"city": "[Zürich]"}}, {"name": "weather", "parameters": {}}]'
+NAMED = {"type": "function", "function": {"name": "weather"}}
+
+
+@pytest.mark.parametrize("choice", ["required", NAMED])
+@pytest.mark.parametrize("thought", ["", "<think>\nhm\n</think>\n\n"])
+async def test_a_demanded_call_is_a_list_of_calls(say: Callable[..., Any], choice: Any, thought: str) -> None:
+    whole = (await say(thought + DEMANDED, tool_choice=choice)).choices[0]
+    calls = [(call.function.name, json.loads(call.function.arguments)) for call in whole.message.tool_calls]
+    assert calls == [("weather", {"city": "[Zürich]"}), ("weather", {})]
+    assert (whole.message.content, whole.finish_reason) == (None, "tool_calls")
+    reasoning, content, streamed, finish = await collect(await say(thought + DEMANDED, tool_choice=choice, stream=True))
+    assert (reasoning, content, finish) == ("hm" if thought else "", "", "tool_calls")
+    assert [(call["name"], json.loads(call["arguments"])) for call in streamed] == calls
+
+
 @pytest.mark.parametrize(
     ("fields", "words"),
     [
-        ({"tool_choice": "required"}, "tool_choice is not supported yet"),
-        ({"tool_choice": {"type": "function", "function": {"name": "weather"}}}, "tool_choice is not supported yet"),
+        ({"tool_choice": {"type": "function", "function": {"name": "wind"}}}, "tool_choice names no tool"),
+        ({"tool_choice": "required", "response_format": {"type": "json_object"}}, "a demanded tool call and"),
         ({"tool_choice": "sometimes"}, "tool_choice must be"),
         ({"tool_choice": "required", "tools": []}, "there are no tools"),
         ({"tools": [{"type": "function"}]}, "tools.0.function"),
