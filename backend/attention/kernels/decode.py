@@ -96,11 +96,11 @@ def decode_parts(
     weighted = weighted * (value_scale / total)[:, None]
     written = real[:, None] & (dims < DV)[None, :]
     if tl.load(first_items + row + 1) - first_item == 1:
-        place = out + (row * KV_HEADS * GROUP + heads[:, None]) * DV + dims[None, :]
-        tl.store(place, weighted.to(out.dtype.element_ty), mask=written)
+        whole = out + (row * KV_HEADS * GROUP + heads[:, None]) * DV + dims[None, :]
+        tl.store(whole, weighted.to(out.dtype.element_ty), mask=written)
     else:
-        place = part_out + (item * KV_HEADS * GROUP + heads[:, None]) * DV + dims[None, :]
-        tl.store(place, weighted, mask=written)
+        part = part_out + (item * KV_HEADS * GROUP + heads[:, None]) * DV + dims[None, :]
+        tl.store(part, weighted, mask=written)
         tl.store(part_log + item * KV_HEADS * GROUP + heads, best + tl.log2(total), mask=real)
 
 
