@@ -61,6 +61,10 @@ class ServerArgs:
     chunked_prefill_size: int | None = None  # -1: never split a prompt
     disable_radix_cache: bool = False
     radix_eviction_policy: str = "lru"
+    enable_hierarchical_cache: bool = False
+    hicache_ratio: float = 2.0  # host pages for each page on the device
+    hicache_size: int = 0  # GB of the host's memory instead, unless 0
+    hicache_write_policy: str = "write_through"
     disable_overlap_schedule: bool = False
     schedule_policy: str = "fcfs"
     enable_priority_scheduling: bool = False
@@ -70,6 +74,10 @@ class ServerArgs:
     random_seed: int | None = None
     grammar_backend: str = "auto"  # auto and llguidance, or none
     kv_events_config: str | None = None  # JSON, see backend/flags/kv_events.py
+    num_continuous_decode_steps: int = 1  # waiting requests are looked at once in so many steps
+    req_waiting_timeout: float | None = None  # seconds in the queue, then 503; None: SGLANG_REQ_WAITING_TIMEOUT, or never
+    req_running_timeout: float | None = None  # seconds since the first step; None: SGLANG_REQ_RUNNING_TIMEOUT, or never
+    max_scheduler_restarts: int = 3  # after crashes, within ten minutes
     watchdog_timeout: float = 300.0  # seconds a step may take before the scheduler is ended; 0: for ever
     check_invariants: bool = False  # verify page ownership after every step (tests)
 

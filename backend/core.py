@@ -12,7 +12,10 @@ from dataclasses import dataclass
 import torch
 
 from backend.attention import make_attention
+from backend.attention.arriving import ArrivingPages
 from backend.cache import KVPool
+from backend.cache.host_copies import HostCopies
+from backend.cache.host_pool import HostPool
 from backend.config import ServerArgs
 from backend.grammar import GrammarCompiler, Vocabulary
 from backend.loader.model_config import ModelConfig, load_model_config
@@ -24,6 +27,7 @@ from backend.prompt import load_tokenizer
 from backend.prompt.source import ModelSource
 from backend.runner.device import choose_device, choose_dtype, free_memory, kv_room, set_threads
 from backend.runner.graphs import graph_sizes
+from backend.runner.host_tier import host_tier
 from backend.runner.model_runner import ModelRunner
 from backend.scheduler.limits import SchedulerLimits, make_rows
 from backend.scheduler.loop import Scheduler
@@ -53,7 +57,10 @@ def build_core(args: ServerArgs, source: ModelSource) -> Core:
     limits, pool = _size(args, config, dtype, device)
     rows = make_rows(limits)
     attention = make_attention(args, pool, model.attention_shapes())
-    runner = ModelRunner(model, attention, rows.slots, device, overlap=limits.overlap)
+    copies = None if limits.host is None else HostCopies(pool, HostPool(pool, limits.host.pages))
+    if copies is not None:
+        attention = ArrivingPages(attention, copies)
+    runner = ModelRunner(model, attention, rows.slots, device, overlap=limits.overlap, copies=copies)
     if device.type == "cuda" and not args.disable_cuda_graph and attention.captures and model.captures:
         sizes = _graph_sizes(args, limits)
         attention.reserve(max(sizes), rows.slots.page_table.shape[1])
@@ -70,6 +77,7 @@ def build_core(args: ServerArgs, source: ModelSource) -> Core:
         weight_bytes=sum(parameter.nbytes for parameter in model.parameters()),
         kv_cache_bytes=limits.num_pages * limits.page_size * per_token,
         vocab_size=config.vocab_size,
+        host_total_tokens=limits.host.pages * limits.page_size if limits.host is not None else 0,
     )
     return Core(Scheduler(runner, limits, rows, _grammars(args, source, config)), ready)
 
@@ -146,7 +154,9 @@ def _size(
         prefill_budget=_prefill_budget(args, device, context),
         radix_cache=not args.disable_radix_cache,
         eviction=args.radix_eviction_policy,
+        host=host_tier(args, num_pages, page * per_token),
         overlap=not args.disable_overlap_schedule,
+        decode_steps=args.num_continuous_decode_steps,
         conservativeness=args.schedule_conservativeness,
         random_seed=secrets.randbits(31) if args.random_seed is None else args.random_seed,
         schedule_policy="priority" if args.enable_priority_scheduling else args.schedule_policy,

@@ -36,6 +36,10 @@ class KVPool:
         else:
             self.values = [keys[..., :latent] for keys in self.keys]
 
+    def storage(self, layer: int) -> tuple[torch.Tensor, ...]:
+        """The tensors that hold the pages of ``layer``."""
+        return (self.keys[layer],) if self.latent is not None else (self.keys[layer], self.values[layer])
+
     @staticmethod
     def bytes_per_token(
         num_layers: int, kv_heads: int, head_dim: int, dtype: torch.dtype, latent: int | None = None

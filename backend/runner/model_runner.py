@@ -11,6 +11,8 @@ import torch
 from numpy.typing import NDArray
 
 from backend.attention.base import AttentionBackend
+from backend.cache.host_copies import HostCopies
+from backend.cache.host_moves import Transfers
 from backend.models.base import CausalLM
 from backend.runner.graphs import DecodeGraphs
 from backend.runner.logprobs import RowTensors, row_logprobs
@@ -58,8 +60,10 @@ class ModelRunner:
         device: torch.device,
         *,
         overlap: bool = False,
+        copies: HostCopies | None = None,
     ) -> None:
         self._model = model
+        self._copies = copies
         self._attention = attention
         self._stream = step_stream(device, overlap=overlap)
         self._upload = Uploader(device)
@@ -79,10 +83,12 @@ class ModelRunner:
         with self._stream.current():
             self._pool.upload(slots, batch.fresh)
             inputs = build_inputs(batch, slots, self._planner, self._device)
-        return RunningStep(batch.samples, self._stream.submit(partial(self._run, inputs)))
+        return RunningStep(batch.samples, self._stream.submit(partial(self._run, inputs, batch.transfers)))
 
     @torch.inference_mode()
-    def _run(self, inputs: StepInputs) -> StepResult:
+    def _run(self, inputs: StepInputs, transfers: Transfers | None = None) -> StepResult:
+        if self._copies is not None and transfers is not None:
+            self._copies.start(transfers)
         graphs = self._graphs
         if graphs is not None and inputs.is_decode and (size := graphs.size_for(len(inputs.positions))):
             return self._replay(graphs, inputs, size)

@@ -26,7 +26,6 @@ MIXED = accepted(
 STEPS = accepted(
     "scheduling",
     "each step is scheduled when the one before it has ended",
-    integer("--num-continuous-decode-steps", default=1),
     integer("--scheduler-recv-interval", default=1),
     switch("--sleep-on-idle"),
 )
@@ -67,17 +66,18 @@ NO_KV = not_yet(
     switch("--prefill-only-disable-kv-cache"),
 )
 
-HIERARCHY = not_yet(
+HOST_COPIES = accepted(
     "hierarchical cache",
-    "KV pages live on one device",
-    switch("--enable-hierarchical-cache", "--enable-hicache"),
-    text("--hicache-host-memory-mode", default="cache"),
-    number("--hicache-ratio"),
-    integer("--hicache-size", default=0),
-    number("--hicache-host-memory-fraction", default=0.8),
-    text("--hicache-write-policy", default="write_through"),
+    "pages are copied layer by layer, by a kernel on the GPU",
     text("--hicache-io-backend", default="kernel"),
     text("--hicache-mem-layout", default="page_first"),
+)
+
+HIERARCHY = not_yet(
+    "hierarchical cache",
+    "below the device there is one tier: the host's memory, sized by --hicache-ratio or --hicache-size",
+    text("--hicache-host-memory-mode", default="cache"),
+    number("--hicache-host-memory-fraction", default=0.8),
     text("--hicache-storage-backend"),
     text("--hicache-storage-prefetch-policy", default="timeout"),
     text("--hicache-storage-backend-extra-config"),
@@ -101,4 +101,4 @@ DETERMINISM = not_yet(
     switch("--enable-deterministic-inference"),
 )
 
-SCHEDULING: tuple[Flag, ...] = MIXED + STEPS + ORDER + EVICTION + LAYOUT + NO_KV + HIERARCHY + DETERMINISM
+SCHEDULING: tuple[Flag, ...] = MIXED + STEPS + ORDER + EVICTION + LAYOUT + NO_KV + HOST_COPIES + HIERARCHY + DETERMINISM

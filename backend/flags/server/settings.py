@@ -207,6 +207,24 @@ RUNTIME = works(
         help="which cached prefixes go first",
     ),
     switch(
+        "--enable-hierarchical-cache",
+        "--enable-hicache",
+        help="keep cached prefixes that find no room in the host's memory",
+    ),
+    number(
+        "--hicache-ratio",
+        default=2.0,
+        check=POSITIVE,
+        help="room in the host's memory, as a multiple of the KV cache",
+    ),
+    integer("--hicache-size", default=0, check=NOT_NEGATIVE, help="the same in GB; 0: by --hicache-ratio"),
+    text(
+        "--hicache-write-policy",
+        default="write_through",
+        choices=("write_through", "write_through_selective", "write_back"),
+        help="copy prefixes when they are stored, when they are used again, or when they are evicted",
+    ),
+    switch(
         "--disable-overlap-schedule",
         help="launch a step only when the one before it has ended",
     ),
@@ -245,6 +263,34 @@ RUNTIME = works(
         metavar="JSON",
         help="publish what the prefix cache stores and evicts over ZMQ; port * is any free one",
         sources=BOTH,
+    ),
+    integer(
+        "--num-continuous-decode-steps",
+        default=1,
+        check=AT_LEAST_ONE,
+        help="look at waiting requests once in so many steps while others run: fewer interruptions, later first tokens",
+    ),
+    number(
+        "--req-waiting-timeout",
+        check=NOT_NEGATIVE,
+        help="seconds that a request may wait for its first step, then 503; 0: for ever, which is the default unless "
+        "SGLANG_REQ_WAITING_TIMEOUT is set",
+        sources=OURS,
+    ),
+    number(
+        "--req-running-timeout",
+        check=NOT_NEGATIVE,
+        help="seconds that a request may take after that, then 503 (an error event in a stream); 0: for ever, which is "
+        "the default unless SGLANG_REQ_RUNNING_TIMEOUT is set",
+        sources=OURS,
+    ),
+    integer(
+        "--max-scheduler-restarts",
+        default=3,
+        check=NOT_NEGATIVE,
+        help="how often within ten minutes a scheduler process that died is started anew before the server ends with "
+        "status 1; 0: it ends at once",
+        sources=OURS,
     ),
     number(
         "--watchdog-timeout",

@@ -154,7 +154,7 @@ def test_tuning_flags_are_accepted_and_logged(words):
         "--enable-lora",
         "--ssl-keyfile k.pem",
         "--disaggregation-mode prefill",
-        "--enable-hierarchical-cache",
+        "--hicache-storage-backend file",
         "--radix-cache-backend rust",
         "--nnodes 2",
     ],

@@ -1,4 +1,4 @@
-"""Random lives of a scheduler whose prefix cache spills to the host: few texts, many of their beginnings, little room."""
+"""Random lives of a scheduler whose prefix cache spills to the host: few texts, many beginnings, little room."""
 
 import os
 from functools import partial
@@ -42,7 +42,9 @@ LIMITS = st.fixed_dictionaries(
         "conservativeness": st.sampled_from([0.0, 1.0]),
     }
 )
-HOST = st.builds(partial(HostSettings, load_min=1), st.integers(1, 30) | st.integers(30, 200), st.sampled_from(list(WRITE_POLICIES)))
+HOST = st.builds(
+    partial(HostSettings, load_min=1), st.integers(1, 30) | st.integers(30, 200), st.sampled_from(list(WRITE_POLICIES))
+)
 
 
 @settings(max_examples=int(os.environ.get("WARMLANE_FUZZ_EPISODES", "200")), deadline=None)

@@ -1,0 +1,38 @@
+"""Attention over a pool whose pages may still be on their way from or to the host tier."""
+
+from __future__ import annotations
+
+import torch
+
+from backend.attention.base import AttentionBackend, StepLayout
+from backend.cache.host_copies import HostCopies
+
+
+class ArrivingPages(AttentionBackend):
+    """``inner``, which begins each layer when that layer's pages have arrived."""
+
+    def __init__(self, inner: AttentionBackend, copies: HostCopies) -> None:
+        self._inner = inner
+        self._copies = copies
+        self.captures = inner.captures
+
+    def plan(self, layout: StepLayout) -> None:
+        self._inner.plan(layout)
+
+    def reserve(self, max_rows: int, max_row_pages: int) -> None:
+        self._inner.reserve(max_rows, max_row_pages)
+
+    def plan_fixed(self, layout: StepLayout) -> None:
+        self._copies.wait_all()  # the captured layers wait for nobody
+        self._inner.plan_fixed(layout)
+
+    def attend(
+        self,
+        layer: int,
+        query: torch.Tensor,
+        key: torch.Tensor,
+        value: torch.Tensor,
+        sinks: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        self._copies.wait(layer)
+        return self._inner.attend(layer, query, key, value, sinks)
