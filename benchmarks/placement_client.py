@@ -17,6 +17,7 @@ from router.answer_tail import Tail
 
 _PREDICTED = re.compile(r"cached_tokens=(\d+)")
 _ENGINE = re.compile(rb'"id": ?"sim-(\d+)-')
+LEAD_S = 0.2  # before the first request: all of them are tasks by then
 TIMEOUT_S = 300.0  # real seconds without an answer, after which the run is given up
 
 
@@ -54,12 +55,12 @@ async def play(
     async with aiohttp.ClientSession(
         connector=connector, timeout=aiohttp.ClientTimeout(TIMEOUT_S), headers=headers
     ) as client:
-        start = loop.time() + 0.5
+        start = loop.time() + LEAD_S
 
         async def ask(number: int, request: SimRequest) -> Answer:
             due = start + request.arrival / speed
             await asyncio.sleep(due - loop.time())
-            answer = await _ask(client, router(number), number, _body(request), due)
+            answer = await _ask(client, router(number), number, request_body(request), due)
             tick()
             return answer
 
@@ -75,7 +76,8 @@ async def play(
     return [answer.result() for answer in answers]
 
 
-def _body(request: SimRequest) -> bytes:
+def request_body(request: SimRequest) -> bytes:
+    """A streamed completion that tells its usage; the seed names the answer that a later prompt repeats."""
     body = {
         "model": "simulated", "prompt": prompt_text(request), "max_tokens": request.output_tokens,
         "stream": True, "stream_options": {"include_usage": True}, "ignore_eos": True,

@@ -188,8 +188,8 @@ class _Answer(ABC):
             await response.write(b"".join(b"data: " + json.dumps(one).encode() + b"\n\n" for one in events))
 
     def text(self, begin: int, end: int) -> str:
-        text = self._backend.tokenizer.answer(self._prompt, self._seed, self._before + begin, self._before + end)
-        return text if self._before + begin else text.lstrip()
+        before = self._before
+        return self._backend.tokenizer.answer(self._prompt, self._seed, before + begin, before + end)
 
     @property
     def usage(self) -> dict:

@@ -15,6 +15,7 @@ from policies.sim.request import mix
 
 WORDS = ("one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve")
 _TOKEN = re.compile(r"\s*\S+")
+_LINE = re.compile(r"\n[^\n]*|[^\n]+")
 
 
 class SimTokenizer(ABC):
@@ -83,7 +84,8 @@ class Words(SimTokenizer):
         return question + mark, said
 
     def answer(self, prompt: Sequence[str], seed: int | None, begin: int, end: int) -> str:
-        return "".join(answer_word(prompt[0], index) for index in range(begin, end))
+        text = "".join(answer_word(prompt[0], index) for index in range(begin, end))
+        return text if begin else text.lstrip()
 
 
 def answer_word(prompt: str, position: int) -> str:
@@ -94,9 +96,9 @@ def answer_word(prompt: str, position: int) -> str:
 class Characters(SimTokenizer):
     """A token is four characters: what a trace without text can be told in.
 
-    Prompts that share a beginning part at the end of a line, or in a line after a multiple of ``PIECE`` tokens: a
-    chain of long pieces takes little time. The answer to a request with a seed is ``line(seed)``, so that whoever asks
-    can repeat it in the next prompt without having waited for it.
+    Prompts that share a beginning part where a line begins, or in a line after a multiple of ``PIECE`` tokens: a chain
+    of long pieces takes little time. The break belongs to the line that it begins. The answer to a request with a seed
+    is ``line(seed)``, so that whoever asks can repeat it in the next prompt without having waited for it.
     """
 
     CHARACTERS, PIECE = 4, 512
@@ -112,7 +114,7 @@ class Characters(SimTokenizer):
 
     def pieces(self, text: str) -> Iterator[tuple[str, int]]:
         step = self.CHARACTERS * self.PIECE
-        for whole in text.splitlines(keepends=True):
+        for whole in _LINE.findall(text):
             for begin in range(0, len(whole), step):
                 piece = whole[begin : begin + step]
                 yield piece, -(-len(piece) // self.CHARACTERS)
@@ -130,7 +132,7 @@ class Characters(SimTokenizer):
 def line(number: int, length: int) -> str:
     """A line of ``length`` characters that only ``number`` has: its sixteen hexadecimal digits, mixed, repeated."""
     digits = f"{mix(number):016x}"
-    return (digits * (length // len(digits) + 1))[: length - 1] + "\n"
+    return ("\n" + digits * (length // len(digits) + 1))[:length]
 
 
 TOKENIZERS: dict[str, type[SimTokenizer]] = {"words": Words, "characters": Characters}
