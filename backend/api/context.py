@@ -21,12 +21,14 @@ from backend.messages import SchedulerReady
 class Phase(StrEnum):
     STARTING = "starting"
     READY = "ready"
+    RESTARTING = "restarting"
     STOPPING = "stopping"
     FAILED = "failed"
 
 
 _UNAVAILABLE = {
     Phase.STARTING: "The server is starting: the model is not loaded yet.",
+    Phase.RESTARTING: "The scheduler process died and is being started again: the model is not loaded yet.",
     Phase.STOPPING: "The server is stopping and takes no more requests.",
 }
 

@@ -66,6 +66,8 @@ def _room(stats: SchedulerStats, ready: SchedulerReady) -> list[Gauge]:
         Gauge("kv_available_tokens", "Free KV room, in tokens", _free_tokens(stats)),
         Gauge("max_total_num_tokens", "KV room in tokens", ready.max_total_tokens),
         Gauge("max_running_requests", "Most requests computed at once", ready.max_running_requests),
+        Gauge("hicache_host_used_tokens", "Tokens in the host tier of the prefix cache", stats.host_used_tokens),
+        Gauge("hicache_host_total_tokens", "Tokens that the host tier may hold", ready.host_total_tokens),
         Gauge("page_size", "Tokens of one page", ready.page_size),
         Gauge("num_pages", "Pages of the KV room", ready.max_total_tokens // max(ready.page_size, 1)),
         Gauge("context_len", "Most tokens of one request, prompt and output", ready.context_length),

@@ -9,7 +9,7 @@ import time
 from collections.abc import Coroutine
 from dataclasses import asdict
 from http import HTTPStatus
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 from aiohttp import web
@@ -38,6 +38,9 @@ async def health(request: web.Request) -> web.Response:
 async def health_generate(request: web.Request) -> web.Response:
     """Healthy only when a token comes out, whoever asked for it: a server whose queue is full is well."""
     frontend = request.app[CONTEXT].serving().frontend
+    if frontend.paused:
+        message = "Generation is paused (/pause_generation); no token can come out."
+        raise RequestError(message, HTTPStatus.SERVICE_UNAVAILABLE)
     await _in_time(_any_token(frontend), f"No token was generated within {HEALTH_SECONDS:.0f} seconds.")
     return web.Response()
 
@@ -138,6 +141,8 @@ def _load(serving: Serving) -> dict[str, Any]:
         "num_total_tokens": stats.used_tokens + stats.waiting_uncached_tokens,
         "max_total_num_tokens": ready.max_total_tokens,
         "max_running_requests": ready.max_running_requests,
+        "hicache_host_used_tokens": stats.host_used_tokens,
+        "hicache_host_total_tokens": ready.host_total_tokens,
         "token_usage": token_usage(stats),
         "gen_throughput": serving.metrics.decode_throughput(),
         "cache_hit_rate": cache_hit_rate(stats),
@@ -193,6 +198,24 @@ async def abort_request(request: web.Request) -> web.Response:
     if body.abort_all or body.rid:
         frontend.abort(None if body.abort_all else body.rid)
     return web.Response()
+
+
+class PauseRequest(Body):
+    mode: Literal["abort", "retract", "in_place"] = "abort"
+
+
+async def pause_generation(request: web.Request) -> web.Response:
+    """Generate nothing more; running requests end, or stand still with or without their memory (see docs/api.md)."""
+    frontend = request.app[CONTEXT].serving().frontend
+    body = PauseRequest.read(parse_json(await request.read()) if request.can_read_body else {})
+    await frontend.pause(body.mode)
+    return json_response({"message": "Generation paused successfully.", "status": "ok"})
+
+
+async def continue_generation(request: web.Request) -> web.Response:
+    """Go on after a pause; nothing to do without one."""
+    await request.app[CONTEXT].serving().frontend.resume()
+    return json_response({"message": "Generation continued successfully.", "status": "ok"})
 
 
 async def metrics(request: web.Request) -> web.Response:

@@ -24,6 +24,7 @@ class Metrics:
 
     def __init__(self, model_name: str, ready: SchedulerReady, clock: Callable[[], float] = time.perf_counter) -> None:
         self.stats = SchedulerStats(total_tokens=ready.max_total_tokens)
+        self.restarts = 0  # of the scheduler
         self._labels = (model_name, "unified")
         self._clock = clock
         self._ready = ready
@@ -32,6 +33,13 @@ class Metrics:
         self._registry = CollectorRegistry()
         self._registry.register(_SchedulerCollector(self))
         self._requests = RequestMetrics(self._registry, self._labels)
+
+    def restarted(self, ready: SchedulerReady) -> None:
+        """Another scheduler takes over, which counts from zero; what requests brought stays counted."""
+        self.restarts += 1
+        self.stats = SchedulerStats(total_tokens=ready.max_total_tokens)
+        self._ready = ready
+        self._decode_rate, self._prefill_rate = RecentRate(), RecentRate()
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -85,10 +93,14 @@ class _SchedulerCollector(Collector):
         stats = self._metrics.stats
         yield self._counter("num_retracted_requests", "Requests put back into the queue", "", stats.retracted_total)
         yield self._counter("evicted_tokens", "Tokens evicted from the prefix cache", "", stats.evicted_tokens_total)
+        yield self._counter("load_back_tokens", "Tokens fetched from the host tier", "", stats.loaded_tokens_total)
         computed = self._counter("realtime_tokens", "Tokens computed", "prefill_compute", stats.prefill_tokens_total)
         computed.add_metric((*self._metrics.labels, "prefill_cache"), stats.cached_prompt_tokens_total)
         computed.add_metric((*self._metrics.labels, "decode"), stats.decode_tokens_total)
         yield computed
+        restarts = CounterMetricFamily("warmlane:scheduler_restarts", "Schedulers that died and were started again")
+        restarts.add_metric((), self._metrics.restarts)
+        yield restarts
 
     def _counter(self, name: str, text: str, mode: str, value: float) -> CounterMetricFamily:
         names, values = (("mode",), (mode,)) if mode else ((), ())

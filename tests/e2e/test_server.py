@@ -103,3 +103,30 @@ def test_a_signal_to_the_whole_group_stops_it_cleanly(processes: Processes) -> N
     assert server.popen.wait(30) == 0
     assert "leaked" not in server.log()
     assert "Traceback" not in server.log()
+
+
+@pytest.mark.parametrize("apply_softmax", [False, True])
+def test_scores_of_labels(http: httpx.Client, apply_softmax: bool) -> None:
+    labels = [http.post("/tokenize", json={"prompt": word}).json()["tokens"][0] for word in (" Paris", " cheese")]
+    body = {"query": "The capital of", "items": [" France is", " nothing is"], "label_token_ids": labels}
+    answer = http.post("/v1/score", json={**body, "apply_softmax": apply_softmax}).json()
+    france, nothing = answer["scores"]
+    assert france[0] > 10 * france[1]
+    assert france[0] > nothing[0]
+    assert (sum(france) == pytest.approx(1)) == apply_softmax
+    assert answer["object"] == "scoring"
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"label_token_ids": []}, "label_token_ids"),
+        ({"label_token_ids": [10**6]}, "token id 1000000"),
+        ({"items": []}, "items: it is empty"),
+        ({"items": [[1, 2]]}, "must both be texts"),
+    ],
+)
+def test_scores_that_cannot_be_given(http: httpx.Client, fields: dict, words: str) -> None:
+    answer = http.post("/v1/score", json={"query": "a", "items": ["b"], "label_token_ids": [1], **fields})
+    assert answer.status_code == 400
+    assert words in answer.json()["message"]

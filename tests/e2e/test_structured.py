@@ -12,6 +12,7 @@ import jsonschema
 import openai
 import pytest
 
+from tests.e2e.clients import SECONDS, openai_client
 from tests.e2e.processes import Process
 
 MODEL = "default"
@@ -50,7 +51,7 @@ HOSTILE = [
 
 @pytest.fixture
 def sdk(backends: list[Process]) -> openai.OpenAI:
-    return openai.OpenAI(base_url=f"{backends[0].url}/v1", api_key="none")
+    return openai_client(backends[0].url)
 
 
 @pytest.mark.parametrize("temperature", [0.0, 1.5])
@@ -87,7 +88,7 @@ def test_a_stream_is_the_whole_answer(sdk: openai.OpenAI) -> None:
 )
 def test_native_constraints(backends: list[Process], constraint: dict[str, str], pattern: str) -> None:
     body = {"text": "Call me at ", "sampling_params": {**constraint, "max_new_tokens": 30, "temperature": 0}}
-    answer = httpx.post(f"{backends[0].url}/generate", json=body, timeout=60).json()
+    answer = httpx.post(f"{backends[0].url}/generate", json=body, timeout=SECONDS, trust_env=False).json()
     assert re.fullmatch(pattern, answer["text"])
     assert answer["meta_info"]["finish_reason"]["type"] == "stop"
 
@@ -130,11 +131,11 @@ def test_bad_and_hostile_grammars_are_refused_while_others_stream(backends: list
 
     def status(fields: dict[str, Any]) -> int:
         body = {"text": "x", "sampling_params": {**fields, "max_new_tokens": 4}}
-        return httpx.post(f"{url}/generate", json=body, timeout=60).status_code
+        return httpx.post(f"{url}/generate", json=body, timeout=SECONDS, trust_env=False).status_code
 
     with (
         ThreadPoolExecutor(len(HOSTILE)) as pool,
-        httpx.stream("POST", f"{url}/generate", json=long, timeout=60) as stream,
+        httpx.stream("POST", f"{url}/generate", json=long, timeout=SECONDS, trust_env=False) as stream,
     ):
         statuses = list(pool.map(status, HOSTILE))
         events = [line for line in stream.iter_lines() if line.startswith("data: {")]
