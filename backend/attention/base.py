@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 
@@ -36,6 +37,16 @@ class StepLayout:
     kv_lens: torch.Tensor  # int32[R] tokens of each row after it
     page_table: torch.Tensor  # int32[R, max pages of these rows]
     locations: torch.Tensor  # int64[T] where the step's keys and values go: page * page_size + offset
+
+
+class KVTarget(NamedTuple):
+    """Where one layer's keys and values of a step go; the stored number times its scale is the real one."""
+
+    keys: torch.Tensor  # [pages, page_size, kv_heads, head_dim]
+    values: torch.Tensor
+    locations: torch.Tensor  # int[T]: page * page_size + offset
+    key_scale: float = 1.0
+    value_scale: float = 1.0
 
 
 class AttentionBackend(ABC):
@@ -77,3 +88,18 @@ class AttentionBackend(ABC):
         ``sinks`` is ``[heads]`` where the layer's shape has them. Values are ``[T, kv_heads, value_dim]`` where it has
         that. Returns ``[T, heads * head_dim]``, or ``[T, heads * value_dim]``.
         """
+
+    def target(self, layer: int) -> KVTarget | None:
+        """For layers that store keys and values themselves and call :meth:`attend_stored`; None: they must not."""
+        return None
+
+    def attend_stored(
+        self,
+        layer: int,
+        query: torch.Tensor,
+        key: torch.Tensor,
+        value: torch.Tensor,
+        sinks: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """``attend``, with ``key`` and ``value`` at their :meth:`target` already."""
+        raise NotImplementedError(f"{type(self).__name__} stores keys and values itself")

@@ -15,7 +15,7 @@ import torch
 import triton
 from numpy.typing import NDArray
 
-from backend.attention.base import AttentionBackend, AttentionShape, StepLayout
+from backend.attention.base import AttentionBackend, AttentionShape, KVTarget, StepLayout
 from backend.attention.kernels.decode import decode_merge, decode_parts
 from backend.attention.kernels.prefill import prefill_blocks
 from backend.attention.kernels.store import store_tokens
@@ -179,10 +179,23 @@ class TritonAttention(AttentionBackend):
         value: torch.Tensor,
         sinks: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        shape, step = self._shapes[layer], self._step
         self._store(self._pool.keys[layer], key, self._scales[0])
-        if shape.value_dim is None:
+        if self._shapes[layer].value_dim is None:
             self._store(self._pool.values[layer], value, self._scales[1])
+        return self.attend_stored(layer, query, key, value, sinks)
+
+    def target(self, layer: int) -> KVTarget:
+        return KVTarget(self._pool.keys[layer], self._pool.values[layer], self._step.locations, *self._scales)
+
+    def attend_stored(
+        self,
+        layer: int,
+        query: torch.Tensor,
+        key: torch.Tensor,
+        value: torch.Tensor,
+        sinks: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        shape, step = self._shapes[layer], self._step
         out = query.new_empty(len(query), shape.num_heads * (shape.value_dim or shape.head_dim))
         if step.decode is not None:
             self._attend_singles(layer, step.decode, query, out, sinks)

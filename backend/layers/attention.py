@@ -8,6 +8,7 @@ from torch import nn
 from backend.attention.base import AttentionBackend, AttentionShape
 from backend.layers.linear import Linear, MergedLinear
 from backend.layers.norm import RMSNorm
+from backend.layers.ops import layer_ops
 from backend.layers.rotary import RotaryTables
 from backend.loader.model_config import ModelConfig
 
@@ -51,14 +52,22 @@ class Attention(PagedAttention):
         self.o_proj = Linear(heads * size, config.hidden_size, bias=with_bias)
         self.q_norm = qk_norm(size, config.rms_norm_eps) if qk_norm else None
         self.k_norm = qk_norm(size, config.rms_norm_eps) if qk_norm else None
+        self._norms = (self.q_norm, self.k_norm) if self.q_norm is not None and self.k_norm is not None else None
+        self._rotate_and_store = layer_ops(self.o_proj.weight.device).rotate_and_store
         self.sinks = nn.Parameter(torch.empty(heads), requires_grad=False) if sinks else None
 
     def forward(self, x: torch.Tensor, rotary: RotaryTables, attention: AttentionBackend) -> torch.Tensor:
         heads, kv_heads = self.shape.num_heads, self.shape.num_kv_heads
         projected = self.qkv_proj(x).unflatten(-1, (-1, self.shape.head_dim))
+        target = None if self._rotate_and_store is None else attention.target(self.layer)
+        if self._rotate_and_store is not None and target is not None:
+            turned = self._rotate_and_store(projected, rotary, target, self._norms)
+            query, key = turned.split((heads, kv_heads), dim=1)
+            value = projected[:, heads + kv_heads :]
+            return self.o_proj(attention.attend_stored(self.layer, query, key, value, self.sinks))
         rotated, value = projected.split((heads + kv_heads, kv_heads), dim=1)
-        if self.q_norm is not None and self.k_norm is not None:
+        if self._norms is not None:
             query, key = rotated.split((heads, kv_heads), dim=1)
-            rotated = torch.cat((self.q_norm(query), self.k_norm(key)), dim=1)
+            rotated = torch.cat((self._norms[0](query), self._norms[1](key)), dim=1)
         query, key = rotary.rotate(rotated).split((heads, kv_heads), dim=1)
         return self.o_proj(attention.attend(self.layer, query, key, value, self.sinks))

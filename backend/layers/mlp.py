@@ -2,30 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import partial
-
 import torch
-import torch.nn.functional as F
 from torch import nn
 
 from backend.layers.linear import Linear, MergedLinear
-
-Activation = Callable[[torch.Tensor], torch.Tensor]
-
-_ACTIVATIONS: dict[str, Activation] = {
-    "silu": F.silu,
-    "gelu": F.gelu,
-    "gelu_pytorch_tanh": partial(F.gelu, approximate="tanh"),
-    "relu": F.relu,
-}
-
-
-def activation(name: str) -> Activation:
-    """The function that a configuration calls ``name``; ``ValueError`` for an unknown one."""
-    if name not in _ACTIVATIONS:
-        raise ValueError(f"hidden_act {name!r} is not supported; known: {', '.join(_ACTIVATIONS)}")
-    return _ACTIVATIONS[name]
+from backend.layers.ops import layer_ops
 
 
 class GatedMLP(nn.Module):
@@ -40,8 +21,7 @@ class GatedMLP(nn.Module):
             parts = {"gate_up_proj": 2 * intermediate_size}
         self.gate_up_proj = MergedLinear(hidden_size, parts, bias=bias)
         self.down_proj = Linear(intermediate_size, hidden_size, bias=bias)
-        self.activation = activation(act)
+        self.gate = layer_ops(self.down_proj.weight.device).gate(act)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        gate, up = self.gate_up_proj(x).chunk(2, dim=-1)
-        return self.down_proj(self.activation(gate) * up)
+        return self.down_proj(self.gate(self.gate_up_proj(x)))

@@ -8,7 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from backend.layers.mlp import GatedMLP, activation
+from backend.layers.activation import activation
+from backend.layers.mlp import GatedMLP
 from backend.layers.routing import Router
 
 

@@ -15,7 +15,11 @@ from backend.models.base import CausalLM
 
 
 class DecoderLayer(nn.Module):
-    """The usual layer: both blocks see a normalised input, and what they give is added to it."""
+    """The usual layer: both blocks see a normalised input, and what they give is added to it.
+
+    The addition belongs to the norm behind it, so that both are one pass. So a layer gets the sum ``x`` up to what the
+    block before gave, which is ``delta``, and gives what its own last block gave.
+    """
 
     def __init__(self, config: ModelConfig, attention: nn.Module, mlp: nn.Module) -> None:
         super().__init__()
@@ -24,9 +28,12 @@ class DecoderLayer(nn.Module):
         self.input_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
         self.post_attention_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
 
-    def forward(self, x: torch.Tensor, rotary: RotaryTables, attention: AttentionBackend) -> torch.Tensor:
-        x = x + self.self_attn(self.input_layernorm(x), rotary, attention)
-        return x + self.mlp(self.post_attention_layernorm(x))
+    def forward(
+        self, x: torch.Tensor, delta: torch.Tensor | None, rotary: RotaryTables, attention: AttentionBackend
+    ) -> torch.Tensor:
+        attended = self.self_attn(self.input_layernorm(x, delta), rotary, attention)
+        out: torch.Tensor = self.mlp(self.post_attention_layernorm(x, attended))
+        return out
 
 
 class Decoder(nn.Module):
@@ -47,10 +54,11 @@ class Decoder(nn.Module):
 
     def forward(self, ids: torch.Tensor, positions: torch.Tensor, attention: AttentionBackend) -> torch.Tensor:
         x = self.embed_tokens(ids)
+        delta = None
         tables = [rotary.tables(positions) for rotary in self.rotaries]
         for layer, kind in zip(self.layers, self.rotary_of, strict=True):
-            x = layer(x, tables[kind], attention)
-        return self.norm(x)
+            delta = layer(x, delta, tables[kind], attention)
+        return self.norm(x, delta)
 
 
 class DecoderLM(CausalLM):
@@ -68,7 +76,7 @@ class DecoderLM(CausalLM):
 
     @abstractmethod
     def layer(self, config: ModelConfig, index: int) -> nn.Module:
-        """Layer ``index``: called with hidden states ``[T, hidden]``, rotary tables and the attention backend."""
+        """Layer ``index``: called as :class:`DecoderLayer` is."""
 
     def embedding_scale(self, config: ModelConfig) -> float:
         """What the embeddings are multiplied by."""

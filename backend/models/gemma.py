@@ -28,10 +28,12 @@ class SandwichLayer(GemmaLayer):
         self.pre_feedforward_layernorm = OffsetRMSNorm(config.hidden_size, config.rms_norm_eps)
         self.post_feedforward_layernorm = OffsetRMSNorm(config.hidden_size, config.rms_norm_eps)
 
-    def forward(self, x: torch.Tensor, rotary: RotaryTables, attention: AttentionBackend) -> torch.Tensor:
-        attended = self.self_attn(self.input_layernorm(x), rotary, attention)
-        x = x + self.post_attention_layernorm(attended)
-        return x + self.post_feedforward_layernorm(self.mlp(self.pre_feedforward_layernorm(x)))
+    def forward(
+        self, x: torch.Tensor, delta: torch.Tensor | None, rotary: RotaryTables, attention: AttentionBackend
+    ) -> torch.Tensor:
+        attended = self.post_attention_layernorm(self.self_attn(self.input_layernorm(x, delta), rotary, attention))
+        out: torch.Tensor = self.mlp(self.pre_feedforward_layernorm(x, attended))
+        return self.post_feedforward_layernorm(out)
 
 
 class GemmaForCausalLM(DecoderLM):

@@ -1,4 +1,7 @@
-"""What the kernels should compute, in float64 on the CPU, and how far off an answer is."""
+"""What the kernels should compute, in float64 on the CPU, and how far off an answer is.
+
+Triton's interpreter cuts numbers off where a GPU rounds them to bfloat16: what is exact there is close here.
+"""
 
 import torch
 
@@ -13,7 +16,7 @@ def distance(found: torch.Tensor, expected: torch.Tensor) -> float:
 
 def assert_close(found: torch.Tensor, expected: torch.Tensor, tolerance: float | None = None) -> None:
     limit = TOLERANCE[found.dtype] if tolerance is None else tolerance
-    assert distance(found, expected) < limit  # also false for NaN
+    assert distance(found, expected) <= limit  # also false for NaN
 
 
 def attention(query, keys, values, shape, sinks=None):

@@ -67,7 +67,7 @@ def reference(folder: str, rows: Rows) -> list[torch.Tensor]:
     return [model(torch.tensor([ids])).logits[0] for ids in rows]
 
 
-def worst_difference(folder: str, way: str, rows: Rows) -> float:
+def worst_difference(folder: str, way: str, rows: Rows, attention: str = "torch_sdpa") -> float:
     """The largest absolute difference of any logit of any token."""
-    pairs = zip(WAYS[way](Paged(folder), rows), reference(folder, rows), strict=True)
+    pairs = zip(WAYS[way](Paged(folder, attention=attention), rows), reference(folder, rows), strict=True)
     return max(float((mine - theirs).abs().max()) for mine, theirs in pairs)

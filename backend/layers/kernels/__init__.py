@@ -1,0 +1,1 @@
+"""What layers do between matrix products, as Triton kernels. Importing a module here imports triton."""

@@ -1,0 +1,96 @@
+"""What layers do between matrix products: with torch anywhere, with Triton kernels on an NVIDIA GPU.
+
+A layer asks once, when it is made, for the operations of the device that its weights are on.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from typing import TYPE_CHECKING, Protocol
+
+import torch
+import torch.nn.functional as F
+
+from backend.layers.activation import activation
+
+if TYPE_CHECKING:
+    from backend.attention.base import KVTarget
+    from backend.layers.norm import RMSNorm
+    from backend.layers.rotary import RotaryTables
+
+Gate = Callable[[torch.Tensor], torch.Tensor]
+
+
+class Norm(Protocol):
+    def __call__(
+        self, x: torch.Tensor, weight: torch.Tensor, eps: float, *, offset: bool, delta: torch.Tensor | None
+    ) -> torch.Tensor: ...
+
+
+class RotateAndStore(Protocol):
+    def __call__(
+        self,
+        projected: torch.Tensor,
+        rotary: RotaryTables,
+        target: KVTarget,
+        norms: tuple[RMSNorm, RMSNorm] | None,
+    ) -> torch.Tensor: ...
+
+
+@dataclass(frozen=True, slots=True)
+class LayerOps:
+    """``rms_norm(x, weight, eps)`` normalises the last dimension in float32 inside. With ``offset`` the weight is what
+    is added to one; with ``delta`` it adds that to ``x``, in place, before.
+
+    ``gate(act)`` gives the function from ``[..., 2 I]`` to ``act(gate) * up`` ``[..., I]`` of the two halves;
+    ``ValueError`` for an activation that is not known.
+
+    ``rotate_and_store(projected, rotary, target, norms)`` takes queries, keys and values ``[T, heads + 2 kv_heads,
+    head_dim]``, stores the finished keys and the values, and returns queries and keys ``[T, heads + kv_heads,
+    head_dim]``, normalised and turned. None: there is no such kernel here.
+    """
+
+    rms_norm: Norm
+    gate: Callable[[str], Gate]
+    rotate_and_store: RotateAndStore | None = None
+
+
+def layer_ops(device: torch.device) -> LayerOps:
+    """The fastest operations for tensors on ``device``."""
+    return triton_ops() if device.type == "cuda" and importlib.util.find_spec("triton") else TORCH_OPS
+
+
+@cache
+def triton_ops() -> LayerOps:
+    """Our kernels; imports triton."""
+    from backend.layers.kernels.gate import gate
+    from backend.layers.kernels.norm import rms_norm
+    from backend.layers.kernels.rotary import rotate_and_store
+
+    return LayerOps(rms_norm, gate, rotate_and_store)
+
+
+def _rms_norm(
+    x: torch.Tensor, weight: torch.Tensor, eps: float, *, offset: bool = False, delta: torch.Tensor | None = None
+) -> torch.Tensor:
+    if delta is not None:
+        x += delta
+    if offset:
+        return F.rms_norm(x.float(), weight.shape, 1.0 + weight.float(), eps).to(x.dtype)
+    return F.rms_norm(x, weight.shape, weight, eps)
+
+
+def _gate(act: str) -> Gate:
+    function = activation(act)
+
+    def gated(x: torch.Tensor) -> torch.Tensor:
+        gate, up = x.chunk(2, dim=-1)
+        return function(gate) * up
+
+    return gated
+
+
+TORCH_OPS = LayerOps(_rms_norm, _gate)
