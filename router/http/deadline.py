@@ -6,21 +6,24 @@ import asyncio
 from collections.abc import Callable
 
 NEVER = float("inf")
+LATE_SECONDS = 0.05  # a timer that goes off so late says that this process was held up, not that the peer was
 
 
 class Deadline:
     """Calls ``expired`` once the loop's clock passes the time set last. Moving it later is one assignment.
 
-    The event loop's own timer may go off too early then; it looks at the time that counts and sleeps on.
+    The event loop's own timer may go off too early then; it looks at the time that counts and sleeps on. When it goes
+    off late, the peer's answer may lie unread in the socket: the peer gets that time on top, once.
     """
 
-    __slots__ = ("_armed", "_at", "_expired", "_handle", "_loop")
+    __slots__ = ("_armed", "_at", "_excused", "_expired", "_handle", "_loop")
 
     def __init__(self, loop: asyncio.AbstractEventLoop, expired: Callable[[], None]) -> None:
         self._loop = loop
         self._expired = expired
         self._at = NEVER
         self._armed = NEVER
+        self._excused = NEVER  # the time set for which lateness was made good
         self._handle: asyncio.TimerHandle | None = None
 
     def set(self, at: float) -> None:
@@ -43,9 +46,15 @@ class Deadline:
         self._handle = self._loop.call_at(at, self._fire)
 
     def _fire(self) -> None:
+        now = self._loop.time()
+        late = now - self._armed
         self._handle, self._armed = None, NEVER
-        if self._at <= self._loop.time():
+        if self._at > now:
+            if self._at < NEVER:
+                self._arm(self._at)
+        elif late > LATE_SECONDS and self._excused != self._at:
+            self._excused = self._at
+            self._arm(now + late)
+        else:
             self._at = NEVER
             self._expired()
-        elif self._at < NEVER:
-            self._arm(self._at)
