@@ -17,6 +17,7 @@ from benchmarks.router_peers import Peer
 from policies.sim import EngineSpec, Result
 
 QUIET = 100_000  # tokens in an event after the first: what follows the first token is not measured
+STARTS, START_S = 3, 30.0
 SETTLE_S = 1.5  # after a router answers: it may still be registering engines
 
 
@@ -64,21 +65,30 @@ def _equal_engines(spec: EngineSpec, count: int, speed: float) -> Iterator[list[
 
 @contextmanager
 def router(peer: Peer, backends: Sequence[int]) -> Iterator[str]:
-    """The URL of a running router."""
-    port = free_port()
-    process = subprocess.Popen(peer.command(port, backends), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    url = f"http://127.0.0.1:{port}"
-    try:
-        deadline = time.monotonic() + 60
-        while not answers(f"{url}/v1/models"):
-            if time.monotonic() > deadline or process.poll() is not None:
-                raise SystemExit(f"{peer.name} did not start: {' '.join(peer.command(port, backends))}")
-            time.sleep(0.2)
-        time.sleep(SETTLE_S)
-        yield url
-    finally:
-        process.terminate()
-        process.wait(30)
+    """The URL of a running router. A port may be taken between its choice and its use, so a start is tried again."""
+    for _ in range(STARTS):
+        port = free_port(following=1)
+        command = peer.command(port, backends)
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        url = f"http://127.0.0.1:{port}"
+        try:
+            if _answers_in_time(process, f"{url}/v1/models"):
+                time.sleep(SETTLE_S)
+                yield url
+                return
+        finally:
+            process.terminate()
+            process.wait(30)
+    raise SystemExit(f"{peer.name} did not start: {' '.join(command)}")
+
+
+def _answers_in_time(process: subprocess.Popen[bytes], url: str) -> bool:
+    deadline = time.monotonic() + START_S
+    while not answers(url):
+        if time.monotonic() > deadline or process.poll() is not None:
+            return False
+        time.sleep(0.2)
+    return True
 
 
 def live(

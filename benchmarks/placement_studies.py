@@ -11,13 +11,13 @@ from benchmarks.placement_results import LIVE, OUR_POLICY, OURS, REPLAY, Report,
 from benchmarks.placement_workloads import ENGINES, Workload
 from benchmarks.router_peers import Peer, ours
 from policies import make_policy
-from policies.sim import EngineSpec, PolicyRouter, Result, SegmentText, SimEngine, simulate
+from policies.sim import EngineSpec, PolicyRouter, Result, SegmentText, SimEngine, SimRequest, simulate
 from policies.sim.workloads import MultiTurn
 from router.replay import Setup, make_routers, replay
 
 UNEQUAL = "unequal engines"
 SPEED, FAST = 4000.0, 8000.0  # prompt tokens a second; one of the engines is fast
-COLD_PROMPTS, COLD_TOKENS = 400, 2000
+COLD_PROMPTS, COLD_TOKENS, COLD_SPEED = 300, 2000, 8.0
 OFF_TOKENS = 64  # a prediction this far above the truth is wrong
 WINDOW, WRONG_SHARE = 40, 0.05  # predictions are right again when so few of the next ones are wrong
 
@@ -38,7 +38,7 @@ def unequal(seeds: int, with_live: bool) -> Iterator[Work]:
         if with_live:
 
             def played(report: Report, learns: bool = learns, name: str = name) -> None:
-                workload = Workload(UNEQUAL, "", cold_prompts, SPEED, 100_000)
+                workload = Workload(UNEQUAL, "", cold_prompts, SPEED, 100_000, COLD_SPEED)
                 peer = ours() if learns else equal_speeds(workload.speed)
                 report.runs.append(Run.of(UNEQUAL, LIVE, OURS + name, 0, live(workload, peer, 0, Live(specs=_specs()))))
 
@@ -46,7 +46,7 @@ def unequal(seeds: int, with_live: bool) -> Iterator[Work]:
     yield "", _judge_unequal
 
 
-def cold_prompts(seed: int) -> Sequence:
+def cold_prompts(seed: int) -> Sequence[SimRequest]:
     """Prompts that share nothing, at a tenth of what the fleet can compute."""
     traffic = MultiTurn(system_prompts=10**6, system_tokens=COLD_TOKENS, turns=(1, 1), conversations_per_s=1.0)
     return traffic.requests(COLD_PROMPTS, seed)

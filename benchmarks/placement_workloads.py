@@ -18,14 +18,17 @@ TRACE = "conversation"  # the workload that needs a file
 
 @dataclass(frozen=True)
 class Workload:
-    """``speed``: simulated seconds in a real one when it runs over HTTP."""
+    """``speed``: simulated seconds in a real one when it runs over HTTP.
+
+    A router's own milliseconds are multiplied by it: the shorter the times to first token, the lower it must be.
+    """
 
     name: str
     about: str
     requests: Callable[[int], Sequence[SimRequest]]  # of a seed
     prefill_tokens_per_s: float
     kv_tokens: int | None = None  # of an engine; None: a quarter of the working set
-    speed: float = 10.0
+    speed: float = 16.0
 
     def spec(self, requests: Sequence[SimRequest]) -> EngineSpec:
         """The engines for ``requests``."""
@@ -57,7 +60,7 @@ def workloads(trace: Path | None, number: int = REQUESTS) -> list[Workload]:
         return spread(slow, BATCH_SECONDS / CONVERSATION_RATE, seed)
 
     about = f"the trace's first {len(slow)} requests at {CONVERSATION_RATE} of its rate"
-    return [Workload(TRACE, about, conversation, 10_000, CONVERSATION_KV), *synthetic]
+    return [Workload(TRACE, about, conversation, 10_000, CONVERSATION_KV, speed=18.0), *synthetic]
 
 
 def prompt_text(request: SimRequest) -> str:

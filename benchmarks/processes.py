@@ -14,10 +14,23 @@ from collections.abc import Iterator
 START_SECONDS = 120.0
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+def free_port(following: int = 0) -> int:
+    """A port that nobody has, nor the ``following`` ones after it."""
+    while True:
+        with contextlib.ExitStack() as stack:
+            port = _bound(stack, 0)
+            try:
+                for offset in range(1, following + 1):
+                    _bound(stack, port + offset)
+            except (OSError, OverflowError):  # taken, or beyond the last port
+                continue
+            return port
+
+
+def _bound(stack: contextlib.ExitStack, port: int) -> int:
+    probe = stack.enter_context(socket.socket())
+    probe.bind(("127.0.0.1", port))
+    return int(probe.getsockname()[1])
 
 
 @contextlib.contextmanager
