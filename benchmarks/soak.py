@@ -2,9 +2,10 @@
 
     python -m benchmarks.soak                     # ten minutes
     python -m benchmarks.soak --requests 2000     # as in the test suite
+    python -m benchmarks.soak --workers 2         # the router in several processes
 
 One backend is always well, so every request must be answered, and rightly. At the end no lease, no task and no socket
-of the router may remain. Exit status 0: so it was.
+of the router may remain, in none of its processes. Exit status 0: so it was.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from benchmarks.fault_proxy import Fault, FaultProxy
 from benchmarks.sim_backend import FAST, SimBackend, expected_text
 from router.app import Router
 from router.config import RouterConfig
+from router.processes.owner import Owner
 
 BACKENDS = 4
 CLIENTS = 16
@@ -55,15 +57,18 @@ class Report:
         return not (self.lost or self.wrong or any(self.left.values()))
 
 
-async def soak(enough: Callable[[Report], bool], seed: int) -> Report:
+async def soak(enough: Callable[[Report], bool], seed: int, workers: int = 1) -> Report:
     """Send requests until ``enough`` says so."""
     report, rng = Report(), Random(seed)
     backends = [await SimBackend(FAST).start() for _ in range(BACKENDS)]
     proxies = [await FaultProxy(backend.port, cut_after=500, slow_seconds=0.2).start() for backend in backends]
     tasks_before, sockets_before = len(asyncio.all_tasks()), _sockets()
-    router = Router(_config(proxies, seed))
+    config = _config(proxies, seed, workers)
+    router = Router(config) if workers == 1 else Owner(config)
     await router.start()
     await _until(lambda: len(router.registry.healthy()) == BACKENDS)
+    children = [] if isinstance(router, Router) else [keeper.pid for keeper in router.keepers]
+    children_before = sum(map(_sockets, children))
     stop = asyncio.Event()
     trouble = asyncio.create_task(_trouble(proxies, report, stop, rng))
     try:
@@ -73,9 +78,10 @@ async def soak(enough: Callable[[Report], bool], seed: int) -> Report:
     finally:
         stop.set()
         await trouble
-    await _settle(router)
-    leases = sum(router.leases.load(worker.url).requests for worker in router.registry.all())
-    report.left = {"leases": leases, "requests": router.inflight.count}
+    await _until(lambda: not _leases(router) and not router.under_way)
+    report.left = {"leases": _leases(router), "requests": router.under_way}
+    await _until(lambda: sum(map(_sockets, children)) <= children_before)
+    report.left["sockets of data processes"] = max(0, sum(map(_sockets, children)) - children_before)
     await router.stop()
     await _until(lambda: len(asyncio.all_tasks()) <= tasks_before and _sockets() <= sockets_before)
     report.left["tasks"] = max(0, len(asyncio.all_tasks()) - tasks_before)
@@ -85,8 +91,10 @@ async def soak(enough: Callable[[Report], bool], seed: int) -> Report:
     return report
 
 
-def _config(proxies: list[FaultProxy], seed: int) -> RouterConfig:
+def _config(proxies: list[FaultProxy], seed: int, workers: int) -> RouterConfig:
     return RouterConfig(
+        workers=workers,
+        log_level="error",
         host="127.0.0.1",
         port=0,
         seed=seed,
@@ -148,12 +156,11 @@ def _streamed(raw: bytes) -> str:
     return "".join(choice["delta"].get("content", "") for event in events for choice in event["choices"])
 
 
-async def _settle(router: Router) -> None:
-    def idle() -> bool:
-        leases = sum(router.leases.load(worker.url).requests for worker in router.registry.all())
-        return not leases and not router.inflight.count
-
-    await _until(idle)
+def _leases(router: Router | Owner) -> int:
+    """Those of several processes are what the owner counts as under way."""
+    if isinstance(router, Owner):
+        return router.under_way
+    return sum(router.leases.load(worker.url).requests for worker in router.registry.all())
 
 
 async def _until(condition: Callable[[], bool]) -> None:
@@ -163,10 +170,11 @@ async def _until(condition: Callable[[], bool]) -> None:
         await asyncio.sleep(0.02)
 
 
-def _sockets() -> int:
-    """Sockets that this process holds."""
+def _sockets(process: int | str | None = "self") -> int:
+    """Sockets that a process holds."""
+    folder = f"/proc/{process}/fd"
     try:
-        names = [os.readlink(f"/proc/self/fd/{number}") for number in os.listdir("/proc/self/fd")]
+        names = [os.readlink(f"{folder}/{number}") for number in os.listdir(folder)]
     except OSError:  # one went while we looked, or there is no /proc
         return 0
     return sum(name.startswith("socket:") for name in names)
@@ -177,6 +185,7 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=10.0)
     parser.add_argument("--requests", type=int, help="stop after so many instead")
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--workers", type=int, default=1, help="processes of the router")
     args = parser.parse_args()
     logging.disable(logging.ERROR)  # faults are on purpose here
     end = time.monotonic() + args.minutes * 60
@@ -184,7 +193,7 @@ def main() -> None:
     def enough(report: Report) -> bool:
         return report.requests >= args.requests if args.requests else time.monotonic() >= end
 
-    report = asyncio.run(soak(enough, args.seed))
+    report = asyncio.run(soak(enough, args.seed, args.workers))
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
     print(f"{report.requests} requests: {dict(report.statuses)}")
     print(f"faults: {dict(report.faults)}")
