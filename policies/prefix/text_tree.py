@@ -1,49 +1,29 @@
 """Which worker holds which prefix, as far as the router can tell from the prompts it sent.
 
-A radix tree over UTF-8 bytes, one per namespace, all under one byte budget. A prompt is stored once however many
-workers hold it. The tree is canonical: every node either branches or is the end of some holder's prompt, so its shape
-does not depend on the order of inserts. Eviction happens at insert: the oldest leaf of the holder with the most text
-goes first.
+A radix tree over blocks of UTF-8 bytes, one per namespace, all under one byte budget. A prompt is stored once however
+many workers hold it. The tree is canonical: every node either branches or is the end of some holder's prompt, so its
+shape does not depend on the order of inserts. Eviction happens at insert: the oldest leaf of the holder with the most
+text goes first.
+
+Prompts are compared in whole blocks, and the rest of a prompt is left out: engines cache whole pages, which are longer,
+and prompts that part within a block need no node of their own for the few bytes that they share.
 """
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Iterator, Sequence
-from operator import attrgetter
 from typing import NamedTuple
 
-from policies.prefix.node import Node, Root, collapse, common_length, split
+from policies.prefix.ends import NO_LIMIT, Holder, Link, take_place, unlink
+from policies.prefix.fullest import Fullest
+from policies.prefix.node import Extra, Node, Root, collapse, common_length, more_of, split
 
-NODE_BYTES = 170  # measured on CPython 3.11: the object, its bytes header, its share of the parent's child tables
+BLOCK = 16  # bytes
+NODE_BYTES = 152  # measured on CPython 3.11: the object, the header of its text, its place among its parent's kids
+FORK_BYTES = 250  # measured: what a node with kids has more
+EXTRA_BYTES = 70  # measured: an end beside the first one at a node
+STAMP_S = 0.02  # time stamps are rounded down to it: they are objects, which many ends then share
 MANY = 3  # a prefix with so many continuations is a common head
-NO_LIMIT = 2**63
-END_BYTES = 110  # measured: an OrderedDict entry and its time stamp
-
-_size = attrgetter("size")
-
-
-class Holder:
-    """One worker: its bit in the masks, the text it holds, and the ends of its prompts, oldest first.
-
-    The oldest end is always a leaf of this holder: an insert drops the ends that it passes, so an end above another one
-    is the younger of the two.
-    """
-
-    __slots__ = ("bit", "ends", "limit", "size")
-
-    def __init__(self, bit: int, limit: int = NO_LIMIT) -> None:
-        self.bit = bit
-        self.size = 0
-        self.limit = limit
-        self.ends: OrderedDict[Node, float] = OrderedDict()  # node -> when a prompt last ended there
-
-    def pushed_out(self, text_bytes: int) -> tuple[int, float]:
-        """How many bytes it would lose to ``text_bytes`` new ones, and when the first victim was last used."""
-        if not self.ends:
-            return 0, 0.0
-        return max(0, self.size + text_bytes - self.limit), next(iter(self.ends.values()))
-
 
 NOBODY = Holder(0)
 
@@ -94,26 +74,37 @@ class PrefixMatch:
 
 
 class TextTree:
-    """Approximate prefix index over all namespaces, never above ``budget_bytes`` after an insert."""
+    """Approximate prefix index over all namespaces, never above ``budget_bytes`` after an insert.
 
-    def __init__(self, budget_bytes: int) -> None:
+    ``block``: the bytes that prompts are compared in.
+    """
+
+    def __init__(self, budget_bytes: int, block: int = BLOCK) -> None:
         if budget_bytes <= 0:
             raise ValueError(f"the prefix tree needs a budget above 0 bytes, got {budget_bytes}")
+        if block <= 0:
+            raise ValueError(f"a block of the prefix tree must have at least 1 byte, got {block}")
         self.budget_bytes = budget_bytes
+        self.block = block
         self._longest = max(1, budget_bytes // 4)  # one giant prompt must not push out everybody else's
         self._roots: dict[str, Root] = {}
         self._holders: dict[str, Holder] = {}
         self._limits: dict[str, int] = {}
         self._workers: dict[int, str] = {}  # bit of a holder -> worker
+        self._fullest = Fullest()
+        self._came = 0  # holders so far
         self.holder_changes = 0  # how often one came or went
+        self._stamp = 0.0
         self._text_bytes = 0
         self._nodes = 0
-        self._ends = 0
+        self._forks = 0
+        self._extras = 0
 
     @property
     def used_bytes(self) -> int:
         """Memory in use: text and structure."""
-        return self._text_bytes + NODE_BYTES * self._nodes + END_BYTES * self._ends
+        structure = NODE_BYTES * self._nodes + FORK_BYTES * self._forks + EXTRA_BYTES * self._extras
+        return self._text_bytes + structure
 
     @property
     def text_bytes(self) -> int:
@@ -146,27 +137,29 @@ class TextTree:
     def walk(self, text: bytes, namespace: str = "") -> PrefixMatch:
         """The same, to be asked for some workers only: large fleets hold common heads on every worker."""
         node: Node | None = self._roots.get(namespace)
-        position, end = 0, len(text)
+        block = self.block
+        position, end = 0, len(text) - block
         path: list[tuple[int, int]] = []
         shared = 0
-        while node is not None and position < end:
-            node = node.kid(text[position])
+        while node is not None and position <= end:
+            node = node.kid(text[position : position + block])
             if node is None:
                 break
             if text.startswith(node.text, position):
                 position += len(node.text)
                 path.append((node.mask, position))
-                if len(node.kids) >= MANY:
+                if node.more is not None and node.more.count >= MANY:
                     shared = position
             else:
-                path.append((node.mask, position + common_length(node.text, text, position)))
+                path.append((node.mask, position + self._common(node.text, text, position)))
                 break
         path.reverse()
         return PrefixMatch(path, shared, self._workers)
 
     def insert(self, text: bytes, worker: str, namespace: str = "", now: float = 0.0) -> Found:
         """``worker`` holds ``text`` from ``now`` on. Returns what was there before."""
-        text = text[: self._longest]
+        block = self.block
+        text = self._cut(text)
         if not text:
             return Found(0, 0)
         holder = self._holder(worker)
@@ -176,25 +169,23 @@ class TextTree:
         held, known = 0, end
         passed = []
         while True:
-            child = node.kid(text[position])
+            child = node.kid(text[position : position + block])
             if child is None:
                 known = position
                 child = self._add_leaf(node, text[position:])
             elif not text.startswith(child.text, position):
-                child = split(child, common_length(child.text, text, position))
-                self._nodes += 1
+                child = self._split(child, self._common(child.text, text, position))
             position += len(child.text)
-            if not child.mask & bit:
-                child.mask |= bit
-                holder.size += len(child.text)
-            else:
+            if child.mask & bit:
                 held = position
+            else:
+                self._take(holder, child)
             if position == end:
                 break
-            if child.marks & bit:
+            if child.end_of(holder) is not None:
                 passed.append(child)
             node = child
-        self._mark(holder, child, now)
+        self._mark(holder, child, self._rounded(now))
         stamp = None
         for node in passed:
             stamp = self._unmark(holder, node)
@@ -205,8 +196,9 @@ class TextTree:
     def touched(self, text: bytes, worker: str, namespace: str = "") -> float | None:
         """When ``text`` was last inserted for ``worker``; None when it was evicted or a longer prompt followed."""
         holder = self._holders.get(worker)
-        path = self._path(text[: self._longest], namespace)
-        return holder.ends.get(path[-1][0]) if holder and path else None
+        path = self._path(self._cut(text), namespace)
+        end = path[-1][0].end_of(holder) if holder is not None and path else None
+        return None if end is None else end.stamp
 
     def trim(self, text: bytes, worker: str, length: int, namespace: str = "", *, before: float) -> int:
         """``worker`` turned out to have had only ``length`` bytes of ``text`` when ``text`` came.
@@ -216,12 +208,12 @@ class TextTree:
         Returns how many prompts were dropped.
         """
         holder = self._holders.get(worker)
-        path = self._path(text[: self._longest], namespace)
-        if holder is None or not path or path[-1][0] not in holder.ends:
+        path = self._path(self._cut(text), namespace)
+        if holder is None or not path or path[-1][0].end_of(holder) is None:
             return 0
         on_path = {node for node, _ in path}
-        branches = [kid for node, depth in path if depth > length for kid in node.kids if kid not in on_path]
-        lost = [node for node in _ends_below(branches, holder.bit) if holder.ends[node] < before]
+        branches = [kid for node, depth in path if depth > length for kid in node.kids() if kid not in on_path]
+        lost = [node for node, stamp in _ends_below(branches, holder) if stamp < before]
         for node in lost:
             self._drop(holder, node)
         return len(lost)
@@ -236,20 +228,36 @@ class TextTree:
         holder = self._holders.pop(worker, None)
         if holder is None:
             return
-        while holder.ends:
-            self._drop(holder, next(iter(holder.ends)))
+        while (link := holder.oldest) is not None:
+            self._drop(holder, _node_of(link))
+        self._fullest.remove(holder)
         del self._workers[holder.bit]
         self.holder_changes += 1
+
+    def _cut(self, text: bytes) -> bytes:
+        """Its whole blocks, within what one prompt may take."""
+        length = min(len(text), self._longest)
+        return text[: length - length % self.block]
+
+    def _common(self, edge: bytes, text: bytes, position: int) -> int:
+        """How many bytes are equal in whole blocks."""
+        length = common_length(edge, text, position)
+        return length - length % self.block
+
+    def _rounded(self, now: float) -> float:
+        if not self._stamp <= now < self._stamp + STAMP_S:
+            self._stamp = now
+        return self._stamp
 
     def _holder(self, worker: str) -> Holder:
         holder = self._holders.get(worker)
         if holder is None:
             used = sum(self._workers)
-            holder = self._holders[worker] = Holder(
-                ~used & (used + 1),  # the lowest bit that nobody has
-                self._limits.get(worker, NO_LIMIT),
-            )
-            self._workers[holder.bit] = worker
+            bit = ~used & (used + 1)  # the lowest bit that nobody has
+            self._came += 1
+            holder = self._holders[worker] = Holder(bit, self._came, self._limits.get(worker, NO_LIMIT))
+            self._workers[bit] = worker
+            self._fullest.add(holder)
             self.holder_changes += 1
         return holder
 
@@ -267,7 +275,7 @@ class TextTree:
         position = 0
         path: list[tuple[Node, int]] = []
         while node is not None and position < len(text):
-            node = node.kid(text[position])
+            node = node.kid(text[position : position + self.block])
             if node is None or not text.startswith(node.text, position):
                 return []
             position += len(node.text)
@@ -276,78 +284,146 @@ class TextTree:
 
     def _add_leaf(self, parent: Node, text: bytes) -> Node:
         leaf = Node(text, parent)
-        parent.attach(leaf)
+        more = more_of(parent)
+        self._forks += not more.count
+        more.attach(leaf, text[: self.block])
         self._nodes += 1
         self._text_bytes += len(text)
         return leaf
 
-    def _mark(self, holder: Holder, node: Node, now: float, newest: bool = True) -> None:
-        if not node.marks & holder.bit:
-            node.marks |= holder.bit
-            self._ends += 1
-        holder.ends[node] = now
-        holder.ends.move_to_end(node, last=newest)
+    def _split(self, node: Node, length: int) -> Node:
+        self._nodes += 1
+        self._forks += 1
+        return split(node, length, self.block)
+
+    def _take(self, holder: Holder, node: Node) -> None:
+        """``holder`` holds ``node`` from now on."""
+        bit = holder.bit
+        node.mask = node.mask | bit if node.mask else bit  # most masks are one bit: those are one object then
+        holder.size += len(node.text)
+        if node.parent is not None and node.parent.more is not None:
+            node.parent.more.add(bit)
+
+    def _mark(self, holder: Holder, node: Node, stamp: float, newest: bool = True) -> None:
+        """A prompt of ``holder`` ends at ``node``."""
+        link = node.end_of(holder)
+        if link is not None:
+            unlink(link)
+        elif node.owner is None:
+            node.owner = holder
+            link = node
+        else:
+            more = more_of(node)
+            if more.ends is None:
+                more.ends = {}
+            link = more.ends[holder.bit] = Extra(node, holder)
+            self._extras += 1
+        if newest:
+            holder.append(link, stamp)
+        else:
+            holder.put_first(link, stamp)
 
     def _unmark(self, holder: Holder, node: Node) -> float:
-        node.marks &= ~holder.bit
-        self._ends -= 1
-        return holder.ends.pop(node)
+        """No prompt of ``holder`` ends at ``node`` any more, as one did. Returns its time stamp."""
+        link: Link
+        if node.owner is not holder:
+            link = self._without_extra(node, holder.bit)
+            stamp = link.stamp
+            unlink(link)
+            return stamp
+        stamp = node.stamp
+        unlink(node)
+        node.owner = None
+        if node.more is not None and node.more.ends:  # the node itself is always somebody's end before an extra is
+            extra = self._without_extra(node, next(iter(node.more.ends)))
+            take_place(node, extra)
+            node.owner = extra.holder
+        return stamp
+
+    def _without_extra(self, node: Node, bit: int) -> Extra:
+        more = more_of(node)
+        if more.ends is None:
+            raise KeyError(bit)
+        extra = more.ends.pop(bit)
+        self._extras -= 1
+        if not more.ends:
+            more.ends = None
+            node.shed()
+        return extra
 
     def _release(self, holder: Holder, node: Node) -> None:
         """``holder`` lets go of ``node``, none of whose children it holds."""
-        node.mask &= ~holder.bit
+        parent = node.parent
+        if parent is None or parent.more is None:
+            return
         holder.size -= len(node.text)
+        parent.more.lose(holder.bit)
+        node.mask &= ~holder.bit
         if node.mask:
             self._tidy(node)
-        elif node.parent is not None:
-            node.parent.detach(node)
-            self._nodes -= 1
-            self._text_bytes -= len(node.text)
+            return
+        parent.more.detach(node, node.text[: self.block])
+        self._nodes -= 1
+        self._text_bytes -= len(node.text)
+        if not parent.more.count:
+            self._forks -= 1
+            parent.shed()
 
     def _tidy(self, node: Node) -> None:
         """Restore the canonical shape after ``node`` lost an end or a child."""
         if node.collapsible():
-            collapse(node)
+            collapse(node, self.block)
             self._nodes -= 1
-        elif isinstance(node, Root) and not node.kids:
-            del self._roots[node.namespace]
+            self._forks -= 1
+        elif isinstance(node, Root) and not node.fanout:
+            self._roots.pop(node.namespace, None)
             self._nodes -= 1
             self._text_bytes -= len(node.namespace)
 
     def _drop(self, holder: Holder, node: Node) -> None:
         """Remove an end of ``holder`` and all text that only this end made it hold."""
         self._unmark(holder, node)
-        while node.parent is not None and not node.marks & holder.bit and not node.held_below(holder.bit):
+        while node.parent is not None and node.end_of(holder) is None and not node.held_below(holder.bit):
             parent = node.parent
             self._release(holder, node)
             node = parent
         self._tidy(node)
 
     def _shrink(self, holder: Holder) -> None:
-        while holder.size > holder.limit and len(holder.ends) > 1:
+        while holder.size > holder.limit and holder.several:
             self._evict_leaf(holder)
+        self._fullest.grown(holder)
         while self.used_bytes > self.budget_bytes:
-            self._evict_leaf(max(self._holders.values(), key=_size))
+            self._evict_leaf(self._fullest.find())
 
     def _evict_leaf(self, holder: Holder) -> None:
         """Take the oldest leaf from ``holder``; its parent, if now a leaf, was last used no later and goes next."""
-        node = next(iter(holder.ends))
+        node = _node_of(holder.next)
         parent = node.parent
         stamp = self._unmark(holder, node)
         self._release(holder, node)
         if parent is None:
             return
-        if parent.parent is None or parent.marks & holder.bit or parent.held_below(holder.bit):
+        if parent.parent is None or parent.end_of(holder) is not None or parent.held_below(holder.bit):
             self._tidy(parent)
         else:
             self._mark(holder, parent, stamp, newest=False)
 
 
-def _ends_below(nodes: list[Node], bit: int) -> Iterator[Node]:
-    """The nodes of these subtrees at which a prompt of the holder of ``bit`` ends."""
-    stack = [node for node in nodes if node.mask & bit]
+def _node_of(link: Link) -> Node:
+    if isinstance(link, Node):
+        return link
+    if isinstance(link, Extra):
+        return link.node
+    raise TypeError("a holder without ends was asked for one")
+
+
+def _ends_below(nodes: list[Node], holder: Holder) -> Iterator[tuple[Node, float]]:
+    """The nodes of these subtrees at which a prompt of ``holder`` ends, and when it came."""
+    stack = [node for node in nodes if node.mask & holder.bit]
     while stack:
         node = stack.pop()
-        if node.marks & bit:
-            yield node
-        stack.extend(kid for kid in node.kids if kid.mask & bit)
+        end = node.end_of(holder)
+        if end is not None:
+            yield node, end.stamp
+        stack.extend(kid for kid in node.kids() if kid.mask & holder.bit)

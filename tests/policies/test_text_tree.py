@@ -10,10 +10,11 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
+from policies.prefix import node
 from policies.prefix.reference import ReferenceTree
-from policies.prefix.text_tree import END_BYTES, NODE_BYTES, TextTree
+from policies.prefix.text_tree import FORK_BYTES, NODE_BYTES, TextTree
 
-BUDGET = 12 * (NODE_BYTES + END_BYTES)
+BUDGET = 12 * NODE_BYTES + 6 * FORK_BYTES
 texts = st.binary(max_size=10).map(lambda raw: bytes(b"ab"[byte % 2] for byte in raw))
 workers = st.sampled_from(["w0", "w1", "w2"])
 spaces = st.sampled_from(["", "lora"])
@@ -22,10 +23,12 @@ spaces = st.sampled_from(["", "lora"])
 class TreeAgainstReference(RuleBasedStateMachine):
     """Any order of operations gives the same matches, the same evictions and the same byte count."""
 
+    block = 1
+
     def __init__(self):
         super().__init__()
-        self.tree = TextTree(BUDGET)
-        self.oracle = ReferenceTree(BUDGET)
+        self.tree = TextTree(BUDGET, self.block)
+        self.oracle = ReferenceTree(BUDGET, self.block)
         self.now = 0.0
 
     @rule(text=texts, worker=workers, space=spaces)
@@ -53,7 +56,7 @@ class TreeAgainstReference(RuleBasedStateMachine):
 
     @rule(text=texts, worker=workers)
     def trim_unknown(self, text, worker):
-        if ("", text) not in self.oracle.prompts.get(worker, {}):
+        if ("", self.oracle.cut(text)) not in self.oracle.prompts.get(worker, {}):
             assert self.tree.trim(text, worker, 0, before=self.now + 1) == 0
 
     @rule(worker=workers)
@@ -72,18 +75,35 @@ class TreeAgainstReference(RuleBasedStateMachine):
             )
 
 
+class BlocksAgainstReference(TreeAgainstReference):
+    """The same in blocks of three bytes, with the tables that nodes have for many kids."""
+
+    block = 3
+
+    def __init__(self):
+        super().__init__()
+        self.patch = pytest.MonkeyPatch()
+        self.patch.setattr(node, "LONGEST_CHUNK", 2)
+        self.patch.setattr(node, "COUNTED", 2)
+
+    def teardown(self):
+        self.patch.undo()
+
+
 TreeAgainstReference.TestCase.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
+BlocksAgainstReference.TestCase.settings = settings(max_examples=100, stateful_step_count=40, deadline=None)
 test_tree_against_reference = TreeAgainstReference.TestCase
+test_blocks_against_reference = BlocksAgainstReference.TestCase
 
 
 def test_a_match_ends_inside_an_edge():
-    tree = TextTree(10_000)
+    tree = TextTree(10_000, block=1)
     tree.insert(b"the quick brown fox", "a")
     assert tree.match(b"the quick red fox") == {"a": 10}
 
 
 def test_all_holders_are_reported_with_their_own_length():
-    tree = TextTree(10_000)
+    tree = TextTree(10_000, block=1)
     tree.insert(b"system prompt; question one", "a")
     tree.insert(b"system prompt; question two", "b")
     tree.insert(b"system", "c")
@@ -91,21 +111,21 @@ def test_all_holders_are_reported_with_their_own_length():
 
 
 def test_a_split_never_needs_a_whole_character():
-    tree = TextTree(10_000)
+    tree = TextTree(10_000, block=1)
     tree.insert("naïve é".encode(), "a")
     tree.insert("naïve è".encode(), "b")
     assert tree.match("naïve è".encode()) == {"a": 8, "b": 9}
 
 
 def test_namespaces_never_match_each_other():
-    tree = TextTree(10_000)
+    tree = TextTree(10_000, block=1)
     tree.insert(b"hello", "a", "lora-1")
     assert tree.match(b"hello") == {}
     assert tree.match(b"hello", "lora-1") == {"a": 5}
 
 
 def test_shared_text_is_stored_once():
-    tree = TextTree(100_000)
+    tree = TextTree(100_000, block=1)
     for worker in "abcdefgh":
         tree.insert(b"x" * 1000, worker)
     assert tree.text_bytes == 1000
@@ -114,7 +134,7 @@ def test_shared_text_is_stored_once():
 
 def room_for(prompts):
     """A budget for this many prompts of 1,000 bytes that share nothing."""
-    return NODE_BYTES + prompts * (1000 + NODE_BYTES + END_BYTES)
+    return NODE_BYTES + FORK_BYTES + prompts * (1000 + NODE_BYTES)
 
 
 def prompt(letter):
@@ -122,7 +142,7 @@ def prompt(letter):
 
 
 def test_the_fullest_worker_gives_up_its_oldest_prompt():
-    tree = TextTree(room_for(5))
+    tree = TextTree(room_for(5), block=1)
     tree.insert(prompt("s"), "small")
     for letter in "abcde":
         tree.insert(prompt(letter), "big")
@@ -132,7 +152,7 @@ def test_the_fullest_worker_gives_up_its_oldest_prompt():
 
 
 def test_a_used_prompt_outlives_a_newer_unused_one():
-    tree = TextTree(room_for(5))
+    tree = TextTree(room_for(5), block=1)
     for letter in "abcdeaf":
         tree.insert(prompt(letter), "w")
     assert tree.match(prompt("a")) == {"w": 1000}
@@ -140,7 +160,7 @@ def test_a_used_prompt_outlives_a_newer_unused_one():
 
 
 def test_a_shared_head_outlives_its_oldest_tail():
-    tree = TextTree(room_for(4))
+    tree = TextTree(room_for(4), block=1)
     for letter in "abcde":
         tree.insert(b"h" * 500 + prompt(letter)[:500], "w")
     for letter in "xy":
@@ -150,7 +170,7 @@ def test_a_shared_head_outlives_its_oldest_tail():
 
 
 def test_a_prompt_longer_than_a_quarter_of_the_budget_is_cut():
-    tree = TextTree(4000)
+    tree = TextTree(4000, block=1)
     tree.insert(b"kept", "a")
     tree.insert(b"x" * 100_000, "a")
     assert tree.match(b"kept") == {"a": 4}
@@ -158,7 +178,7 @@ def test_a_prompt_longer_than_a_quarter_of_the_budget_is_cut():
 
 
 def test_trim_drops_the_old_siblings_and_keeps_the_prompt_itself():
-    tree = TextTree(100_000)
+    tree = TextTree(100_000, block=1)
     tree.insert(b"system: a; user: old", "w", now=1.0)
     tree.insert(b"system: b; user: far", "w", now=1.0)
     tree.insert(b"system: a; user: new", "w", now=5.0)
@@ -171,7 +191,7 @@ def test_trim_drops_the_old_siblings_and_keeps_the_prompt_itself():
 
 
 def test_trim_spares_what_shares_no_more_than_was_reported_and_what_is_not_older():
-    tree = TextTree(100_000)
+    tree = TextTree(100_000, block=1)
     tree.insert(b"abcd-old", "w", now=1.0)
     tree.insert(b"abcd-new", "w", now=5.0)
     assert tree.trim(b"abcd-new", "w", 5, before=4.0) == 0
@@ -180,7 +200,7 @@ def test_trim_spares_what_shares_no_more_than_was_reported_and_what_is_not_older
 
 
 def test_a_tree_thousands_of_nodes_deep_does_not_recurse():
-    tree = TextTree(50_000_000)
+    tree = TextTree(50_000_000, block=1)
     for length in range(1, 3000):
         tree.insert(b"x" * length, f"w{length % 2}")
     assert tree.match(b"x" * 5000) == {"w0": 2998, "w1": 2999}
