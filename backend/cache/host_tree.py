@@ -18,7 +18,7 @@ from backend.cache.pages import PageAllocator, Pages
 from backend.cache.radix import Match, RadixCache, descendants
 
 # Uses after which a stored node is copied; None: only when it is evicted.
-WRITE_POLICIES: dict[str, int | None] = {"write_through": 0, "write_through_selective": 2, "write_back": None}
+WRITE_POLICIES: dict[str, int | None] = {"write_through": 0, "write_through_selective": 1, "write_back": None}
 LOAD_MIN = 10  # tokens; computing fewer again is cheaper than fetching them
 
 

@@ -54,7 +54,7 @@ class RadixCache:
 
     def match(self, tokens: Tokens, namespace: str = "") -> Match:
         """The longest cached prefix of ``tokens``, in whole pages. Splits an edge where the match ends inside it."""
-        return self._longest(tokens, namespace)
+        return self._longest(tokens, namespace, uses=1)
 
     def matched_tokens(self, tokens: Tokens, namespace: str = "") -> int:
         """Length of the longest cached prefix, without touching anything."""
@@ -72,7 +72,7 @@ class RadixCache:
         """
         if len(tokens) != len(pages) * self.page_size:
             raise ValueError(f"{len(tokens)} tokens do not fill {len(pages)} pages of {self.page_size}")
-        match = self._on_device(self._longest(tokens, namespace), pages)
+        match = self._on_device(self._longest(tokens, namespace, uses=0), pages)
         self._raise_priority(match.node, priority)
         have = len(match.pages)
         if have == len(pages):
@@ -151,13 +151,13 @@ class RadixCache:
 
     # -- inside -----------------------------------------------------------------------------------------------------
 
-    def _longest(self, tokens: Tokens, namespace: str) -> Match:
+    def _longest(self, tokens: Tokens, namespace: str, uses: int) -> Match:
         self._clock += 1
         node = self._root(namespace)
         pages: list[Pages] = []
         for child, shared in self._walk(node, tokens):
             node = child if shared == len(child.key) else self._split(child, shared)
-            self._touch(node)
+            self._touch(node, uses)
             pages.append(node.pages)
         return Match(node, np.concatenate(pages) if pages else NO_PAGES)
 
@@ -199,9 +199,9 @@ class RadixCache:
         self._nodes += 1
         return upper
 
-    def _touch(self, node: Node) -> None:
+    def _touch(self, node: Node, uses: int) -> None:
         node.last_used = self._clock
-        node.hits += 1
+        node.hits += uses
         self._offer(node)
 
     def _raise_priority(self, node: Node, priority: int) -> None:

@@ -43,8 +43,8 @@ class OutputProcessor:
     def running(self) -> list[RequestState]:
         return list(self._states.values())
 
-    def abort(self, uid: int, message: str, now: float) -> RequestState | None:
-        """End a request because a client asked for it: what it has so far is its answer."""
+    def abort(self, uid: int, message: str, now: float, status_code: int | None = None) -> RequestState | None:
+        """End a request before its time: what it has so far is its answer, or with a status it ends in error."""
         state = self._states.pop(uid, None)
         if state is None:
             return None
@@ -52,14 +52,17 @@ class OutputProcessor:
             state.text += state.text_stream.finish()
         else:
             _decode_all(state)
-        _finish(state, FinishReason("abort", message=message), now)
+        _finish(state, FinishReason("abort", message=message, status_code=status_code), now)
         return state
 
     def process(self, message: FromScheduler, now: float) -> StepResult:
         """Apply one message at time ``now`` (monotonic seconds)."""
         for uid, cached in message.started:
             if state := self._states.get(uid):
-                state.cached_tokens, state.started = cached, True
+                state.cached_tokens, state.started_at = cached, now
+        for uid, fetched in message.fetched:
+            if state := self._states.get(uid):
+                state.fetched_tokens = fetched
         self._add_logprobs(message)
         finishes = {finish.uid: finish for finish in message.finished}
         tokens: dict[int, list[int]] = {uid: [] for uid in finishes}

@@ -47,11 +47,16 @@ class RequestState:
     output_ids: list[int] = field(default_factory=list)
     text: str = ""  # grows only; holds nothing that may still change
     cached_tokens: int = 0
-    started: bool = False  # the prompt was looked up in the cache: cached_tokens is true
+    fetched_tokens: int = 0  # those of them that came from the host tier
+    started_at: float | None = None  # when the prompt was looked up in the cache: from then on cached_tokens is true
     finish: FinishReason | None = None
     first_token_at: float | None = None
     last_token_at: float | None = None
     finished_at: float | None = None
+
+    @property
+    def started(self) -> bool:
+        return self.started_at is not None
 
     @property
     def prompt_tokens(self) -> int:

@@ -29,6 +29,9 @@ def generate_result(state: RequestState, token_text: TokenText = _no_text) -> di
         "cached_tokens": state.cached_tokens,
         "weight_version": WEIGHT_VERSION,
     }
+    if state.fetched_tokens:
+        device = state.cached_tokens - state.fetched_tokens
+        meta["cached_tokens_details"] = {"device": device, "host": state.fetched_tokens}
     if state.logprobs is not None:
         meta |= native_fields(state.logprobs, state.prompt_ids, state.completion_tokens, token_text)
     if state.finished_at is not None:

@@ -58,8 +58,7 @@ class Running:
         full = ends + batch.samples >= slots.limit[rows]
         ending = np.count_nonzero(full) > 0 or len(stopped) > 0
         if batch.in_prompt is not None:
-            completed = batch.in_prompt & (ends >= slots.prompt_len[rows])
-            self._share_prompts(batch, completed if live is None else completed & live)
+            self._share_prompts(batch, batch.in_prompt if live is None else batch.in_prompt & live)
         if ending:
             self._end(batch, tokens, stopped, full if live is None else full & live)
         if batch.allowed is not None:
@@ -111,9 +110,9 @@ class Running:
             for place in result.output:
                 self.out.logprobs.append(TokenLogprobs(uid, int(tokens[row.index]), *place))
 
-    def _share_prompts(self, batch: StepBatch, completed: NDArray[np.bool_]) -> None:
-        """Put prompts that are complete into the tree, for the requests that come while these still run."""
-        for i in completed.nonzero()[0]:
+    def _share_prompts(self, batch: StepBatch, prompts: NDArray[np.bool_]) -> None:
+        """Put what is computed of prompts into the tree, for requests that wait for it or come while these still run."""
+        for i in prompts.nonzero()[0]:
             slot = int(batch.rows[i])
             # What later steps compute may still fail: it enters the tree when the row leaves.
             self.rows.share_prefix(slot, self.requests[int(self.slots.uid[slot])], int(batch.starts[i] + batch.lens[i]))

@@ -31,7 +31,8 @@ LIMITS = st.fixed_dictionaries(
         "late": st.booleans(),
         "eviction": st.sampled_from(["lru", "lfu", "priority"]),
         "schedule_policy": st.sampled_from(["fcfs", "lpm", "dfs-weight", "random", "priority"]),
-        "host": st.none() | st.builds(HostSettings, st.integers(1, 40), st.sampled_from(list(WRITE_POLICIES)), LOAD_MIN),
+        "host": st.none()
+        | st.builds(HostSettings, st.integers(1, 40), st.sampled_from(list(WRITE_POLICIES)), LOAD_MIN),
     }
 )
 

@@ -295,7 +295,7 @@ def test_others_pass_a_request_that_waits_for_a_prefix():
     assert other in harness.cached
     assert first in harness.cached
     harness.run()
-    assert harness.cached[second] == 60
+    assert harness.cached[second] == 50  # the last tokens of the head are too few to be waited for
     harness.check_answers()
 
 
