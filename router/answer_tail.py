@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 from collections import deque
-from collections.abc import Mapping
 
-CACHED_HEADER = "x-warmlane-cached-tokens"
+from router.http.message import Pairs
+
+CACHED_HEADER = b"x-warmlane-cached-tokens"
 TAIL_BYTES = 4096
 _CACHED = (b'"cached_tokens"',)
 _OUTPUT = (b'"completion_tokens"', b'"output_tokens"')
@@ -14,10 +15,12 @@ _PROMPT = (b'"prompt_tokens"', b'"input_tokens"')
 _NUMBER = re.compile(rb"\s*:\s*(\d{1,9})")
 
 
-def cached_at_head(headers: Mapping[str, str]) -> int | None:
+def cached_at_head(pairs: Pairs) -> int | None:
     """The cached tokens that the head of an answer states, as our own backend's does."""
-    value = headers.get(CACHED_HEADER, "")
-    return int(value) if value.isascii() and value.isdigit() and len(value) < 10 else None
+    for name, value in pairs:
+        if len(name) == len(CACHED_HEADER) and name.lower() == CACHED_HEADER:
+            return int(value) if value.isdigit() and len(value) < 10 else None
+    return None
 
 
 class Tail:

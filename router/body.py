@@ -87,6 +87,7 @@ class Facts:
     prompts: int = 1
 
 
+NO_FACTS = Facts()  # of a request without a body
 _DECODER = msgspec.json.Decoder(Envelope)
 
 

@@ -5,18 +5,18 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
-from contextlib import closing
-from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Self
 
 from policies.policy import Decision
 from router.admission import Ticket
 from router.answer_tail import Tail, cached_at_head
-from router.body import Facts
-from router.breaker import Permit
+from router.body import NO_FACTS, Facts
 from router.dossier import Dossier
 from router.event_relay import is_stream, relay_events
 from router.explain import header_line
 from router.fleet.worker import Worker
+from router.guards import Guards
 from router.headers import to_client
 from router.http.answer import Answer, Fault
 from router.http.message import Reply, Request
@@ -28,6 +28,7 @@ from router.relay import Cut, relay
 from router.resume import Transcript
 from router.retry import RETRIABLE_STATUSES, Failure
 from router.retry_after import retry_after_seconds
+from router.silence import Silence, Wait
 from router.upstream import Outgoing, Upstream, UpstreamError
 from router.usage_relay import can_filter, relay_without_usage
 
@@ -35,23 +36,38 @@ SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 KEPT_ANSWER_BYTES = 256 * 1024  # of a 5xx that may yet be the last word
 
 
-@dataclass(slots=True)
+NO_DOSSIER = Dossier()
+
+
 class Visit:
     """What is known of one client request while it is served."""
 
-    request: Request
-    client: ResponseWriter
-    started: float  # in now_seconds()
-    deadline: float | None  # in seconds of the event loop's clock
-    id_name: str
-    id_value: str
-    facts: Facts = field(default_factory=Facts)
-    transcript: Transcript | None = None  # of a stream that may go on elsewhere after a cut
-    ticket: Ticket | None = None  # when there are limits
-    kept: Reply | None = None  # the last 5xx of a worker, relayed when no other attempt does better
-    dossier: Dossier = field(default_factory=Dossier)
-    explain: bool = False  # the decision is told in a header
-    usage_asked: bool = False  # the router asked for an event that the client does not expect
+    __slots__ = (
+        "client", "deadline", "dossier", "explain", "facts", "id_name", "id_value", "kept", "outgoing", "request",
+        "started", "ticket", "transcript", "usage_asked",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        request: Request,
+        client: ResponseWriter,
+        started: float,
+        deadline: float | None,
+        identity: tuple[str, str],
+    ) -> None:
+        self.request = request
+        self.client = client
+        self.started = started  # in now_seconds()
+        self.deadline = deadline  # in seconds of the event loop's clock
+        self.id_name, self.id_value = identity
+        self.facts: Facts = NO_FACTS
+        self.dossier = NO_DOSSIER  # until placement opens one
+        self.outgoing: Outgoing | None = None  # set when its body was read
+        self.transcript: Transcript | None = None  # of a stream that may go on elsewhere after a cut
+        self.ticket: Ticket | None = None  # when there are limits
+        self.kept: Reply | None = None  # the last 5xx of a worker, relayed when no other attempt does better
+        self.explain = False  # the decision is told in a header
+        self.usage_asked = False  # the router asked for an event that the client does not expect
 
     @property
     def expired(self) -> bool:
@@ -61,6 +77,60 @@ class Visit:
     def replayable(self) -> bool:
         """May the request be sent to a second worker although a first one may have begun to work on it?"""
         return self.facts.inference or self.request.method in SAFE_METHODS
+
+
+class Leg:
+    """One attempt at one worker, as long as it is under way: the lease, the permit past the breaker, the watch for
+    silence, and the answer once the request was sent.
+
+    A context manager: leaving it gives all of them back, whatever happened. ``outcome`` is what the attempt's metric
+    will say. :meth:`over` does the same for those that cannot wait in a block; it counts once.
+    """
+
+    __slots__ = ("_guards", "_open", "_permit", "_silence", "_wait", "answer", "booking", "cached", "outcome", "worker")
+
+    def __init__(self, worker: Worker, booking: Booking, guards: Guards, silence: Silence, now: float) -> None:
+        self.worker = worker
+        self.booking = booking
+        self.answer: Answer | None = None
+        self.cached: int | None = None  # tokens, when the answer's head told
+        self.outcome = "client_gone"  # unless somebody says otherwise before the end
+        self._guards = guards
+        self._silence = silence
+        self._open = True
+        self._permit = guards.begin(worker.url, now)
+        self._wait = silence.begin(worker.url, now, booking.patience(silence.after))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.over()
+
+    @property
+    def watch(self) -> Wait:
+        """Who may give the answer up."""
+        return self._wait
+
+    def first_byte(self) -> None:
+        """The answer began: nobody probes the worker for its sake any more."""
+        self._silence.end(self._wait, answered=True)
+
+    def good(self, now: float) -> None:
+        """What began is no error."""
+        self._guards.first_byte(self._permit, self.worker.url, now)
+
+    def over(self) -> None:
+        if not self._open:
+            return
+        self._open = False
+        if self.answer is not None:
+            self.answer.close()
+        self._silence.end(self._wait, answered=False)
+        self.booking.settle(self.outcome)
+        self._guards.settle(self._permit, self.worker.url, self.outcome, now_seconds())
 
 
 class Exchange:
@@ -81,86 +151,101 @@ class Exchange:
         self._guards = protection.guards
         self._silence = protection.silence
 
-    async def attempt(self, visit: Visit, worker: Worker, decision: Decision, outgoing: Outgoing) -> int:
-        """Send to ``worker`` and relay its answer, whose status is returned.
+    def begin(self, visit: Visit, worker: Worker, decision: Decision) -> Leg:
+        """The request is as good as sent to ``worker``: book it. Whoever gets the leg has to end it."""
+        now = now_seconds()
+        booking = self._placement.book(visit.facts.route, decision, now, visit.dossier)
+        leg = Leg(worker, booking, self._guards, self._silence, now)
+        try:
+            booking.record(now)
+        except BaseException:
+            leg.over()
+            raise
+        return leg
+
+    def send_now(self, visit: Visit, leg: Leg, outgoing: Outgoing) -> bool:
+        """Send if there is an idle connection; then the leg has its answer to come."""
+        answer = leg.answer = self._upstream.send_now(leg.worker, outgoing, visit.deadline)
+        if answer is not None:
+            leg.watch.can_end(answer.give_up)
+        return answer is not None
+
+    async def finish(self, visit: Visit, leg: Leg, outgoing: Outgoing) -> int:
+        """Send if that was not done, and relay the answer, whose status is returned. Ends the leg.
 
         Raises UpstreamError as long as the client has seen nothing.
         """
-        now = now_seconds()
-        with self._placement.book(visit.facts.route, decision, now, visit.dossier) as booking:
-            booking.record(now)
-            permit = self._guards.begin(worker.url, now)
+        with leg:
             try:
-                status = await self._exchange(visit, worker, outgoing, booking, permit)
+                status = await self._exchange(visit, leg, outgoing)
             except UpstreamError as error:
-                booking.outcome = error.failure.value
+                leg.outcome = error.failure.value
                 raise
             except Cut:
-                booking.outcome = "cut"
-                self._suspect(worker)
+                self.cut(leg)
                 raise
-            else:
-                booking.outcome = _outcome(status)
-                return status
-            finally:
-                self._guards.settle(permit, worker.url, booking.outcome, now_seconds())
+            leg.outcome = outcome_of(status)
+            return status
 
-    async def _exchange(
-        self, visit: Visit, worker: Worker, outgoing: Outgoing, booking: Booking, permit: Permit | None
-    ) -> int:
-        answer, cached = await self._first_byte(visit, worker, outgoing, booking)
-        with closing(answer):
-            good = answer.status < 400
-            await self._reject_bad(visit, answer)
-            if good:
-                self._guards.first_byte(permit, worker.url, now_seconds())
-            if cached is None:
-                self._first_token(visit, booking, None, good and visit.facts.stream)
-            if good and visit.facts.inference and not visit.facts.stream:
-                await _hold(answer)
-            tail = Tail()
-            head = to_client(answer.pairs, visit.id_name, visit.id_value)
-            if visit.explain:
-                head += header_line(visit.dossier, worker.id)
-            if visit.transcript is not None and is_stream(answer):
-                await relay_events(visit.client, answer, head, tail, visit.transcript)
-            else:
-                visit.transcript = None
-                send = relay_without_usage if visit.usage_asked and can_filter(answer) else relay
-                await send(visit.client, answer, head, tail)
-            if good and visit.facts.inference:
-                booking.finished(tail, now_seconds())
-            return answer.status
+    def cut(self, leg: Leg) -> None:
+        """The answer broke off after the client had seen its beginning."""
+        leg.outcome = "cut"
+        self._suspect(leg.worker)
 
-    async def _first_byte(
-        self, visit: Visit, worker: Worker, outgoing: Outgoing, booking: Booking
-    ) -> tuple[Answer, int | None]:
-        """(the answer at its first byte, the cached tokens that its head told). The worker is watched meanwhile."""
-        patience = booking.patience(self._silence.after)
-        wait = self._silence.begin(worker.url, now_seconds(), patience)
-        answer, cached = None, None
+    async def _exchange(self, visit: Visit, leg: Leg, outgoing: Outgoing) -> int:
+        answer = await self._first_byte(visit, leg, outgoing)
+        await self._reject_bad(visit, answer)
+        good = answer.status < 400
+        self.first_byte(visit, leg, good)
+        if good and visit.facts.inference and not visit.facts.stream:
+            await _hold(answer)
+        tail = Tail()
+        head = to_client(answer.pairs, visit.id_name, visit.id_value)
+        if visit.explain:
+            head += header_line(visit.dossier, leg.worker.id)
+        if visit.transcript is not None and is_stream(answer):
+            await relay_events(visit.client, answer, head, tail, visit.transcript)
+        else:
+            visit.transcript = None
+            send = relay_without_usage if visit.usage_asked and can_filter(answer) else relay
+            await send(visit.client, answer, head, tail)
+        if good and visit.facts.inference:
+            leg.booking.finished(tail, now_seconds())
+        return answer.status
+
+    async def _first_byte(self, visit: Visit, leg: Leg, outgoing: Outgoing) -> Answer:
+        """The answer at its first byte. The worker is watched meanwhile."""
         try:
-            answer = await self._upstream.send(worker, outgoing, visit.deadline, wait)
-            if answer.status < 400 and (cached := cached_at_head(answer.headers)) is not None:
-                self._first_token(visit, booking, cached, True)  # this head came with the first token
+            if leg.answer is None:
+                leg.answer = await self._upstream.send(leg.worker, outgoing, visit.deadline, leg.watch)
+            answer = leg.answer
+            await answer.head()
+            self.head(visit, leg, answer)
             await answer.peek()
-            self._silence.end(wait, answered=True)
-            return answer, cached
-        except BaseException as error:
-            if answer is not None:
-                answer.close()
-            if isinstance(error, Fault):
-                raise UpstreamError.of(error) from error
-            raise
-        finally:
-            self._silence.end(wait, answered=False)
+        except Fault as fault:
+            raise UpstreamError.of(fault) from fault
+        leg.first_byte()
+        return answer
+
+    def head(self, visit: Visit, leg: Leg, answer: Answer) -> None:
+        """The answer's head is there. One that tells the cached tokens came with the first token."""
+        if answer.status < 400 and leg.cached is None and (cached := cached_at_head(answer.pairs)) is not None:
+            leg.cached = cached
+            self._first_token(visit, leg.booking, cached, True)
+
+    def first_byte(self, visit: Visit, leg: Leg, good: bool) -> None:
+        """The first byte of an answer that will be relayed is there; ``good``: it is no error."""
+        if good:
+            leg.good(now_seconds())
+        if leg.cached is None:
+            self._first_token(visit, leg.booking, None, good and visit.facts.stream)
 
     def _first_token(self, visit: Visit, booking: Booking, cached: int | None, timed: bool) -> None:
         """``timed``: what came is the first token, not a whole answer or an error."""
         now = now_seconds()
         booking.first_token(now, cached, teach=timed)
         if timed:
-            self._metrics.ttft.labels(self._metrics.model_label(visit.facts.model)).observe(now - visit.started)
+            self._metrics.first_token(visit.facts.model, now - visit.started)
 
     async def _reject_bad(self, visit: Visit, answer: Answer) -> None:
         """Raise UpstreamError for an answer that another worker may better; keep a 5xx in case none does."""
@@ -197,7 +282,8 @@ async def _hold(answer: Answer) -> None:
         raise UpstreamError.of(fault) from fault
 
 
-def _outcome(status: int) -> str:
+def outcome_of(status: int) -> str:
+    """What the attempt's metric calls a relayed answer."""
     return "ok" if status < 400 else "client_error" if status < 500 else "status"
 
 

@@ -13,6 +13,7 @@ from router.errors import Refusal
 from router.gateway import Gateway
 from router.http.message import Reply, Request
 from router.http.response import ResponseWriter
+from router.http.server import Turn
 from router.metrics import Metrics
 
 log = logging.getLogger(__name__)
@@ -39,21 +40,17 @@ class Front:
             return refusal.reply()
         return None
 
-    async def serve(self, request: Request, client: ResponseWriter) -> None:
+    def serve(self, request: Request, client: ResponseWriter, turn: Turn) -> None:
         """Answer from the control plane or from a backend."""
         if "origin" in request.headers:
             client.lines = _lines(self._cors.headers(request.headers))
-        try:
-            if request.path not in INFERENCE_ROUTES and self._control.owns(request.method, request.path):
-                client.reply(await self._control.ask(request))
-            else:
-                await self._gateway.handle(request, client)
-        except Exception:
-            log.exception("a defect of the router ended a request to %s", request.path)
-            if client.begun:
-                client.break_off()
-            else:
-                client.reply(Refusal(500, "The router failed.", kind="internal_error", code="internal_error").reply())
+        if request.path not in INFERENCE_ROUTES and self._control.owns(request.method, request.path):
+            turn.run(_answer(self._control, request, client))
+        else:
+            self._gateway.serve(request, client, turn)
+
+    def failed(self, request: Request, client: ResponseWriter, error: Exception) -> None:
+        _failed(request, client, error)
 
     def refused(self, reply: Reply) -> None:
         """Count what was answered to a request that nobody served."""
@@ -74,9 +71,24 @@ class MetricsFront:
         """Everybody may ask."""
         return None
 
-    async def serve(self, request: Request, client: ResponseWriter) -> None:
+    def serve(self, request: Request, client: ResponseWriter, turn: Turn) -> None:
         """Answer, also with 404."""
-        client.reply(await self._control.ask(request))
+        turn.run(_answer(self._control, request, client))
+
+    def failed(self, request: Request, client: ResponseWriter, error: Exception) -> None:
+        _failed(request, client, error)
 
     def refused(self, reply: Reply) -> None:
         """Not counted."""
+
+
+async def _answer(control: ControlPlane, request: Request, client: ResponseWriter) -> None:
+    client.reply(await control.ask(request))
+
+
+def _failed(request: Request, client: ResponseWriter, error: Exception) -> None:
+    log.error("a defect of the router ended a request to %s", request.path, exc_info=error)
+    if client.begun:
+        client.break_off()
+    else:
+        client.reply(Refusal(500, "The router failed.", kind="internal_error", code="internal_error").reply())

@@ -11,20 +11,23 @@ from policies.policy import Decision
 from router.body import read_facts
 from router.config import RouterConfig
 from router.continuation import Continuation
+from router.dossier import Dossier
 from router.errors import Refusal, bad_gateway, gateway_timeout, unavailable, unknown_model
-from router.exchange import SAFE_METHODS, Exchange, Visit, now_seconds
+from router.exchange import SAFE_METHODS, Exchange, Leg, Visit, now_seconds
 from router.explain import ASK_HEADER
 from router.fleet.registry import Registry
 from router.fleet.worker import Worker
 from router.headers import request_id, to_backend
 from router.http.message import Request
 from router.http.response import ResponseWriter
+from router.http.server import Turn
 from router.inflight import Inflight
 from router.metrics import Metrics
 from router.placement import Placement
 from router.protection import Protection
 from router.relay import Cut
 from router.retry import Attempts, Failure
+from router.straight import StraightWay
 from router.upstream import Outgoing, Upstream, UpstreamError
 from router.usage_splice import spliced
 
@@ -71,32 +74,37 @@ class Gateway:
         self._admission = protection.admission
         self._name_of = name_of
         self._continuation = continuation
+        self._loop = asyncio.get_running_loop()
 
-    async def handle(self, request: Request, client: ResponseWriter) -> None:
+    def serve(self, request: Request, client: ResponseWriter, turn: Turn) -> None:
         """Answer ``request`` from a worker, or say why not."""
         visit = self._admit(request, client)
-        status = CLIENT_LEFT
         try:
-            with self._inflight.one():
-                status = await self._serve(visit)
+            outgoing = self._read(visit)
+            leg = self._begin(visit) if self._goes_straight(visit) else None
         except Refusal as refusal:
-            status = refusal.status
-            client.reply(refusal.reply([(visit.id_name.encode("latin-1"), visit.id_value.encode("latin-1"))]))
-        except Cut as cut:
-            status = 502
-            log.warning("request %s was cut after its first byte: %s", visit.id_value, cut)
-        finally:
-            self._metrics.answered(request.path, status, now_seconds() - visit.started)
+            turn.run(self._refuse(visit, refusal))
+            return
+        except BaseException:
+            self.answered(visit, 500)
+            raise
+        if leg is None:
+            turn.run(self._handle(visit, outgoing, None))
+        elif self._exchange.send_now(visit, leg, outgoing) and leg.answer is not None:
+            StraightWay(self._exchange, self, visit, leg, leg.answer, turn, CLIENT_LEFT).begin()
+        else:
+            turn.run(self._handle(visit, outgoing, leg))
 
     def _admit(self, request: Request, client: ResponseWriter) -> Visit:
         self._metrics.arrived(request.method, request.path)
         now = now_seconds()
         self._budget.request(now)
-        deadline = None if self._total is None else asyncio.get_running_loop().time() + self._total
-        return Visit(request, client, now, deadline, *request_id(request.headers, self._id_names))
+        self._inflight.enter()
+        deadline = None if self._total is None else self._loop.time() + self._total
+        return Visit(request, client, now, deadline, request_id(request.headers, self._id_names))
 
-    async def _serve(self, visit: Visit) -> int:
-        """The status of the answer that was sent."""
+    def _read(self, visit: Visit) -> Outgoing:
+        """What placement needs of the body, and the request as it goes on. Raises :class:`Refusal`."""
         if self._inflight.refusing:
             raise unavailable("The router is shutting down.", code="shutting_down", close=True)
         request = visit.request
@@ -104,46 +112,100 @@ class Gateway:
             visit.facts = read_facts(
                 request.path, request.headers, request.body, self._placement.prompt_text, self._registry.canonical
             )
-        visit.facts, visit.dossier = await self._placement.open(visit.facts, visit.id_value)
+        facts = visit.facts
+        if facts.inference:
+            self._metrics.asked(facts.model, request.path, facts.stream)
+        if not self._registry.serves(facts.model):
+            raise unknown_model(facts.model)
         visit.explain = ASK_HEADER in request.headers and self._may_explain(request)
-        self._count(visit)
-        if not self._registry.serves(visit.facts.model):
-            raise unknown_model(visit.facts.model)
         body = request.body
-        if self._continuation is not None and visit.facts.stream:
-            visit.transcript = self._continuation.watch(visit.id_value, request.path, body)
-        if (
-            self._request_usage
-            and visit.transcript is None
-            and visit.facts.stream
-            and (asked := spliced(request.path, body)) is not None
-        ):
-            visit.usage_asked, body = True, asked
+        if facts.stream:
+            if self._continuation is not None:
+                visit.transcript = self._continuation.watch(visit.id_value, request.path, body)
+            if self._request_usage and visit.transcript is None and (asked := spliced(request.path, body)) is not None:
+                visit.usage_asked, body = True, asked
         lines, authorization = to_backend(request, visit.id_name, visit.id_value)
-        outgoing = Outgoing(request.method, request.target, lines, body, authorization)
-        if not self._admission.limited or request.method in SAFE_METHODS:
+        visit.outgoing = outgoing = Outgoing(request.method, request.target, lines, body, authorization)
+        return outgoing
+
+    def _goes_straight(self, visit: Visit) -> bool:
+        """Is there nothing to wait for but the answer, and nothing to do with it but to send it on?"""
+        return (
+            visit.facts.inference
+            and not self._admission.limited
+            and not (visit.explain or visit.usage_asked)
+            and visit.transcript is None
+            and not self._placement.needs_tokens(visit.facts)
+        )
+
+    def _begin(self, visit: Visit) -> Leg | None:
+        """The first choice, booked; None when nobody is there to be chosen."""
+        workers = self._registry.eligible(visit.facts.model)
+        if not workers:
+            return None
+        visit.dossier = Dossier(visit.id_value, visit.facts.form, visit.facts.prompts)
+        return self._exchange.begin(visit, *self._choose(visit, workers))
+
+    def answered(self, visit: Visit, status: int) -> None:
+        """The request is over."""
+        self._inflight.leave()
+        self._metrics.answered(visit.request.path, status, now_seconds() - visit.started)
+
+    def cut(self, visit: Visit, why: str) -> None:
+        log.warning("request %s was cut after its first byte: %s", visit.id_value, why)
+        self.answered(visit, 502)
+
+    def go_on(self, visit: Visit, leg: Leg, turn: Turn) -> None:
+        if visit.outgoing is not None:
+            turn.run(self._handle(visit, visit.outgoing, leg))
+
+    async def _refuse(self, visit: Visit, refusal: Refusal) -> None:
+        self._say(visit, refusal)
+        self.answered(visit, refusal.status)
+
+    def _say(self, visit: Visit, refusal: Refusal) -> None:
+        visit.client.reply(refusal.reply([(visit.id_name.encode("latin-1"), visit.id_value.encode("latin-1"))]))
+
+    async def _handle(self, visit: Visit, outgoing: Outgoing, leg: Leg | None) -> None:
+        """All that the straight way does not do. ``leg``: the first attempt, if it was begun."""
+        status = CLIENT_LEFT
+        try:
+            if leg is None:
+                visit.facts, visit.dossier = await self._placement.open(visit.facts, visit.id_value)
+                status = await self._with_ticket(visit, outgoing)
+            else:
+                status = await self._try_workers(visit, outgoing, leg)
+        except Refusal as refusal:
+            status = refusal.status
+            self._say(visit, refusal)
+        except Cut as cut:
+            status = 502
+            log.warning("request %s was cut after its first byte: %s", visit.id_value, cut)
+        finally:
+            self.answered(visit, status)
+
+    async def _with_ticket(self, visit: Visit, outgoing: Outgoing) -> int:
+        """The status of the answer that was sent. Where there are limits, when they allow it."""
+        if not self._admission.limited or visit.request.method in SAFE_METHODS:
             return await self._try_workers(visit, outgoing)
-        visit.ticket = await self._admission.enter(self._name_of(request), visit.facts.route.prompt_tokens)
+        name, tokens = self._name_of(visit.request), visit.facts.route.prompt_tokens
+        visit.ticket = await self._admission.enter(name, tokens)
         try:
             return await self._try_workers(visit, outgoing)
         finally:
             visit.ticket.release()
 
-    def _count(self, visit: Visit) -> None:
-        facts = visit.facts
-        if facts.inference:
-            model = self._metrics.model_label(facts.model)
-            self._metrics.model_requests.labels(model, visit.request.path, str(facts.stream).lower()).inc()
-
-    async def _try_workers(self, visit: Visit, outgoing: Outgoing) -> int:
+    async def _try_workers(self, visit: Visit, outgoing: Outgoing, leg: Leg | None = None) -> int:
         attempts = Attempts(self._retries, visit.replayable, self._random)
         while True:
-            placed = await self._place(visit, attempts)
-            if placed is None:
-                return self._give_up(visit, attempts)
-            worker, decision = placed
+            if leg is None:
+                placed = await self._place(visit, attempts)
+                if placed is None:
+                    return self._give_up(visit, attempts)
+                leg = self._exchange.begin(visit, *placed)
+            worker, running, leg = leg.worker, leg, None
             try:
-                return await self._exchange.attempt(visit, worker, decision, outgoing)
+                return await self._exchange.finish(visit, running, outgoing)
             except UpstreamError as error:
                 if not self._failed(visit, worker, error, attempts):
                     return self._give_up(visit, attempts)

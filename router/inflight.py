@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 
 class Inflight:
@@ -21,17 +19,17 @@ class Inflight:
         self._idle = asyncio.Event()
         self._idle.set()
 
-    @contextmanager
-    def one(self) -> Iterator[None]:
+    def enter(self) -> None:
         """A request is under way."""
+        if not self.count:
+            self._idle.clear()
         self.count += 1
-        self._idle.clear()
-        try:
-            yield
-        finally:
-            self.count -= 1
-            if not self.count:
-                self._idle.set()
+
+    def leave(self) -> None:
+        """It is over. Once for each :meth:`enter`."""
+        self.count -= 1
+        if not self.count:
+            self._idle.set()
 
     async def drained(self) -> None:
         """Wait until no request is under way."""

@@ -133,6 +133,14 @@ class Metrics:
         self.responses.labels(str(status)).inc()
         self.duration.labels(self.path_label(path)).observe(seconds)
 
+    def asked(self, model: str, path: str, stream: bool) -> None:
+        """An inference request."""
+        self.model_requests.labels(self.model_label(model), self.path_label(path), "true" if stream else "false").inc()
+
+    def first_token(self, model: str, seconds: float) -> None:
+        """The first token came so long after the request."""
+        self.ttft.labels(self.model_label(model)).observe(seconds)
+
     def refused(self, status: int) -> None:
         """A request was answered before it was read."""
         self.responses.labels(str(status)).inc()

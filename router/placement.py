@@ -48,10 +48,14 @@ class Placement:
                 watcher.chosen(dossier, route, dossier.attempts[-1])
         return by_url[decision.worker], decision
 
+    def needs_tokens(self, facts: Facts) -> bool:
+        """Is anybody's cache known exactly, and can it be compared with this prompt?"""
+        return self.exact is not None and self.exact.wanted(facts)
+
     async def open(self, facts: Facts, request_id: str) -> tuple[Facts, Dossier]:
         """What is kept of a request. Its exact length and blocks are worked out if anybody's cache is known exactly."""
         dossier = Dossier(request_id, facts.form, facts.prompts)
-        if self.exact is not None and self.exact.wanted(facts):
+        if self.exact is not None and self.needs_tokens(facts):
             dossier.tokens = await self.exact.tokens(facts)
             facts = replace(facts, route=with_length(facts.route, dossier.tokens))
         return facts, dossier
@@ -106,13 +110,18 @@ class Booking:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._lease.release()
+        self.settle(self.outcome)
+
+    def settle(self, outcome: str) -> None:
+        """The attempt is over: release the lease and tell everybody how it went. Further calls change nothing."""
+        if not self._lease.release():
+            return
         if series := self._series:
-            series.outcome(self.outcome)
+            series.outcome(outcome)
             if self._attempt.cached_tokens is not None:
                 series.predicted.inc(self._predicted())
                 series.actual.inc(self._attempt.cached_tokens)
-        self._attempt.outcome = self.outcome
+        self._attempt.outcome = outcome
         if self._dossier is not None:
             if self._placement.exact is not None and self._dossier.tokens is not None:
                 self._placement.exact.over(self._decision.worker, self._dossier.tokens)

@@ -20,14 +20,19 @@ async def relay(client: ResponseWriter, answer: Answer, head: bytes, tail: Tail)
 
     The answer's head and its first bytes go out in one write; what follows is sent on as it comes in.
     """
-    tail.add(answer.first)
-    whole = answer.complete
-    length = len(answer.first) if whole and answer.first else answer.length
-    client.begin(answer.status, answer.reason, head, length, answer.first, end=whole)
-    if whole:
+    if begin(client, answer, head, tail):
         return
     try:
         await answer.send_on(client, tail.add)
     except Fault as fault:
         client.break_off()
         raise Cut(str(fault)) from fault
+
+
+def begin(client: ResponseWriter, answer: Answer, head: bytes, tail: Tail) -> bool:
+    """The first write. Returns whether that was all."""
+    tail.add(answer.first)
+    whole = answer.complete
+    length = len(answer.first) if whole and answer.first else answer.length
+    client.begin(answer.status, answer.reason, head, length, answer.first, end=whole)
+    return whole

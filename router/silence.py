@@ -52,17 +52,18 @@ class _Quiet:
     asking: Depth | None = None
     asked_at: float = 0.0
     ask_again_at: float = 0.0
-    strikes: dict[Depth, int] = field(default_factory=lambda: dict.fromkeys(Depth, 0))
+    strikes: dict[Depth, int] = field(default_factory=dict)  # usually none
 
     @property
     def suspect(self) -> bool:
-        return any(self.strikes.values())
+        return bool(self.strikes)
 
     def alive(self, depth: Depth) -> None:
         """It answered a question, or sent a first byte; tokens prove more than health does."""
-        self.strikes[Depth.HEALTH] = 0
-        if depth is Depth.GENERATE:
-            self.strikes[Depth.GENERATE] = 0
+        if self.strikes:
+            self.strikes.pop(Depth.HEALTH, None)
+            if depth is Depth.GENERATE:
+                self.strikes.clear()
 
 
 class Silence:
@@ -114,10 +115,10 @@ class Silence:
         if well:
             quiet.alive(depth)
         else:
-            quiet.strikes[depth] += 1
+            quiet.strikes[depth] = quiet.strikes.get(depth, 0) + 1
         quiet.ask_again_at = now + self.after if well else now
         given_up: list[Wait] = []
-        if quiet.strikes[depth] >= STRIKES:
+        if quiet.strikes.get(depth, 0) >= STRIKES:
             given_up = [wait for wait in quiet.waits if _lost(wait, depth, quiet, now)]
             quiet.strikes[depth] = STRIKES - 1  # until it says something, the next unanswered question is enough
         for wait in given_up:

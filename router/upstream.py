@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 from router.config import Timeouts
 from router.fleet.worker import Worker
 from router.http.answer import Answer, Fault
+from router.http.client import ClientConnection
 from router.http.deadline import NEVER
 from router.http.pool import Address, Pool
 from router.retry import Failure
@@ -93,6 +94,16 @@ class Upstream:
         except Fault as fault:
             raise UpstreamError.of(fault) from fault
 
+    def send_now(self, worker: Worker, outgoing: Outgoing, total_deadline: float | None) -> Answer | None:
+        """The answer to come, if there is an idle connection to send on."""
+        pool = self._pools.get(worker.url)
+        if pool is None or (connection := pool.kept()) is None:
+            return None
+        first_byte = self._timeouts.first_byte
+        first_byte_by = NEVER if first_byte is None else self._loop.time() + first_byte
+        total = NEVER if total_deadline is None else total_deadline
+        return _start(connection, pool.host, worker, outgoing, first_byte_by, total)
+
     async def fetch(
         self, worker: Worker, method: str, path: str, timeout: float, body: bytes | None = None
     ) -> tuple[int, bytes]:
@@ -122,15 +133,7 @@ class Upstream:
     ) -> Answer:
         pool = self._pools.get(worker.url) or self._pool(worker)
         connection = pool.kept() or await pool.connect(min(first_byte_by, total))
-        key = worker.spec.api_key
-        authorization = outgoing.authorization if key is None else f"Authorization: Bearer {key}\r\n".encode("latin-1")
-        body = outgoing.body
-        length = b"Content-Length: %d\r\n" % len(body) if body or outgoing.method in _WITH_BODY else b""
-        head = b"%b %b HTTP/1.1\r\nHost: %b\r\n%b%b%b\r\n" % (
-            outgoing.method.encode("ascii"), outgoing.target.encode("latin-1"), pool.host, outgoing.lines,
-            authorization, length,
-        )  # fmt: skip
-        answer = connection.start(outgoing.method, head, body, first_byte_by, total)
+        answer = _start(connection, pool.host, worker, outgoing, first_byte_by, total)
         if watch is not None:
             watch.can_end(answer.give_up)
         try:
@@ -153,6 +156,19 @@ class Upstream:
         tls = self._context() if secure else None
         pool = self._pools[worker.url] = Pool(address, tls, self._timeouts.connect, self._idle)
         return pool
+
+
+def _start(
+    connection: ClientConnection, host: bytes, worker: Worker, outgoing: Outgoing, first_byte_by: float, total: float
+) -> Answer:
+    key = worker.spec.api_key
+    authorization = outgoing.authorization if key is None else f"Authorization: Bearer {key}\r\n".encode("latin-1")
+    body = outgoing.body
+    length = b"Content-Length: %d\r\n" % len(body) if body or outgoing.method in _WITH_BODY else b""
+    head = b"%b %b HTTP/1.1\r\nHost: %b\r\n%b%b%b\r\n" % (
+        outgoing.method.encode("ascii"), outgoing.target.encode("latin-1"), host, outgoing.lines, authorization, length,
+    )  # fmt: skip
+    return connection.start(outgoing.method, head, body, first_byte_by, total)
 
 
 _WITH_BODY = frozenset({"POST", "PUT", "PATCH"})

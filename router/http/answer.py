@@ -62,6 +62,17 @@ class Answer:
         self._sink: Sink | None = None
         self._seen: Callable[[bytes], None] | None = None
         self._held = False
+        self.on_news: Callable[[], None] | None = None  # called instead of waking whoever awaits
+
+    @property
+    def failed(self) -> bool:
+        """It will not end properly."""
+        return self._error is not None
+
+    @property
+    def size(self) -> int:
+        """Bytes of the body that wait to be taken."""
+        return self._size
 
     @property
     def headers(self) -> dict[str, str]:
@@ -83,7 +94,7 @@ class Answer:
     async def peek(self) -> None:
         """Wait for the first bytes of the body; empty when it has none. Raises :class:`Fault`."""
         if self._chunks or self.ended:
-            self.first = self._take()
+            self.first = self.take()
         else:
             self.first = await self.read()
 
@@ -91,22 +102,28 @@ class Answer:
         """The next bytes as they came; empty at the end. Raises :class:`Fault` when the answer is cut or stalls."""
         while not self._chunks and not self.ended:
             await self._wait()
-        return self._take()
+        return self.take()
 
     async def send_on(self, sink: Sink, seen: Callable[[bytes], None]) -> None:
         """Hand all that follows to ``sink`` as it comes, until the end. ``seen`` gets a look at each piece."""
-        self._sink, self._seen = sink, seen
-        sink.on_resume = self._resume
         try:
-            if self._chunks or self.ended:
-                self.arrived()
+            self.pour(sink, seen)
             while not self.ended:
                 await self._wait()
         finally:
             sink.on_resume = None
 
+    def pour(self, sink: Sink, seen: Callable[[bytes], None]) -> None:
+        """The same from now on, without waiting for the end, which is news as is a failure."""
+        self._sink, self._seen = sink, seen
+        sink.on_resume = self._resume
+        if self._chunks or self.ended:
+            self.arrived()
+
     def close(self) -> None:
-        self._sink = self._waiter = None
+        if self._sink is not None:
+            self._sink.on_resume = None
+        self._sink = self._waiter = self.on_news = None
         self._flow.drop(self)
 
     # What the connection calls.
@@ -122,7 +139,7 @@ class Answer:
                 self._hold()
             self._wake()
             return
-        data = self._take()
+        data = self.take()
         if data and self._seen is not None:
             self._seen(data)
         if data or self.ended:
@@ -140,7 +157,8 @@ class Answer:
         """The backend was found to be silent."""
         self.fail(Fault("silent", "it did not answer its probes either"))
 
-    def _take(self) -> bytes:
+    def take(self) -> bytes:
+        """What has arrived of the body, not to be given out again."""
         chunks = self._chunks
         if not chunks:
             return b""
@@ -161,7 +179,9 @@ class Answer:
             self._flow.go_on()
 
     def _wake(self) -> None:
-        if self._waiter is not None and not self._waiter.done():
+        if self.on_news is not None:
+            self.on_news()
+        elif self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
 
     async def _wait(self) -> None:

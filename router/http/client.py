@@ -102,12 +102,12 @@ class ClientConnection(asyncio.Protocol):
             if self._head_bytes > MAX_HEAD:
                 self._fail(Fault("reset", "the head of the answer is too large"))
             return
-        if self._began and not answer.ended:
-            self._expect_more()
-        answer.arrived()
-        if answer.ended and self._answer is answer:
+        if answer.ended:  # free before anybody hears of it: the next request may be for this very connection
             self._answer = None
             self._finish()
+        elif self._began:
+            self._expect_more()
+        answer.arrived()
 
     def connection_lost(self, error: Exception | None) -> None:
         self._timer.close()

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
-from typing import Protocol, cast
+from typing import Any, Protocol, cast
 
 from httptools import HttpParserCallbackError, HttpParserError, HttpParserInvalidMethodError
 
@@ -35,14 +36,33 @@ class Limits:
     write_seconds: float = 300.0  # for a client that does not read what it asked for
 
 
+class Turn(Protocol):
+    """One request's turn on its connection. It begins with ``run`` or ``ride``; neither ends within the call."""
+
+    def run(self, work: Coroutine[Any, Any, None]) -> None:
+        """A task answers, and the turn ends with it. Cancelled when the client leaves, though never before it began."""
+
+    def ride(self, cancel: Callable[[], None]) -> None:
+        """Callbacks answer, and :meth:`over` ends the turn. ``cancel`` is called when the client leaves."""
+
+    def over(self) -> None:
+        """The answer is written."""
+
+    def failed(self, error: Exception) -> None:
+        """A defect ended the work."""
+
+
 class Service(Protocol):
     """What a server does with requests."""
 
     def look(self, request: Request) -> Reply | None:
         """The head is there, the body not: an answer refuses the request."""
 
-    async def serve(self, request: Request, client: ResponseWriter) -> None:
-        """Answer a whole request. Cancelled when the client leaves."""
+    def serve(self, request: Request, client: ResponseWriter, turn: Turn) -> None:
+        """Begin to answer a whole request."""
+
+    def failed(self, request: Request, client: ResponseWriter, error: Exception) -> None:
+        """A defect ended the work on ``request``: say so to whom it concerns."""
 
     def refused(self, reply: Reply) -> None:
         """``reply`` went to a client whose request could not be read."""
@@ -59,7 +79,9 @@ class ServerConnection(asyncio.Protocol):
         self._timer = Deadline(self._loop, self._expired)
         self._waiting: deque[Request] = deque()
         self._ahead = 0
-        self._task: asyncio.Task[None] | None = None
+        self._request: Request | None = None  # being served
+        self._cancel: Callable[[], object] | None = None  # ends the work on it
+        self._task: asyncio.Task[None] | None = None  # when a task does that
         self._last_word: Reply | None = None  # after the requests before it; then the connection closes
         self._deaf = False
         self._resting = False
@@ -85,8 +107,7 @@ class ServerConnection(asyncio.Protocol):
         self._deaf = True
         self._waiting.clear()
         self.writer.lost()
-        if self._task is not None:
-            self._task.cancel()
+        self._give_up()
 
     def pause_writing(self) -> None:
         self.writer.pause()
@@ -94,7 +115,7 @@ class ServerConnection(asyncio.Protocol):
 
     def resume_writing(self) -> None:
         self.writer.resume()
-        if self._task is not None:
+        if self._request is not None:
             self._timer.set(NEVER)
         elif not self._deaf:
             self._watch()
@@ -106,7 +127,7 @@ class ServerConnection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         if self._deaf:
             return
-        if self._task is not None:
+        if self._request is not None:
             self._ahead += len(data)
             if self._ahead > AHEAD_BYTES:
                 self._resting = True
@@ -124,15 +145,20 @@ class ServerConnection(asyncio.Protocol):
             self._refuse(malformed(501, "The method is unknown.", "method_unknown"))
         except HttpParserError as error:
             self._refuse(malformed(400, f"The request is malformed: {error}", "malformed_request"))
-        if self._task is None and not self._deaf:
+        if self._request is None and not self._deaf:
             self._watch()
 
     def close(self) -> asyncio.Task[None] | None:
         """The server stops: cut what is under way. The task that still has to notice."""
         self._transport.close()
-        if self._task is not None:
-            self._task.cancel()
+        self._give_up()
         return self._task
+
+    def _give_up(self) -> None:
+        """Nobody waits for the answer any more."""
+        cancel, self._cancel = self._cancel, None
+        if cancel is not None:
+            cancel()
 
     def _watch(self) -> None:
         """Nothing is being served: the client has to go on with what it has begun."""
@@ -147,7 +173,7 @@ class ServerConnection(asyncio.Protocol):
             self._timer.set(now + limits.idle_seconds)
 
     def _expired(self) -> None:
-        if self._task is not None or self._deaf:  # the client does not read, or does not stop sending
+        if self._request is not None or self._deaf:  # the client does not read, or does not stop sending
             self._transport.abort()
         elif self._intake.in_head or self._intake.in_body:
             self._refuse(malformed(408, "The request did not arrive in time.", "request_timeout"))
@@ -159,29 +185,55 @@ class ServerConnection(asyncio.Protocol):
         if (reply := self._service.look(request)) is not None:
             raise Refused(reply)
         if request.headers.get("expect", "").lower() == "100-continue" and request.version != "1.0":
-            self.writer.invite(self._task is None and not self._waiting)
+            self.writer.invite(self._request is None and not self._waiting)
 
     def _whole(self, request: Request) -> None:
-        self._waiting.append(request)
-        if self._task is None:
-            self._begin()
+        if self._request is None:
+            self._begin(request)
+        else:
+            self._waiting.append(request)
 
-    def _begin(self) -> None:
-        request = self._waiting.popleft()
+    def _begin(self, request: Request) -> None:
+        self._request = request
         self._timer.set(NEVER)
         self._ahead = 0
         self.writer.open(request)
-        self._task = self._loop.create_task(self._serve(request))
-
-    async def _serve(self, request: Request) -> None:
         try:
-            await self._service.serve(request, self.writer)
-        finally:
-            self._task = None
-            self._next()
+            self._service.serve(request, self.writer, self)
+        except Exception as error:
+            self.run(self._raise(error))
 
-    def _next(self) -> None:
-        """What was served is over."""
+    # The turn of the request that is being served.
+
+    def run(self, work: Coroutine[Any, Any, None]) -> None:
+        task = self._task = self._loop.create_task(self._work(work))
+        # Not at once: a task that is cancelled before its first step never takes it, and could not clean up.
+        self._cancel = lambda: self._loop.call_soon(task.cancel)
+
+    def ride(self, cancel: Callable[[], None]) -> None:
+        self._cancel = cancel
+
+    def failed(self, error: Exception) -> None:
+        self._blamed(error)
+        self.over()
+
+    async def _work(self, work: Coroutine[Any, Any, None]) -> None:
+        try:
+            await work
+        except Exception as error:
+            self._blamed(error)
+        finally:
+            self.over()
+
+    def _blamed(self, error: Exception) -> None:
+        if self._request is not None:
+            self._service.failed(self._request, self.writer, error)
+
+    async def _raise(self, error: Exception) -> None:
+        raise error
+
+    def over(self) -> None:
+        self._request = self._cancel = self._task = None
         if self._transport.is_closing():
             return
         if not self.writer.done:
@@ -190,7 +242,7 @@ class ServerConnection(asyncio.Protocol):
             self._deaf = True
             self._transport.close()
         elif self._waiting:
-            self._begin()
+            self._begin(self._waiting.popleft())
         elif self._last_word is not None:
             self._say(self._last_word)
         else:
@@ -202,7 +254,7 @@ class ServerConnection(asyncio.Protocol):
     def _refuse(self, reply: Reply) -> None:
         self._deaf = True
         self._last_word = reply
-        if self._task is None:
+        if self._request is None:
             self._say(reply)
 
     def _say(self, reply: Reply) -> None:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from router.http.message import Reply, Request
 from router.http.response import ResponseWriter
-from router.http.server import Limits, ServerConnection
+from router.http.server import Limits, ServerConnection, Turn
 
 LIMITS = Limits(head_bytes=2048, body_bytes=4096)
 GET = b"GET /ok HTTP/1.1\r\nHost: x\r\n\r\n"
@@ -60,9 +60,15 @@ class Service:
     def look(self, request: Request) -> Reply | None:
         return None
 
-    async def serve(self, request: Request, client: ResponseWriter) -> None:
+    def serve(self, request: Request, client: ResponseWriter, turn: Turn) -> None:
+        turn.run(self._answer(request, client))
+
+    async def _answer(self, request: Request, client: ResponseWriter) -> None:
         self.served.append(request)
         client.reply(Reply(200, b"fine"))
+
+    def failed(self, request: Request, client: ResponseWriter, error: Exception) -> None:
+        raise error
 
     def refused(self, reply: Reply) -> None:
         pass
