@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import torch
 
+from backend.attention.sharing import Sharing
 from backend.cache.kv_pool import KVPool
 
 
@@ -57,6 +58,7 @@ class AttentionBackend(ABC):
         """``shapes`` has one entry for each layer. ``ValueError`` for one that the backend cannot compute."""
 
     captures: bool = False  # whether :meth:`plan_fixed` is there, so that CUDA graphs can be captured
+    shares: bool = False  # whether :meth:`plan_shared` is
 
     @abstractmethod
     def plan(self, layout: StepLayout) -> None:
@@ -73,6 +75,14 @@ class AttentionBackend(ABC):
         rows, that later step. Rows of padding have one token, on page 0.
         """
         raise NotImplementedError(f"{type(self).__name__} cannot be captured")
+
+    def find_sharing(self, layout: StepLayout) -> Sharing | None:
+        """Groups of a decode step's rows whose shared prefixes :meth:`plan_shared` should take; None: none."""
+        return None
+
+    def plan_shared(self, layout: StepLayout, sharing: Sharing) -> None:
+        """Like ``plan_fixed``, for rows in the order of ``sharing``; captured steps of both kinds are different."""
+        raise NotImplementedError(f"{type(self).__name__} does not share prefixes")
 
     @abstractmethod
     def attend(

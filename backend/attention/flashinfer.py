@@ -1,4 +1,4 @@
-"""Attention with FlashInfer's kernels (Ye et al., 2025): for rows of one token, for longer rows, for shared prefixes."""
+"""Attention with FlashInfer's kernels (Ye et al., 2025): rows of one token, longer rows, shared prefixes."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class FlashInfer(AttentionBackend):
         workspace = torch.zeros(WORKSPACE_BYTES, dtype=torch.uint8, device=self._device)
         self._upload = Uploader(self._device)
         self._kinds = {shape: Kernels(shape, pool, workspace) for shape in dict.fromkeys(shapes)}
-        self._windows = any(shape.window for shape in shapes)
+        self.shares = not any(shape.window for shape in shapes)
 
     def reserve(self, max_rows: int, max_row_pages: int) -> None:
         numbers = 4 * max_rows + 1 + max_rows * max_row_pages  # locations of 8 bytes, indptr, last lengths, indices
@@ -51,11 +51,17 @@ class FlashInfer(AttentionBackend):
                 kernels.plan_prefill(query_lens[singles:], pages, fresh=fresh)
 
     def find_sharing(self, layout: StepLayout) -> Sharing | None:
-        if self._windows:
+        if not self.shares:
             return None
         return find_sharing(layout.page_table.numpy(), layout.kv_lens.numpy(), self._pool.page_size, MAX_GROUPS)
 
-    def plan_fixed(self, layout: StepLayout, sharing: Sharing | None = None) -> None:
+    def plan_fixed(self, layout: StepLayout) -> None:
+        self._plan_fixed(layout, None)
+
+    def plan_shared(self, layout: StepLayout, sharing: Sharing) -> None:
+        self._plan_fixed(layout, sharing)
+
+    def _plan_fixed(self, layout: StepLayout, sharing: Sharing | None) -> None:
         kv_lens, table = layout.kv_lens.numpy(), layout.page_table.numpy()
         self._singles = rows = len(kv_lens)
         if sharing is not None:

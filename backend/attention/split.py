@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 
 from backend.attention.base import AttentionBackend, StepLayout
+from backend.attention.sharing import Sharing
 
 
 class SplitAttention(AttentionBackend):
@@ -12,7 +13,7 @@ class SplitAttention(AttentionBackend):
 
     def __init__(self, decode: AttentionBackend, prefill: AttentionBackend) -> None:
         self._decode, self._prefill = decode, prefill
-        self.captures = decode.captures
+        self.captures, self.shares = decode.captures, decode.shares
 
     def reserve(self, max_rows: int, max_row_pages: int) -> None:
         self._decode.reserve(max_rows, max_row_pages)
@@ -27,6 +28,13 @@ class SplitAttention(AttentionBackend):
     def plan_fixed(self, layout: StepLayout) -> None:
         self._singles = len(layout.query_lens)
         self._decode.plan_fixed(layout)
+
+    def find_sharing(self, layout: StepLayout) -> Sharing | None:
+        return self._decode.find_sharing(layout)
+
+    def plan_shared(self, layout: StepLayout, sharing: Sharing) -> None:
+        self._singles = len(layout.query_lens)
+        self._decode.plan_shared(layout, sharing)
 
     def attend(
         self,

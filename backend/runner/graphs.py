@@ -10,15 +10,19 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from tqdm import tqdm
 
-from backend.attention.base import AttentionBackend, StepLayout
+from backend.attention.base import AttentionBackend
+from backend.attention.sharing import Sharing
 from backend.models.base import CausalLM
+from backend.runner.decode_rows import Rows, padded_sharing, padding, unshared
 from backend.runner.step_inputs import StepInputs
 from backend.runner.token_pool import TokenPool
 from backend.transfer import Uploader
 
 WARM_UP_RUNS = 2  # libraries choose their kernels and workspaces in the first runs, which cannot be captured
+LEAST_SHARED = 16  # rows of the smallest graph with shared prefixes
 
 
 def graph_sizes(largest: int) -> list[int]:
@@ -42,30 +46,30 @@ class DecodeGraphs:
         pads: bool = True,
     ) -> None:
         self._model, self._attention, self._pool, self._upload = model, attention, pool, upload
-        self._sizes = sorted(sizes)
+        self._sizes = sorted(set(sizes))
+        self._shared_sizes = [size for size in self._sizes if size >= LEAST_SHARED and _is_power_of_two(size)]
         self._pads = pads
-        self._graphs: dict[int, torch.cuda.CUDAGraph] = {}
+        self._graphs: dict[tuple[int, bool], torch.cuda.CUDAGraph] = {}  # by size, and whether prefixes are shared
         device, largest = pool.flat.device, self._sizes[-1]
-        weight = model.lm_head.weight
         self._inputs = torch.zeros(3 * largest, dtype=torch.int64, device=device)  # places, positions, sampled places
+        weight = model.lm_head.weight
         self._logits = torch.empty(largest, model.config.vocab_size, dtype=weight.dtype, device=device)
         self._tokens = torch.empty(largest, dtype=torch.int64, device=device)
 
     def size_for(self, rows: int) -> int | None:
         """The size of the graph for a step of ``rows``; None when there is none."""
-        at = bisect_left(self._sizes, rows)
-        if at == len(self._sizes) or not (self._pads or self._sizes[at] == rows):
-            return None
-        return self._sizes[at]
+        return self._fitting(self._sizes, rows)
 
     @torch.inference_mode()
     def capture(self, *, progress: bool = True) -> None:
         """Capture every size, the largest first: the smaller ones find their memory in its pool."""
         memory = None
-        bar = tqdm(self._sizes[::-1], desc="capturing decode graphs", unit="size", disable=not progress, leave=False)
-        for size in bar:
+        shares = self._shared_sizes if self._attention.shares else []
+        jobs = [(size, False) for size in self._sizes[::-1]] + [(size, True) for size in shares[::-1]]
+        bar = tqdm(jobs, desc="capturing decode graphs", unit="graph", disable=not progress, leave=False)
+        for size, shared in bar:
             bar.set_postfix(rows=size)
-            self._stage(_padding(size, self._pool.spare), size)
+            self._stage(padding(size, self._pool.spare), unshared(size) if shared else None)
             for _ in range(WARM_UP_RUNS):
                 self._step(size)
             torch.cuda.current_stream().synchronize()
@@ -73,24 +77,42 @@ class DecodeGraphs:
             with torch.cuda.graph(graph, pool=memory, stream=torch.cuda.current_stream()):
                 self._step(size)
             memory = graph.pool()
-            self._graphs[size] = graph
+            self._graphs[size, shared] = graph
 
     def run(self, inputs: StepInputs, size: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """Replay the graph of ``size`` rows for a decode step.
+        """Replay a graph of ``size`` rows, or a larger one with shared prefixes, for a decode step.
 
         Returns the logits ``[R, vocab]`` and the likeliest tokens (int64[R]), which are in the token pool already; both
         are overwritten by the next replay.
         """
-        rows = len(inputs.positions)
-        self._stage(inputs if rows == size else _padded(inputs, size, self._pool.spare), size)
-        self._graphs[size].replay()
-        return self._logits[:rows], self._tokens[:rows]
+        rows = Rows.of(inputs)
+        count = len(rows.positions)
+        sharing = self._attention.find_sharing(rows.layout) if count >= LEAST_SHARED // 2 else None
+        shared_size = self._fitting(self._shared_sizes, count) if sharing is not None else None
+        if sharing is None or shared_size is None:
+            self._stage(rows.padded(size, self._pool.spare), None)
+            self._graphs[size, False].replay()
+            return self._logits[:count], self._tokens[:count]
+        self._stage(
+            rows.ordered(sharing.order).padded(shared_size, self._pool.spare), padded_sharing(sharing, shared_size)
+        )
+        self._graphs[shared_size, True].replay()
+        return self._as_before(sharing.order)
 
-    def _stage(self, inputs: StepInputs, size: int) -> None:
+    def _fitting(self, sizes: list[int], rows: int) -> int | None:
+        at = bisect_left(sizes, rows)
+        if at == len(sizes) or not (self._pads or sizes[at] == rows):
+            return None
+        return sizes[at]
+
+    def _stage(self, rows: Rows, sharing: Sharing | None) -> None:
         """Put a step's inputs where the graph reads them."""
-        arrays = (inputs.places, inputs.positions, inputs.sampled_places)
-        self._upload.into(self._inputs[: 3 * size], np.concatenate(arrays))
-        self._attention.plan_fixed(inputs.layout)
+        arrays = (rows.places, rows.positions, rows.sampled_places)
+        self._upload.into(self._inputs, np.concatenate(arrays))
+        if sharing is None:
+            self._attention.plan_fixed(rows.layout)
+        else:
+            self._attention.plan_shared(rows.layout, sharing)
 
     def _step(self, size: int) -> None:
         places, positions, sampled_places = self._inputs[: 3 * size].view(3, size)
@@ -100,34 +122,11 @@ class DecodeGraphs:
         torch.argmax(logits, dim=-1, out=tokens)
         self._pool.scatter(sampled_places, tokens)
 
-
-def _padding(rows: int, spare: int) -> StepInputs:
-    """A step of nothing but padding."""
-    spares, zeros = np.full(rows, spare, np.int64), np.zeros(rows, np.int64)
-    ones = torch.ones(rows, dtype=torch.int32)
-    table = torch.zeros(rows, 1, dtype=torch.int32)
-    layout = StepLayout(ones, ones, table, torch.zeros(rows, dtype=torch.int64))
-    return StepInputs(spares, zeros, layout, None, spares, None, None)
+    def _as_before(self, order: NDArray[np.int64]) -> tuple[torch.Tensor, torch.Tensor]:
+        """The results in the order that the rows had before they were grouped."""
+        (back,) = self._upload(np.argsort(order))
+        return self._logits[back], self._tokens[back]
 
 
-def _padded(inputs: StepInputs, size: int, spare: int) -> StepInputs:
-    """The decode step ``inputs`` with rows of padding behind its own."""
-    mine, more = inputs.layout, size - len(inputs.positions)
-    padding = _padding(more, spare)
-    table = mine.page_table.new_zeros(size, mine.page_table.shape[1])
-    table[: size - more] = mine.page_table
-    layout = StepLayout(
-        query_lens=torch.cat((mine.query_lens, padding.layout.query_lens)),
-        kv_lens=torch.cat((mine.kv_lens, padding.layout.kv_lens)),
-        page_table=table,
-        locations=torch.cat((mine.locations, padding.layout.locations)),
-    )
-    return StepInputs(
-        places=np.concatenate((inputs.places, padding.places)),
-        positions=np.concatenate((inputs.positions, padding.positions)),
-        layout=layout,
-        last=None,
-        sampled_places=np.concatenate((inputs.sampled_places, padding.sampled_places)),
-        sampling=None,
-        logprobs=None,
-    )
+def _is_power_of_two(number: int) -> bool:
+    return number & (number - 1) == 0

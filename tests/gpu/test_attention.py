@@ -10,6 +10,7 @@ import torch
 from backend.attention import AttentionShape, attention_class
 from backend.attention.base import StepLayout
 from backend.cache import KVPool
+from backend.runner.decode_rows import Rows, padded_sharing, padding, unshared
 
 BACKENDS = [name for name in ("flashinfer", "triton") if importlib.util.find_spec(name)] + ["torch_native"]
 CUDA = torch.device("cuda")
@@ -161,3 +162,37 @@ def test_a_captured_step_computes_later_steps(backend, shape):
 
 
 LENGTHS = [[0, 0, 0, 0], [5, 900, 17, 3000], [1, 2, 3, 4], [4000, 15, 16, 17], [2048, 2048, 2048, 2048]]
+
+
+@pytest.mark.parametrize("shape", [SHAPES["group of two"], SHAPES["group of four"]], ids=["two", "four"])
+@pytest.mark.parametrize("backend", BACKENDS)
+@torch.inference_mode()
+def test_shared_prefixes_are_read_once_and_give_the_same(backend, shape):
+    """Two groups with prefixes, rows that share nothing, padding; captured once, with no prefixes at all."""
+    step = Step(3, shape, [(4096 + 3 * i, 1) for i in range(11)] + [(5000 - i, 1) for i in range(6)] + [(9, 1)] * 3, 16)
+    step.table[:11, :256] = step.table[0, :256]
+    step.table[11:17, :250] = step.table[11, :250]
+    attention = make(backend, shape, step.pool)
+    if not attention.shares:
+        pytest.skip(f"{backend} does not share prefixes")
+    rows = Rows(*(np.zeros(20, np.int64),) * 3, step.layout)
+    attention.reserve(32, 512)
+    stream = torch.cuda.Stream()
+    with torch.cuda.stream(stream):
+        fixed = [torch.zeros(32, *each.shape[1:], dtype=each.dtype, device=CUDA) for each in (step.query, step.key)]
+        attention.plan_shared(padding(32, 0).layout, unshared(32))
+        attention.attend(0, fixed[0], fixed[1], fixed[1])
+        graph = torch.cuda.CUDAGraph()
+        value = torch.zeros_like(fixed[1])
+        with torch.cuda.graph(graph, stream=stream):
+            out = attention.attend(0, fixed[0], fixed[1], value)
+        sharing = attention.find_sharing(rows.layout)
+        assert [len(pages) for pages in sharing.pages] == [256, 250, 0]
+        order = torch.from_numpy(sharing.order).to(CUDA)
+        for target, source in ((fixed[0], step.query), (fixed[1], step.key), (value, step.value)):
+            target[:20] = source[order]
+        attention.plan_shared(rows.ordered(sharing.order).padded(32, 0).layout, padded_sharing(sharing, 32))
+        out.fill_(float("nan"))
+        graph.replay()
+        stream.synchronize()
+        assert step.error(out[:20][order.argsort()]) < TOLERANCE[torch.bfloat16]
