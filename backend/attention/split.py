@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from backend.attention.base import AttentionBackend, StepLayout
+from backend.attention.base import AttentionBackend, KVTarget, StepLayout
 from backend.attention.sharing import Sharing
 
 
@@ -13,6 +13,7 @@ class SplitAttention(AttentionBackend):
 
     def __init__(self, decode: AttentionBackend, prefill: AttentionBackend) -> None:
         self._decode, self._prefill = decode, prefill
+        self._only: AttentionBackend | None = None  # the one that this step is for
         self.captures, self.shares = decode.captures, decode.shares
 
     def reserve(self, max_rows: int, max_row_pages: int) -> None:
@@ -20,20 +21,41 @@ class SplitAttention(AttentionBackend):
 
     def plan(self, layout: StepLayout) -> None:
         self._singles = singles = int((layout.query_lens == 1).sum())
+        self._only = None
+        if singles == len(layout.query_lens):
+            self._only = self._decode
+        elif not singles:
+            self._only = self._prefill
         if singles:
             self._decode.plan(_part(layout, slice(0, singles), slice(0, singles)))
         if singles < len(layout.query_lens):
             self._prefill.plan(_part(layout, slice(singles, None), slice(singles, None)))
 
     def plan_fixed(self, layout: StepLayout) -> None:
-        self._singles = len(layout.query_lens)
+        self._singles, self._only = len(layout.query_lens), self._decode
         self._decode.plan_fixed(layout)
+
+    def target(self, layer: int) -> KVTarget | None:
+        """In steps of one kind of row; the layers of others store nothing themselves."""
+        return self._only.target(layer) if self._only is not None else None
+
+    def attend_stored(
+        self,
+        layer: int,
+        query: torch.Tensor,
+        key: torch.Tensor,
+        value: torch.Tensor,
+        sinks: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        if self._only is None:
+            raise RuntimeError("attend_stored() is for the steps that have a target()")
+        return self._only.attend_stored(layer, query, key, value, sinks)
 
     def find_sharing(self, layout: StepLayout) -> Sharing | None:
         return self._decode.find_sharing(layout)
 
     def plan_shared(self, layout: StepLayout, sharing: Sharing) -> None:
-        self._singles = len(layout.query_lens)
+        self._singles, self._only = len(layout.query_lens), self._decode
         self._decode.plan_shared(layout, sharing)
 
     def attend(
