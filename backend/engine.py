@@ -16,6 +16,8 @@ from backend.config import ServerArgs
 from backend.core import build_core
 from backend.frontend import Intake, Limits, OutputProcessor, RequestOptions, RequestState, generate_result
 from backend.frontend.intake import check_sampling, fan_out
+from backend.grammar import GrammarSpec, spec_from_fields
+from backend.grammar.spec import FIELDS as CONSTRAINTS
 from backend.loader.model_config import load_model_config
 from backend.messages import NewRequest, ToScheduler
 from backend.prompt import load_prompt, resolve_model
@@ -25,6 +27,7 @@ PROGRESS_AFTER_SECONDS = 1.0
 
 Sampling = SamplingParams | dict[str, Any]
 Result = dict[str, Any]
+Asked = tuple[SamplingParams, GrammarSpec | None]
 
 
 class Engine:
@@ -89,14 +92,14 @@ class Engine:
         return cast("Result | list[Result]", result)
 
     def _submit(
-        self, prompts: list[str | list[int]], samplings: list[SamplingParams], streaming: bool
+        self, prompts: list[str | list[int]], samplings: list[Asked], streaming: bool
     ) -> list[RequestState]:
         accepted: list[tuple[RequestState, NewRequest]] = []
         now = time.perf_counter()
-        for prompt, sampling in zip(prompts, samplings, strict=True):
+        for prompt, (sampling, grammar) in zip(prompts, samplings, strict=True):
             check_sampling(sampling)
             ids = self._intake.tokenize(prompt)
-            for option in fan_out(RequestOptions(sampling=sampling, streaming=streaming)):
+            for option in fan_out(RequestOptions(sampling=sampling, grammar=grammar, streaming=streaming)):
                 accepted.append(self._intake.accept(ids, option, len(accepted), now))
         states = [state for state, _ in accepted]
         with self._lock:
@@ -207,7 +210,7 @@ def _prompts(
     return [list(ids) for ids in input_ids or ()], False  # type: ignore[arg-type]
 
 
-def _samplings(given: Sampling | Sequence[Sampling] | None, count: int) -> list[SamplingParams]:
+def _samplings(given: Sampling | Sequence[Sampling] | None, count: int) -> list[Asked]:
     if isinstance(given, Sequence):
         if len(given) != count:
             raise ValueError(f"{len(given)} sampling_params for {count} prompts")
@@ -215,10 +218,13 @@ def _samplings(given: Sampling | Sequence[Sampling] | None, count: int) -> list[
     return [_sampling(given)] * count
 
 
-def _sampling(given: Sampling | None) -> SamplingParams:
+def _sampling(given: Sampling | None) -> Asked:
     if isinstance(given, SamplingParams):
-        return given
+        return given, None
     fields = dict(given or {})
+    grammar = spec_from_fields(fields)
+    for name in CONSTRAINTS:
+        fields.pop(name, None)
     for name in ("stop", "stop_token_ids"):
         if isinstance(fields.get(name), str | int):
             fields[name] = [fields[name]]
@@ -227,4 +233,5 @@ def _sampling(given: Sampling | None) -> SamplingParams:
         raise ValueError(
             f"unknown sampling parameter {min(unknown)!r}; known: {', '.join(SamplingParams.__struct_fields__)}"
         )
-    return msgspec.convert({name: value for name, value in fields.items() if value is not None}, SamplingParams)
+    known = {name: value for name, value in fields.items() if value is not None}
+    return msgspec.convert(known, SamplingParams), grammar

@@ -4,6 +4,7 @@ wrong.
 
 import asyncio
 import itertools
+import re
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -29,6 +30,13 @@ def test_it_knows_the_capital_of_france(engine):
     assert meta["finish_reason"] == {"type": "stop", "matched": 2}
     assert meta["completion_tokens"] == len(result["output_ids"])
     assert meta["prompt_tokens"] > 20
+
+
+def test_an_answer_may_have_to_follow_a_grammar(engine):
+    result = engine.generate("My phone number is ", {**GREEDY, "regex": "[0-9]{3}-[0-9]{2}"})
+    assert re.fullmatch("[0-9]{3}-[0-9]{2}", result["text"])
+    with pytest.raises(ValueError, match="regex cannot be compiled"):
+        engine.generate("x", {**GREEDY, "regex": "("})
 
 
 def test_a_shared_head_is_read_from_the_cache(engine):
