@@ -42,6 +42,8 @@ def _load(stats: SchedulerStats, ready: SchedulerReady) -> list[Gauge]:
         Gauge("num_queue_reqs", "Requests that wait for their first step", stats.waiting),
         Gauge("num_waiting_reqs", "The same as num_queue_reqs", stats.waiting),
         Gauge("num_retracted_reqs", "Requests put back into the queue since the start", stats.retracted_total),
+        Gauge("num_paused_reqs", "Requests that stand still (/pause_generation)", _paused(stats)),
+        Gauge("decode_sum_seq_lens", "Tokens of the running requests, about once a second", stats.decode_sum_seq_lens),
         Gauge("num_used_tokens", "Tokens of the KV room held by running requests", stats.used_tokens),
         Gauge("token_usage", "Share of the KV room held by running requests", token_usage(stats)),
         Gauge("full_token_usage", "The same as token_usage", token_usage(stats)),
@@ -74,6 +76,10 @@ def _room(stats: SchedulerStats, ready: SchedulerReady) -> list[Gauge]:
         Gauge("weight_memory_usage_gb", "Memory of the weights in GiB", ready.weight_bytes / GIGABYTE),
         Gauge("kv_cache_memory_usage_gb", "Memory of the KV room in GiB", ready.kv_cache_bytes / GIGABYTE),
     ]
+
+
+def _paused(stats: SchedulerStats) -> int:
+    return stats.running + stats.waiting if stats.paused else 0
 
 
 def _free_tokens(stats: SchedulerStats) -> int:

@@ -12,6 +12,7 @@ from prometheus_client.registry import Collector
 from backend.api.gauges import Gauge, gauges
 from backend.api.rates import RecentRate
 from backend.api.request_metrics import LABELS, RequestMetrics
+from backend.api.vllm_names import VLLMNames
 from backend.frontend.output import StepResult
 from backend.frontend.request import RequestState
 from backend.messages import SchedulerReady, SchedulerStats
@@ -33,6 +34,7 @@ class Metrics:
         self._registry = CollectorRegistry()
         self._registry.register(_SchedulerCollector(self))
         self._requests = RequestMetrics(self._registry, self._labels)
+        self._registry.register(VLLMNames(self._registry))
 
     def restarted(self, ready: SchedulerReady) -> None:
         """Another scheduler takes over, which counts from zero; what requests brought stays counted."""
@@ -98,15 +100,29 @@ class _SchedulerCollector(Collector):
         computed.add_metric((*self._metrics.labels, "prefill_cache"), stats.cached_prompt_tokens_total)
         computed.add_metric((*self._metrics.labels, "decode"), stats.decode_tokens_total)
         yield computed
-        restarts = CounterMetricFamily("warmlane:scheduler_restarts", "Schedulers that died and were started again")
-        restarts.add_metric((), self._metrics.restarts)
-        yield restarts
+        yield from self._process(stats)
+
+    def _process(self, stats: SchedulerStats) -> Iterator[Metric]:
+        """What the scheduler's process did with its time."""
+        yield self._counter("num_retracted_input_tokens", "Their prompts", "", stats.retracted_input_tokens_total)
+        yield self._counter("num_retracted_output_tokens", "Their outputs", "", stats.retracted_output_tokens_total)
+        yield self._counter("scheduler_idle_seconds", "Nothing to do", "", stats.idle_seconds_total)
+        yield self._counter("scheduler_process_cpu_seconds", "CPU of the scheduler", "", stats.cpu_seconds_total)
+        forward = self._family("forward_execution_seconds", "Time in steps", ("category",))
+        forward.add_metric((*self._metrics.labels, "step"), stats.step_seconds_total)
+        yield forward
+        yield self._counter(
+            "scheduler_restarts", "Schedulers that died and were started anew", "", self._metrics.restarts
+        )
 
     def _counter(self, name: str, text: str, mode: str, value: float) -> CounterMetricFamily:
         names, values = (("mode",), (mode,)) if mode else ((), ())
-        counter = CounterMetricFamily(f"sglang:{name}", text, labels=(*SCHEDULER_LABELS, *names))
+        counter = self._family(name, text, names)
         counter.add_metric((*self._metrics.labels, *values), value)
         return counter
+
+    def _family(self, name: str, text: str, more: tuple[str, ...]) -> CounterMetricFamily:
+        return CounterMetricFamily(f"sglang:{name}", text, labels=(*SCHEDULER_LABELS, *more))
 
 
 class _PlainGauges(Collector):

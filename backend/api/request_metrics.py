@@ -16,6 +16,7 @@ ITL_BUCKETS = (
     *(0.002, 0.004, 0.006, 0.008, 0.010, 0.015, 0.02, 0.025, 0.03, 0.035, 0.04, 0.06, 0.08),
     *(0.1, 0.2, 0.4, 0.6, 0.8, 1, 2, 4, 6, 8),
 )
+STAGES = ("waiting", "prefill", "decode")
 TOKEN_BUCKETS = (1, 16, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384, 32768, 65536, 131072)
 
 
@@ -63,6 +64,10 @@ class RequestMetrics:
             "request_time_per_output_token_seconds", "Mean time of an output token after the first", ITL_BUCKETS, *mode
         )
         self._gap = make.plain_histogram("inter_token_latency_seconds", "Time between tokens", ITL_BUCKETS)
+        self._queued = make.plain_histogram("queue_time_seconds", "Arrival to first step", TTFT_BUCKETS)
+        self._stages = make.histogram(
+            "per_stage_req_latency_seconds", "Time of a request in each stage", TTFT_BUCKETS, "stage", STAGES
+        )
         self._prompt_size = make.plain_histogram("prompt_tokens_histogram", "Prompt length", TOKEN_BUCKETS)
         self._uncached_size = make.plain_histogram(
             "uncached_prompt_tokens_histogram", "Prompt tokens that were not in the cache", TOKEN_BUCKETS
@@ -96,11 +101,22 @@ class RequestMetrics:
         self._prompt_size.observe(state.prompt_tokens)
         self._uncached_size.observe(state.prompt_tokens - state.cached_tokens)
         self._output_size.observe(state.completion_tokens)
+        self._observe_stages(state)
         if state.finished_at is not None and state.first_token_at is not None:
             self._e2e[mode].observe(state.finished_at - state.created)
             if state.completion_tokens > 1:
                 seconds = state.finished_at - state.first_token_at
                 self._per_token[mode].observe(seconds / (state.completion_tokens - 1))
+
+
+    def _observe_stages(self, state: RequestState) -> None:
+        if state.started_at is None:
+            return
+        self._queued.observe(state.started_at - state.created)
+        times = (state.created, state.started_at, state.first_token_at, state.finished_at)
+        for stage, begun, ended in zip(STAGES, times, times[1:], strict=False):
+            if begun is not None and ended is not None:
+                self._stages[stage].observe(ended - begun)
 
 
 def _mode(state: RequestState) -> str:

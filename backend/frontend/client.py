@@ -6,7 +6,7 @@ import asyncio
 import itertools
 import logging
 from collections.abc import Callable, Sequence
-from typing import cast
+from typing import Any, cast
 
 import msgspec
 import zmq
@@ -34,6 +34,7 @@ class SchedulerClient:
         self._scheduled = False
         self._tickets = itertools.count(1)
         self._flushes: dict[int, asyncio.Future[bool]] = {}
+        self._pauses: list[tuple[bool, asyncio.Future[None]]] = []  # who waits for it to stand still, or go on
 
     async def ready(self) -> SchedulerReady:
         """Wait for the scheduler's first word."""
@@ -49,6 +50,8 @@ class SchedulerClient:
                 waiter = self._flushes.pop(ticket, None)
                 if waiter is not None and not waiter.done():
                     waiter.set_result(done)
+            if self._pauses:
+                self._tell_paused(message.stats.paused)
             handle(message)
 
     def submit(self, requests: Sequence[NewRequest]) -> None:
@@ -77,12 +80,36 @@ class SchedulerClient:
         self._send_soon()
         return await asyncio.shield(waiter)
 
+    async def pause(self, mode: str) -> None:
+        """Have the scheduler compute nothing more: ``in_place`` or ``retract``. Returns when it stands still."""
+        self._pending.pause = mode
+        await self._until(paused=True)
+
+    async def resume(self) -> None:
+        """Have the scheduler go on; returns when it does."""
+        self._pending.resume = True
+        await self._until(paused=False)
+
+    async def _until(self, *, paused: bool) -> None:
+        self._send()  # at once: a pause and a resume in one message would have no order
+        waiter = asyncio.get_running_loop().create_future()
+        self._pauses.append((paused, waiter))
+        await waiter
+
+    def _tell_paused(self, paused: bool) -> None:
+        for wanted, waiter in self._pauses:
+            if wanted == paused and not waiter.done():
+                waiter.set_result(None)
+        self._pauses = [each for each in self._pauses if not each[1].done()]
+
     def fail(self, error: Exception) -> None:
         """The scheduler is gone: whoever waits for its answer gets ``error``."""
-        for waiter in self._flushes.values():
+        waiters: list[asyncio.Future[Any]] = [*self._flushes.values(), *(waiter for _, waiter in self._pauses)]
+        for waiter in waiters:
             if not waiter.done():
                 waiter.set_exception(error)
         self._flushes.clear()
+        self._pauses.clear()
 
     def shut_down(self) -> None:
         """Ask the scheduler to end."""

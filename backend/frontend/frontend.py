@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from http import HTTPStatus
 from typing import Protocol, Self
 
 from backend.frontend.client import SchedulerClient
@@ -14,6 +15,7 @@ from backend.frontend.errors import RequestError
 from backend.frontend.intake import ChatPrompt, Intake, Prompt, RequestOptions, check_sampling, fan_out
 from backend.frontend.output import OutputProcessor, StepResult
 from backend.frontend.request import RequestState
+from backend.frontend.timeouts import Timeouts
 from backend.grammar import GrammarChecker, GrammarError
 from backend.grammar.errors import NO_GRAMMARS
 from backend.messages import FromScheduler, NewRequest, SchedulerStats
@@ -108,6 +110,8 @@ class Frontend:
         self._heard = asyncio.Event()  # set with every message
         self._heard_at = float("-inf")
         self._produced = asyncio.Event()  # set with every message that brings tokens
+        self._going = asyncio.Event()  # cleared: new requests wait until generation is resumed
+        self._going.set()
 
     @property
     def unfinished(self) -> int:
@@ -126,6 +130,7 @@ class Frontend:
                 for each in fan_out(option):
                     accepted.append(self.intake.accept(ids, each, len(accepted), arrived))
         await self._check_grammars(options)
+        await self._going.wait()
         if self._failure is not None:
             raise self._failure
         try:
@@ -205,18 +210,50 @@ class Frontend:
 
     def abort(self, rid_prefix: str | None) -> int:
         """End the requests whose id starts with the prefix (None: all) with what they have. Returns how many."""
-        count = 0
-        for state in self._outputs.running():
-            if rid_prefix is not None and not state.rid.startswith(rid_prefix):
-                continue
-            generation = self._generations.pop(state.uid, None)
-            self._outputs.abort(state.uid, ABORT_MESSAGE, self._clock())
-            self._client.abort(state.uid)
-            self._observer.on_abort(state)
-            if generation is not None:
-                generation.notify(state)
-            count += 1
-        return count
+        chosen = [state for state in self._outputs.running() if rid_prefix is None or state.rid.startswith(rid_prefix)]
+        for state in chosen:
+            self._end(state, ABORT_MESSAGE)
+        return len(chosen)
+
+    async def enforce(self, timeouts: Timeouts) -> None:
+        """End requests that wait or run too long, with an error, until cancelled."""
+        while timeouts.interval is not None:
+            await asyncio.sleep(timeouts.interval)
+            now = self._clock()
+            for state in self._outputs.running():
+                if (message := timeouts.verdict(state, now)) is not None:
+                    self._end(state, message, HTTPStatus.SERVICE_UNAVAILABLE)
+
+    def _end(self, state: RequestState, message: str, status_code: int | None = None) -> None:
+        """Abort a request; who waits for it gets what it has, or with a status an error."""
+        generation = self._generations.pop(state.uid, None)
+        self._outputs.abort(state.uid, message, self._clock(), status_code)
+        self._client.abort(state.uid)
+        self._observer.on_abort(state)
+        self._fewer.set()
+        if generation is not None:
+            generation.notify(state)
+
+    @property
+    def paused(self) -> bool:
+        return not self._going.is_set()
+
+    async def pause(self, mode: str) -> None:
+        """Generate nothing more and hold new requests back until :meth:`resume`; returns when that is so.
+
+        ``abort`` ends the running requests with what they have; ``in_place`` keeps them with their memory; ``retract``
+        keeps them without it, so that the cache can be flushed (they are computed again).
+        """
+        self._going.clear()
+        if mode == "abort":
+            self.abort(None)
+        else:
+            await self._client.pause(mode)
+
+    async def resume(self) -> None:
+        """Go on after :meth:`pause`."""
+        await self._client.resume()
+        self._going.set()
 
     async def flush_cache(self) -> bool:
         return await self._client.flush_cache()
@@ -225,6 +262,7 @@ class Frontend:
         """The scheduler is gone: every request, running or to come, ends with ``error``."""
         self._failure = error
         self._client.fail(error)
+        self._going.set()
         for state in self._outputs.running():
             self._outputs.remove(state.uid)
         self._fewer.set()

@@ -80,6 +80,7 @@ class RequestOptions:
     log_metrics: bool = True
     sample: int = 0  # which of the answers to its prompt it is
     logprobs: LogprobSpec | None = None
+    pooling: str = ""  # "last" or "mean": an embedding of the prompt instead of an output
     grammar: GrammarSpec | None = None  # what the output must follow
     reasoning_end: int | None = None  # the token after which the grammar begins, unless the prompt has it already
     names: Mapping[str, str] = field(default_factory=dict)  # what the client calls our fields, for errors
@@ -161,6 +162,7 @@ class Intake:
             logprobs=options.logprobs,
             grammar=options.grammar,
             grammar_after=self._grammar_after(prompt_ids, options),
+            pooling=options.pooling,
         )
         return state, message
 

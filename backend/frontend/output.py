@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import numpy as np
+
 from backend.frontend.request import FinishReason, RequestState
 from backend.messages import Finish, FromScheduler
 
@@ -64,6 +66,9 @@ class OutputProcessor:
             if state := self._states.get(uid):
                 state.fetched_tokens = fetched
         self._add_logprobs(message)
+        for uid, vector in message.embeddings:
+            if state := self._states.get(uid):
+                state.embedding = np.frombuffer(vector, np.float32)
         finishes = {finish.uid: finish for finish in message.finished}
         tokens: dict[int, list[int]] = {uid: [] for uid in finishes}
         for uid, token in zip(message.uids, message.tokens, strict=True):

@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from backend.frontend.logprobs import Logprobs
 from backend.frontend.text import TextStream
 from backend.sampling_params import SamplingParams
@@ -46,6 +49,7 @@ class RequestState:
     logprobs: Logprobs | None = None  # None when nobody asked for them
     output_ids: list[int] = field(default_factory=list)
     text: str = ""  # grows only; holds nothing that may still change
+    embedding: NDArray[np.float32] | None = None  # of the prompt, when that was asked for
     cached_tokens: int = 0
     fetched_tokens: int = 0  # those of them that came from the host tier
     started_at: float | None = None  # when the prompt was looked up in the cache: from then on cached_tokens is true

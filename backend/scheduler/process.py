@@ -9,6 +9,7 @@ import contextlib
 import gc
 import logging
 import sys
+import time
 
 import msgspec
 import zmq
@@ -66,6 +67,9 @@ def _failed(message: str) -> SchedulerReady:
     return SchedulerReady(0, 0, 0, 0, "", "", 0.0, 0, 0, 0, error=message)
 
 
+COUNT_SECONDS = 1.0  # between the figures that cost more than a number
+
+
 class SchedulerLoop:
     """Moves messages between the sockets and a scheduler."""
 
@@ -85,6 +89,7 @@ class SchedulerLoop:
         self._decoder = msgspec.msgpack.Decoder(ToScheduler)
         self._encoder = msgspec.msgpack.Encoder()
         self._stopped = False
+        self._count_at = 0.0
 
     def run(self) -> None:
         """Step while there is work, sleep on the socket while there is none."""
@@ -96,19 +101,27 @@ class SchedulerLoop:
                 self._send(self._step())
 
     def _step(self) -> FromScheduler:
-        if self._watchdog is None:
-            return self._scheduler.step()
-        self._watchdog.begin()
-        try:
-            return self._scheduler.step()
-        finally:
+        begun = time.monotonic()
+        if self._watchdog is not None:
+            self._watchdog.begin(begun)
+        out = self._scheduler.step()
+        if self._watchdog is not None:
             self._watchdog.end()
+        ended = time.monotonic()
+        out.stats.step_seconds_total += ended - begun
+        if ended >= self._count_at:
+            self._count_at = ended + COUNT_SECONDS
+            self._scheduler.count()
+            out.stats.cpu_seconds_total = time.process_time()
+        return out
 
     def _receive(self, *, wait: bool) -> bool:
         """Take in everything that has arrived; True when there was anything."""
         news = False
         if wait:
+            begun = time.monotonic()
             self._inbox.poll()
+            self._scheduler.stats.idle_seconds_total += time.monotonic() - begun
         with contextlib.suppress(zmq.Again):
             while True:
                 message = self._decoder.decode(self._inbox.recv(zmq.NOBLOCK))

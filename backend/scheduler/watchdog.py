@@ -31,9 +31,9 @@ class Watchdog:
         self._thread = threading.Thread(target=self._watch, name="watchdog", daemon=True)
         self._thread.start()
 
-    def begin(self) -> None:
-        """A step begins."""
-        self._busy_since = time.monotonic()
+    def begin(self, now: float) -> None:
+        """A step begins at ``now`` (``time.monotonic``)."""
+        self._busy_since = now
 
     def end(self) -> None:
         self._busy_since = None

@@ -87,6 +87,8 @@ class FakeEngine:
             self.stats.cached_prompt_tokens_total += cached
             self.stats.prefill_tokens_total += len(prompt) - cached
             self.running[request.uid] = _Running(request, prompt, cached)
+        if message.pause or message.resume:
+            self.stats.paused = bool(message.pause)
         for uid in message.abort:
             self.aborted.append(uid)
             self.running.pop(uid, None)
@@ -97,6 +99,9 @@ class FakeEngine:
             out.flushed = (message.flush_cache, done)
 
     def step(self, out: FromScheduler) -> None:
+        out.stats = self.stats
+        if self.stats.paused:
+            return
         for uid, row in list(self.running.items())[: self.slots]:
             if not row.told:
                 row.told = True
@@ -144,7 +149,7 @@ class FakeEngine:
 
     @property
     def has_work(self) -> bool:
-        return any(
+        return not self.stats.paused and any(
             not (row.last == SILENT_TOKEN or (row.last == STUCK_TOKEN and row.made))
             for row in list(self.running.values())[: self.slots]
         )

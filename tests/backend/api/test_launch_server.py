@@ -147,8 +147,8 @@ def test_killing_the_server_takes_the_scheduler_with_it(launch) -> None:
     assert list(server.temp.iterdir()) == []
 
 
-def test_a_scheduler_that_dies_fails_its_requests_and_the_server(launch) -> None:
-    server = launch()
+def test_a_scheduler_that_dies_fails_its_requests_and_without_restarts_the_server(launch) -> None:
+    server = launch("--max-scheduler-restarts", "0")
     results = {}
 
     def ask(name: str, body: dict) -> None:
@@ -177,6 +177,68 @@ def test_a_scheduler_that_dies_fails_its_requests_and_the_server(launch) -> None
     assert "ended unexpectedly (exit code 3)" in err
     assert "Traceback" not in err
     assert list(server.temp.iterdir()) == []
+
+
+def stream_until_cut(server: Launched, begun: threading.Event, lines: list[str]) -> None:
+    body = {"input_ids": [20, STUCK_TOKEN], "stream": True}
+    with httpx.stream("POST", f"{server.url}/generate", json=body, timeout=SECONDS) as response:
+        for line in response.iter_lines():
+            lines.append(line)
+            begun.set()
+
+
+def test_a_killed_scheduler_fails_its_requests_in_the_stream_too_and_later_ones_are_served(launch) -> None:
+    server = launch()
+    begun, lines = threading.Event(), []
+    thread = threading.Thread(target=stream_until_cut, args=(server, begun, lines))
+    thread.start()
+    assert begun.wait(SECONDS)
+    (killed,) = schedulers(server)
+    os.kill(killed, signal.SIGKILL)
+    thread.join()
+    assert '"message":"The scheduler process ended unexpectedly (killed by SIGKILL)."' in "".join(lines)
+    assert lines[-2] == "data: [DONE]"
+    answers = []
+    deadline = time.monotonic() + SECONDS
+    while not answers or answers[-1].status_code != 200:
+        assert time.monotonic() < deadline, answers[-1].text
+        answers.append(
+            httpx.post(f"{server.url}/generate", json={"text": "hi", "sampling_params": {"max_new_tokens": 2}})
+        )
+    refused = answers[:-1]
+    assert all(answer.status_code == 503 and "Retry-After" in answer.headers for answer in refused)
+    assert answers[-1].json()["meta_info"]["completion_tokens"] == 2
+    assert schedulers(server) != [killed]
+    metrics = httpx.get(f"{server.url}/metrics").text
+    restarts = [line for line in metrics.splitlines() if line.startswith("sglang:scheduler_restarts_total{")]
+    assert [line.split()[-1] for line in restarts] == ["1.0"]
+    server.process.send_signal(signal.SIGTERM)
+    code, _, err = server.finish()
+    assert code == 0
+    assert "killed by SIGKILL" in err
+    assert "Traceback" not in err
+    assert list(server.temp.iterdir()) == []
+
+
+def test_a_scheduler_that_dies_again_and_again_ends_the_server(launch) -> None:
+    server = launch("--max-scheduler-restarts", "1")
+    deadline = time.monotonic() + SECONDS
+    while server.process.poll() is None:
+        assert time.monotonic() < deadline
+        try:
+            httpx.post(f"{server.url}/generate", json={"input_ids": [DIE_TOKEN]}, timeout=SECONDS)
+        except httpx.TransportError:
+            continue
+    code, _, err = server.finish()
+    assert code == 1
+    assert err.count("ended unexpectedly (exit code 3)") == 2
+    assert "not started again (--max-scheduler-restarts)" in err
+    assert list(server.temp.iterdir()) == []
+
+
+def schedulers(server: Launched) -> list[int]:
+    """The children that are schedulers, and not helpers of multiprocessing."""
+    return [pid for pid in server.children() if "spawn_main" in Path(f"/proc/{pid}/cmdline").read_text()]
 
 
 @pytest.mark.parametrize(

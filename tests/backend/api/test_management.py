@@ -197,6 +197,10 @@ async def test_metrics(backend: Backend) -> None:
     assert found["sglang:cache_hit_rate"] == pytest.approx(0.4)
     assert found["sglang:decode_throughput"] > 0
     assert found["sglang:max_total_num_tokens"] == 100_000
+    assert found["sglang:queue_time_seconds_count"] == 2
+    assert found["vllm:prompt_tokens_total.true"] == 5
+    assert found["vllm:time_to_first_token_seconds_count.true"] == 1
+    assert found["vllm:num_requests_running"] == found["sglang:num_paused_reqs"] == 0
 
 
 async def test_the_histograms_have_the_buckets_of_the_dashboards(backend: Backend) -> None:

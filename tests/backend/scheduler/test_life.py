@@ -87,7 +87,7 @@ def test_newcomers_are_looked_at_once_in_so_many_steps_while_others_run():
 
 BREAKAGES = {
     "pages": lambda rows: rows.pages.alloc(1),
-    "slots": lambda rows: rows.slots.occupy(99, rows.slots.tokens[0][:2], 2, 4),
+    "slots": lambda rows: rows.slots.stop_running(rows.slots.occupy(99, rows.slots.tokens[0][:2], 2, 4)),
     "cached pages": lambda rows: rows.radix.lock(next(iter(rows.radix.nodes()))),
 }
 

@@ -1,6 +1,7 @@
 import subprocess
 import sys
 import threading
+import time
 
 from backend.scheduler.watchdog import EXIT_CODE, Watchdog
 
@@ -8,7 +9,7 @@ from backend.scheduler.watchdog import EXIT_CODE, Watchdog
 def test_a_step_that_hangs_is_told_once():
     barked, said = threading.Event(), []
     watchdog = Watchdog(0.05, lambda: "3 rows", bark=lambda message: (said.append(message), barked.set()))
-    watchdog.begin()
+    watchdog.begin(time.monotonic())
     assert barked.wait(10)
     watchdog.close()
     assert said == ["no step ended for 0.05 s (--watchdog-timeout); 3 rows"]
@@ -18,7 +19,7 @@ def test_steps_that_end_and_idle_times_are_no_hang():
     said = []
     watchdog = Watchdog(30, lambda: "", bark=said.append)
     for _ in range(100):
-        watchdog.begin()
+        watchdog.begin(time.monotonic())
         watchdog.end()
     watchdog.close()
     assert said == []
@@ -26,11 +27,11 @@ def test_steps_that_end_and_idle_times_are_no_hang():
 
 def test_the_process_ends_with_its_stacks_in_the_log():
     script = (
-        "import threading\n"
+        "import threading, time\n"
         "from backend.scheduler.watchdog import Watchdog\n"
         "def hanging_step():\n"
         "    threading.Event().wait()\n"
-        "Watchdog(0.05, lambda: '2 rows, 7 tokens').begin()\n"
+        "Watchdog(0.05, lambda: '2 rows, 7 tokens').begin(time.monotonic())\n"
         "hanging_step()\n"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
