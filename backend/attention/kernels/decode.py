@@ -8,7 +8,7 @@ rows have many programs and the number of programs does not depend on the length
 import triton
 import triton.language as tl
 
-from backend.attention.kernels.softmax import capped, join, load_tile, page_slots, product
+from backend.attention.kernels.softmax import join, load_tile, page_slots, product
 
 
 @triton.jit
@@ -75,23 +75,26 @@ def decode_parts(
     for n in range(start, end, BLOCK_N):
         positions = n + tl.arange(0, BLOCK_N)
         inside = positions < end
-        slots = page_slots(table, positions, inside, PAGE)
-        key_tile = load_tile(keys + kv_head * D, slots, inside, dims, KV_HEADS * D, front, BLOCK_D).to(queries.dtype)
+        slots = page_slots(table, positions, inside, PAGE, True)
+        key_tile = load_tile(keys + kv_head * D, slots, inside, dims, KV_HEADS * D, front, BLOCK_D, True).to(
+            queries.dtype
+        )
         scores = tl.zeros([BLOCK_H, BLOCK_N], tl.float32)
         scores = product(queries, tl.trans(key_tile), scores, PRECISION)
         if LATENT:
             rest_keys = keys + kv_head * D + DV
-            rest_tile = load_tile(rest_keys, slots, inside, rest_dims, KV_HEADS * D, D - DV, BLOCK_REST).to(
+            rest_tile = load_tile(rest_keys, slots, inside, rest_dims, KV_HEADS * D, D - DV, BLOCK_REST, True).to(
                 queries.dtype
             )
             scores = product(turned, tl.trans(rest_tile), scores, PRECISION)
             value_tile = key_tile
         else:
-            value_tile = load_tile(values + kv_head * DV, slots, inside, dims, KV_HEADS * DV, DV, BLOCK_D).to(
+            value_tile = load_tile(values + kv_head * DV, slots, inside, dims, KV_HEADS * DV, DV, BLOCK_D, True).to(
                 queries.dtype
             )
-        scores = tl.where(inside[None, :], capped(scores, scale, SOFT_CAP), float("-inf"))
-        weighted, best, total = join(scores, value_tile, weighted, best, total, PRECISION)
+        weighted, best, total = join(
+            scores, inside[None, :], value_tile, weighted, best, total, scale, True, SOFT_CAP, PRECISION
+        )
 
     weighted = weighted * (value_scale / total)[:, None]
     written = real[:, None] & (dims < DV)[None, :]

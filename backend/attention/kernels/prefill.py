@@ -7,7 +7,7 @@ the heads of the group beside each other for every position, so that they share 
 import triton
 import triton.language as tl
 
-from backend.attention.kernels.softmax import capped, join, load_tile, page_slots, product
+from backend.attention.kernels.softmax import join, load_tile, page_slots, product
 
 
 @triton.jit
@@ -45,29 +45,30 @@ def attend_tiles(
     for n in range(first, behind, BLOCK_N):
         positions = n + tl.arange(0, BLOCK_N)
         inside = positions < kv_len
-        slots = page_slots(table, positions, inside, PAGE)
-        key_tile = load_tile(keys + kv_head * D, slots, inside, dims, KV_HEADS * D, front, BLOCK_D).to(queries.dtype)
+        slots = page_slots(table, positions, inside, PAGE, MASKED)
+        key_tile = load_tile(keys + kv_head * D, slots, inside, dims, KV_HEADS * D, front, BLOCK_D, MASKED).to(
+            queries.dtype
+        )
         scores = tl.zeros([query_positions.shape[0], BLOCK_N], tl.float32)
         scores = product(queries, tl.trans(key_tile), scores, PRECISION)
         if LATENT:
             rest_dims = tl.arange(0, BLOCK_REST)
             rest_keys = keys + kv_head * D + DV
-            rest_tile = load_tile(rest_keys, slots, inside, rest_dims, KV_HEADS * D, D - DV, BLOCK_REST).to(
+            rest_tile = load_tile(rest_keys, slots, inside, rest_dims, KV_HEADS * D, D - DV, BLOCK_REST, MASKED).to(
                 queries.dtype
             )
             scores = product(turned, tl.trans(rest_tile), scores, PRECISION)
             value_tile = key_tile
         else:
-            value_tile = load_tile(values + kv_head * DV, slots, inside, dims, KV_HEADS * DV, DV, BLOCK_D).to(
+            value_tile = load_tile(values + kv_head * DV, slots, inside, dims, KV_HEADS * DV, DV, BLOCK_D, MASKED).to(
                 queries.dtype
             )
-        scores = capped(scores, scale, SOFT_CAP)
-        if MASKED:
-            visible = positions[None, :] <= query_positions[:, None]
-            if WINDOW > 0:
-                visible = visible & (positions[None, :] > query_positions[:, None] - WINDOW)
-            scores = tl.where(visible, scores, float("-inf"))
-        weighted, best, total = join(scores, value_tile, weighted, best, total, PRECISION)
+        visible = positions[None, :] <= query_positions[:, None]
+        if WINDOW > 0:
+            visible = visible & (positions[None, :] > query_positions[:, None] - WINDOW)
+        weighted, best, total = join(
+            scores, visible, value_tile, weighted, best, total, scale, MASKED, SOFT_CAP, PRECISION
+        )
     return weighted, best, total
 
 

@@ -15,6 +15,15 @@ def device() -> torch.device:
 
 
 @pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """Tests run beside each other, and the interpreter is one thread anyway."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(autouse=True)
 def poisoned() -> Iterator[None]:
     """Memory that torch gives without filling it is full of NaN, so that a number nobody wrote shows."""
     torch.use_deterministic_algorithms(True, warn_only=True)

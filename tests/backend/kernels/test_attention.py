@@ -12,7 +12,7 @@ from backend.attention.triton import TritonAttention
 from tests.backend.kernels.paged_rows import PagedRows
 from tests.backend.kernels.reference import assert_close
 
-SCALE = 40 if torch.cuda.is_available() else 1  # of the lengths
+SCALE = 12 if torch.cuda.is_available() else 1  # of the lengths
 
 PLAIN = AttentionShape(4, 2, 64, 0.125)
 SHAPES = {
