@@ -43,10 +43,10 @@ fuzz: install
 bench-router: install
 	PEERS=$(or $(PEERS),main) $(BIN)/python -m benchmarks.router_overhead $(ARGS)
 
-# TRACE: Mooncake's conversation trace, if there; the plots need matplotlib (pip install -e '.[plot]')
+# TRACE: Mooncake's conversation trace, if there. Other routers get environments of their own; it needs two idle cores.
 bench-placement: install
 	$(BIN)/python -m pip install -q -c constraints.txt -e '.[plot]'
-	$(BIN)/python -m benchmarks.placement $(if $(TRACE),--trace $(TRACE)) --plots docs $(ARGS)
+	$(BIN)/python -m benchmarks.placement $(if $(TRACE),--trace $(TRACE)) --plots docs --page docs/placement.md $(ARGS)
 
 flags: install
 	$(BIN)/python docs/generate_flags.py

@@ -1,12 +1,13 @@
 """Placement: this router beside others over HTTP, and its policies beside an offline oracle in replay.
 
-    make bench-placement TRACE=mooncake_conversation.jsonl.gz     # everything, about 20 minutes
+    make bench-placement TRACE=mooncake_conversation.jsonl.gz     # everything, about 23 minutes
     python -m benchmarks.placement --trace FILE --essential       # one seed of the comparison, about 8 minutes
-    python -m benchmarks.placement --from benchmarks/results/placement.json
+    python -m benchmarks.placement --from benchmarks/results/placement.json --plots docs --page docs/placement.md
 
 Live: simulated engines speak HTTP, sglang-router, vllm-router, smg and Warmlane stand in front of them in turn, all
 with their policy cache_aware and no other flag, and time is compressed. Replay: the same engines and policies without
-HTTP. Times are in simulated seconds. ``--plots DIR`` writes the pictures. It needs two idle cores.
+HTTP. Times are in simulated seconds. ``--plots DIR`` writes the pictures, ``--page FILE`` puts the report between the
+marks of a page. It needs two idle cores.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ from benchmarks.router_peers import Peer
 from router.replay import NAMES, Setup, replay
 from router.traces import TraceError
 
+BEGIN, END = "<!-- report: begin -->", "<!-- report: end -->"
 RESULTS = Path(__file__).parent / "results" / "placement.json"
 PEERS = {"sglang-router": router_peers.sglang_router, "vllm-router": router_peers.vllm_router, "smg": router_peers.smg}
 VERSIONS = "sglang-router 0.3.2, vllm-router 0.1.17, smg 1.13.0"
@@ -119,13 +121,31 @@ def run(args: argparse.Namespace) -> Report:
     return report
 
 
+def write_between_marks(page: Path, said: str) -> None:
+    """Replaces what stands between the marks. Raises ``ValueError`` for a page without them."""
+    old = page.read_text(encoding="utf-8")
+    head, begin, rest = old.partition(BEGIN)
+    _, end, tail = rest.partition(END)
+    if not begin or not end:
+        raise ValueError(f"{page} has no lines {BEGIN} and {END}")
+    page.write_text(f"{head}{BEGIN}\n\n{said}\n\n{END}{tail}", encoding="utf-8")
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     args = _parser().parse_args(arguments)
     try:
         report = Report.load(args.source) if args.source else run(args)
+        show(report, args)
     except (TraceError, TrafficError, OSError, ValueError) as error:
         sys.exit(f"benchmarks.placement: {error}")
-    print(text(report, () if TRACE in report.possible else (TRACE,)))
+
+
+def show(report: Report, args: argparse.Namespace) -> None:
+    """The report on the screen, on its page, and as pictures."""
+    said = text(report, () if TRACE in report.possible else (TRACE,))
+    print(said)
+    if args.page:
+        write_between_marks(args.page, said)
     if args.plots:
         from benchmarks.placement_plots import plots
 
@@ -139,6 +159,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--from", dest="source", type=Path, metavar="FILE", help="print a saved report; run nothing")
     parser.add_argument("--output", type=Path, default=RESULTS, metavar="FILE", help="where the report is saved")
     parser.add_argument("--plots", type=Path, metavar="DIR", help="write the pictures there; needs matplotlib")
+    parser.add_argument("--page", type=Path, metavar="FILE", help="write the report into a page, between its marks")
     parser.add_argument("--essential", action="store_true", help="only the comparison, one live seed")
     parser.add_argument("--no-live", action="store_true", help="only the replay")
     parser.add_argument("--no-workers", dest="workers", action="store_false", help="no run with --workers 4")

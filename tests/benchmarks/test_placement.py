@@ -115,6 +115,20 @@ class TestReport:
         assert {path.name for path in tmp_path.glob("*.png")} == {"placement-live.png", "placement-replay.png"}
         assert all(path.stat().st_size < 150_000 for path in tmp_path.glob("*.png"))
 
+    def test_a_page_gets_the_report_between_its_marks(self, tmp_path, capsys):
+        page, saved = tmp_path / "page.md", tmp_path / "report.json"
+        report(result([1.0, 2.0]), result([3.0, 4.0])).save(saved)
+        page.write_text(f"before\n{placement.BEGIN}\nold\n{placement.END}\nafter\n")
+        for _ in range(2):
+            placement.main(["--from", str(saved), "--page", str(page)])
+        head, _, tail = page.read_text().partition("| chat | live | another |")
+        assert head.startswith(f"before\n{placement.BEGIN}\n\n- date: today")
+        assert tail.endswith(f"{placement.END}\nafter\n")
+        assert "old" not in page.read_text()
+        page.write_text("no marks")
+        with pytest.raises(SystemExit, match="has no lines"):
+            placement.main(["--from", str(saved), "--page", str(page)])
+
 
 class TestStudies:
     def test_predictions_are_right_again_when_the_next_ones_are(self):
