@@ -69,6 +69,21 @@ class Admission:
         """Requests that were let in and are not over."""
         return self._running
 
+    def look(self, key: str) -> None:
+        """Before the body of a request is read: raise :class:`Refusal` (429) if it would be refused whatever it says.
+
+        Nothing is charged or booked.
+        """
+        now, settings = self._clock(), self._settings
+        for reason, name, rate in (
+            ("rate_requests", "", settings.request_rate),
+            ("key_rate_requests", key, settings.request_rate_per_key),
+        ):
+            if rate and (wait := self._bucket(reason, name, rate, now).wait(1, now)):
+                raise self._too_fast(reason, rate, wait)
+        if not self._free(key) and not self._line.takes(key):
+            raise self._no_place()
+
     async def enter(self, key: str, tokens: int) -> Ticket:
         """Let a request of ``key`` with ``tokens`` prompt tokens in. Raises :class:`Refusal` (429, 503)."""
         now = self._clock()
@@ -79,14 +94,18 @@ class Admission:
 
     def take(self, key: str) -> bool:
         """For :class:`Ticket`."""
+        free = self._free(key)
+        if free:
+            self._running += 1
+            self._by_key[key] += 1
+        return free
+
+    def _free(self, key: str) -> bool:
+        """Is there a place among the requests at a time?"""
         settings = self._settings
         if settings.requests and self._running >= settings.requests:
             return False
-        if settings.requests_per_key and self._by_key[key] >= settings.requests_per_key:
-            return False
-        self._running += 1
-        self._by_key[key] += 1
-        return True
+        return not settings.requests_per_key or self._by_key.get(key, 0) < settings.requests_per_key
 
     def give_back(self, key: str) -> None:
         """For :class:`Ticket`."""
@@ -123,8 +142,7 @@ class Admission:
         try:
             await self._line.until(ticket.key, take, give_back, ticket.deadline - self._clock())
         except LineFull:
-            self._shed("queue_full")
-            raise _too_many("Too many requests are waiting.", "queue_full", 1.0) from None
+            raise self._no_place() from None
         except WaitedTooLong:
             self._shed("queue_timeout")
             raise unavailable("The request waited too long for a free backend.", code="queue_timeout") from None
@@ -141,11 +159,18 @@ class Admission:
             if rate:
                 bucket = self._bucket(reason, name, rate, now)
                 if wait := bucket.wait(cost, now):
-                    self._shed(reason)
-                    raise _too_many(f"The rate limit is {rate:g} {_UNITS[reason]} a second.", reason, wait)
+                    raise self._too_fast(reason, rate, wait)
                 due.append((bucket, cost))
         for bucket, cost in due:
             bucket.take(cost, now)
+
+    def _no_place(self) -> Refusal:
+        self._shed("queue_full")
+        return _too_many("Too many requests are waiting.", "queue_full", 1.0)
+
+    def _too_fast(self, reason: str, rate: float, wait: float) -> Refusal:
+        self._shed(reason)
+        return _too_many(f"The rate limit is {rate:g} {_UNITS[reason]} a second.", reason, wait)
 
     def _bucket(self, reason: str, name: str, rate: float, now: float) -> Bucket:
         if len(self._buckets) >= _MANY_BUCKETS:

@@ -24,14 +24,17 @@ class FairQueue(Generic[T]):
         """(was it taken, what it displaced)."""
         displaced = None
         if self._count >= self._size:
-            longest = max(self._lanes, key=lambda name: len(self._lanes[name]), default=None)
-            if longest is None or len(self._lanes[longest]) <= len(self._lanes.get(key, ())) + 1:
+            if (longest := self._displaced_by(key)) is None:
                 return False, None
             displaced = self._lanes[longest].pop()
             self._count -= 1
         self._lanes.setdefault(key, deque()).append(item)
         self._count += 1
         return True, displaced
+
+    def takes(self, key: str) -> bool:
+        """Would an item of ``key`` be taken now?"""
+        return self._count < self._size or self._displaced_by(key) is not None
 
     def remove(self, key: str, item: T) -> None:
         """Take ``item`` out, if it still waits."""
@@ -51,6 +54,13 @@ class FairQueue(Generic[T]):
                     self._taken(key, lane)
                     return item
         return None
+
+    def _displaced_by(self, key: str) -> str | None:
+        """The lane whose newest item makes room for one of ``key`` in a full queue."""
+        longest = max(self._lanes, key=lambda name: len(self._lanes[name]), default=None)
+        if longest is None or len(self._lanes[longest]) <= len(self._lanes.get(key, ())) + 1:
+            return None
+        return longest
 
     def _taken(self, key: str, lane: deque[T]) -> None:
         self._count -= 1

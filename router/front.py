@@ -16,6 +16,8 @@ from router.http.response import ResponseWriter
 from router.http.server import Turn
 from router.metrics import Metrics
 
+LARGE_BODY = 65536  # bytes; a smaller one is there when its head is
+
 log = logging.getLogger(__name__)
 
 
@@ -36,6 +38,8 @@ class Front:
             return Reply(204, lines=_lines(allowed))
         try:
             self._auth.check(request)
+            if _announces_much(request):
+                self._gateway.look(request)
         except Refusal as refusal:
             return refusal.reply()
         return None
@@ -55,6 +59,14 @@ class Front:
     def refused(self, reply: Reply) -> None:
         """Count what was answered to a request that nobody served."""
         self._metrics.refused(reply.status)
+
+
+def _announces_much(request: Request) -> bool:
+    """Is there a body to come that is better not read in vain?"""
+    if request.path not in INFERENCE_ROUTES:
+        return False
+    length = request.headers.get("content-length", "")
+    return "expect" in request.headers or (length.isdigit() and int(length) > LARGE_BODY)
 
 
 def _lines(headers: Mapping[str, str]) -> bytes:

@@ -76,6 +76,13 @@ class Gateway:
         self._continuation = continuation
         self._loop = asyncio.get_running_loop()
 
+    def look(self, request: Request) -> None:
+        """The head is there: raise :class:`Refusal` when the request will be refused whatever its body says."""
+        if self._inflight.refusing:
+            raise _shutting_down()
+        if self._admission.limited:
+            self._admission.look(self._name_of(request))
+
     def serve(self, request: Request, client: ResponseWriter, turn: Turn) -> None:
         """Answer ``request`` from a worker, or say why not."""
         visit = self._admit(request, client)
@@ -106,7 +113,7 @@ class Gateway:
     def _read(self, visit: Visit) -> Outgoing:
         """What placement needs of the body, and the request as it goes on. Raises :class:`Refusal`."""
         if self._inflight.refusing:
-            raise unavailable("The router is shutting down.", code="shutting_down", close=True)
+            raise _shutting_down()
         request = visit.request
         if request.method in WITH_BODY:
             visit.facts = read_facts(
@@ -308,3 +315,7 @@ class Gateway:
         if attempts.last in (Failure.TIMEOUT, Failure.SILENT):
             raise gateway_timeout(f"No backend answered in time ({tried}).")
         raise bad_gateway(f"No backend could answer the request ({tried}).")
+
+
+def _shutting_down() -> Refusal:
+    return unavailable("The router is shutting down.", code="shutting_down", close=True)

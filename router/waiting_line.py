@@ -35,6 +35,10 @@ class WaitingLine:
     def __len__(self) -> int:
         return len(self._queue)
 
+    def takes(self, key: str) -> bool:
+        """Is there a place in the line for ``key``?"""
+        return self._queue.takes(key)
+
     async def until(self, key: str, take: Callable[[], bool], give_back: Callable[[], None], seconds: float) -> None:
         """Return once ``take`` succeeded. Raises :class:`LineFull` and :class:`WaitedTooLong`.
 

@@ -118,3 +118,41 @@ async def test_questions_about_the_fleet_are_not_limited():
         for _ in range(5):
             async with fleet.client.get("/v1/models") as answer:
                 assert answer.status == 200
+
+
+HEAD = b"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n%b\r\n"
+
+
+async def head_alone(fleet: Fleet, length: int, more: bytes = b"") -> bytes:
+    """The first line of what comes back for a head whose body is never sent."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", fleet.router.port)
+    writer.write(HEAD % (length, more))
+    line = await reader.readline()
+    writer.close()
+    return line
+
+
+@pytest.mark.parametrize(("length", "more"), [(50 * 2**20, b""), (10, b"Expect: 100-continue\r\n")])
+async def test_what_will_be_refused_is_refused_before_its_body_is_read(length, more):
+    async with running(backend_that_waits(), max_concurrent_requests=1, queue_size=1) as fleet:
+        asked = [asyncio.create_task(ask(fleet)) for _ in range(2)]
+        await until(lambda: fleet.router.protection.admission.waiting == 1)
+        assert await head_alone(fleet, length, more) == b"HTTP/1.1 429 Too Many Requests\r\n"
+        assert fleet.metric("warmlane_requests_shed_total", reason="queue_full") == 1
+        fleet.backends[0].may_answer.set()
+        assert {status for status, _, _ in await asyncio.gather(*asked)} == {200}
+        assert await head_alone(fleet, 10, b"Expect: 100-continue\r\n") == b"HTTP/1.1 100 Continue\r\n"
+
+
+async def test_a_rate_refuses_a_large_body_unread_and_charges_nothing():
+    async with running(FakeBackend(), rate_limit_tokens_per_second=1) as fleet:
+        assert (await ask(fleet))[0] == 200
+        for _ in range(3):
+            assert await head_alone(fleet, 50 * 2**20) == b"HTTP/1.1 429 Too Many Requests\r\n"
+        assert fleet.metric("warmlane_requests_shed_total", reason="rate_requests") == 3
+
+
+async def test_a_router_that_shuts_down_reads_no_large_body():
+    async with running(FakeBackend()) as fleet:
+        fleet.router.inflight.refusing = True
+        assert await head_alone(fleet, 50 * 2**20) == b"HTTP/1.1 503 Service Unavailable\r\n"
