@@ -89,7 +89,8 @@ class SimBackend:
         return web.json_response({"object": "list", "data": [card]})
 
     async def _info(self, _request: web.Request) -> web.Response:
-        return web.json_response({"model_path": self.model, "served_model_name": self.model})
+        info = {"model_path": self.model, "served_model_name": self.model}
+        return web.json_response(info | {"max_total_num_tokens": self._spec.kv_tokens})
 
     async def _load(self, _request: web.Request) -> web.Response:
         engine = self.engine
