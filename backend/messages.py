@@ -40,6 +40,7 @@ class NewRequest(msgspec.Struct, array_like=True):
     logprobs: LogprobSpec | None = None
     grammar: GrammarSpec | None = None  # what the output must follow; the frontend has seen it compile
     grammar_after: int = -1  # the token after which it begins; -1: from the first
+    pooling: str = ""  # "last" or "mean": the prompt's hidden states in one vector, and no output
 
 
 class ToScheduler(msgspec.Struct, array_like=True):
@@ -99,6 +100,7 @@ class FromScheduler(msgspec.Struct, array_like=True):
     started: list[tuple[int, int]] = []  # (uid, cached prompt tokens), sent with or before the first token
     logprobs: list[TokenLogprobs] = []  # one entry per token of the requests that want them, in order
     prompt_logprobs: list[TokenLogprobs] = []  # in order of position; before or with the first output token
+    embeddings: list[tuple[int, bytes]] = []  # (uid, float32 vector) of those with ``pooling``, before they finish
     finished: list[Finish] = []  # a finished uid is never named again; its last tokens are in this message or before
     stats: SchedulerStats = msgspec.field(default_factory=SchedulerStats)
     flushed: tuple[int, bool] | None = None  # (ticket, done); False when requests were running

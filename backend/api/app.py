@@ -9,7 +9,19 @@ from http import HTTPStatus
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
-from backend.api import chat, completions, management, messages, native, openai, parse, responses, score, tokens
+from backend.api import (
+    chat,
+    completions,
+    embeddings,
+    management,
+    messages,
+    native,
+    openai,
+    parse,
+    responses,
+    score,
+    tokens,
+)
 from backend.api.context import CONTEXT, ServerContext
 from backend.api.errors import error_response
 from backend.frontend.errors import RequestError
@@ -37,6 +49,8 @@ def create_app(context: ServerContext) -> web.Application:
             web.post("/v1/messages", messages.messages),
             web.post("/v1/messages/count_tokens", messages.count_tokens),
             web.post("/v1/responses", responses.responses),
+            web.post("/v1/embeddings", embeddings.embeddings),
+            web.post("/encode", embeddings.encode),
             web.post("/v1/score", score.score),
             web.post("/tokenize", tokens.tokenize),
             web.post("/v1/tokenize", tokens.tokenize),

@@ -42,6 +42,8 @@ class ServedModel:
     tokenizer_path: str
     model_type: str = ""
     architectures: tuple[str, ...] = ()
+    hidden_size: int = 0  # of an embedding
+    pooling: str = "last"  # how an embedding is made of the hidden states
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from backend.api.context import ServedModel
 from backend.api.parsers.choice import ParserChoice, choose_parsers
+from backend.api.pooling import pooling_of
 from backend.api.sampling_defaults import model_sampling_defaults
 from backend.config import ServerArgs
 from backend.frontend.intake import Intake, Limits
@@ -74,4 +75,6 @@ def describe(args: ServerArgs, files: ModelFiles) -> ServedModel:
         tokenizer_path=args.tokenizer_path or args.model_path or source.name,
         model_type=files.config.model_type,
         architectures=(files.config.architecture,),
+        hidden_size=files.config.hidden_size,
+        pooling=pooling_of(source),
     )

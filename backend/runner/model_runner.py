@@ -29,6 +29,7 @@ from backend.transfer import Uploader
 class StepResult(NamedTuple):
     tokens: torch.Tensor  # int32[S] on the CPU
     logprobs: list[RowTensors]  # one for each of the batch's ``logprobs`` rows
+    pooled: list[torch.Tensor]  # float32[hidden] on the CPU for each of its ``pooled`` rows
 
 
 class RunningStep:
@@ -47,6 +48,10 @@ class RunningStep:
     def logprobs(self) -> list[RowLogprobs]:
         """One entry for each row in the batch's ``logprobs``."""
         return [row.logprobs() for row in self._result.result().logprobs]
+
+    def pooled(self) -> list[NDArray[np.float32]]:
+        """A vector for each row in the batch's ``pooled``."""
+        return [vector.numpy() for vector in self._result.result().pooled]
 
 
 class ModelRunner:
@@ -122,4 +127,5 @@ class ModelRunner:
         if wanted is not None:
             prompt = logits[:0] if hidden is None else self._model.logits(hidden[wanted.hidden])
             logprobs = row_logprobs(wanted, prompt, logits, tokens)
-        return StepResult(tokens.to(torch.int32).to("cpu", non_blocking=True), logprobs)
+        pooled = [] if hidden is None else [span.pool(hidden) for span in inputs.pooled]
+        return StepResult(tokens.to(torch.int32).to("cpu", non_blocking=True), logprobs, pooled)

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from backend.attention.base import StepLayout
 from backend.runner.logprobs import LogprobPlan
 from backend.runner.mask import Mask
+from backend.runner.pooling import PooledSpan, spans
 from backend.runner.sampling_plan import SamplingPlan, SamplingPlanner
 from backend.scheduler.batch import StepBatch
 from backend.scheduler.slots import Slots
@@ -27,11 +28,12 @@ class StepInputs:
     sampled_places: NDArray[np.int64]  # [S] where the sampled tokens go in the token pool
     sampling: SamplingPlan | None  # None when no row samples
     logprobs: LogprobPlan | None  # None when no row wants any
+    pooled: tuple[PooledSpan, ...] = ()
 
     @property
     def is_decode(self) -> bool:
         """Every row computes one token and samples the next, and nobody asks for log probabilities of a prompt."""
-        return self.last is None and (self.logprobs is None or not len(self.logprobs.hidden))
+        return self.last is None and not self.pooled and (self.logprobs is None or not len(self.logprobs.hidden))
 
 
 def build_inputs(batch: StepBatch, slots: Slots, planner: SamplingPlanner, device: torch.device) -> StepInputs:
@@ -70,4 +72,5 @@ def build_inputs(batch: StepBatch, slots: Slots, planner: SamplingPlanner, devic
         sampled_places=sampling_rows * width + lengths,
         sampling=planner.plan(slots, sampling_rows, lengths, Mask.of(batch, device)) if len(sampled) else None,
         logprobs=LogprobPlan.plan(batch, slots, device) if batch.logprobs else None,
+        pooled=spans(batch) if batch.pooled else (),
     )

@@ -22,6 +22,15 @@ class LogprobRow:
     last: int
 
 
+@dataclass(frozen=True, slots=True)
+class PooledRow:
+    """A row of the batch that computes prompt tokens whose hidden states are wanted as one vector."""
+
+    index: int  # in the batch
+    mean: bool  # the sum over this step's tokens; else the last one's own
+    last: bool  # the prompt ends here
+
+
 Places = list[tuple[float, list[tuple[float, int]], list[float]]]  # per token: its own, the likeliest, the asked-for
 
 
@@ -59,6 +68,7 @@ class StepBatch:
     num_tokens: int
     logprobs: tuple[LogprobRow, ...]
     fresh: NDArray[np.int64]  # slots with tokens that the device has not seen: occupied since the last batch, or jumped
+    pooled: tuple[PooledRow, ...] = ()
     allowed: AllowedTokens | None = None  # None when no sampling row follows a grammar
     transfers: Transfers | None = None  # copies between device and host that start before the step; None: none due
 
@@ -69,3 +79,6 @@ class LaunchedStep(Protocol):
 
     def logprobs(self) -> list[RowLogprobs]:
         """One entry for each row in the batch's ``logprobs``."""
+
+    def pooled(self) -> list[NDArray[np.float32]]:
+        """A vector for each row in the batch's ``pooled``."""

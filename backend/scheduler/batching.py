@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from backend.scheduler.admission import Admission
-from backend.scheduler.batch import LogprobRow, StepBatch
+from backend.scheduler.batch import LogprobRow, PooledRow, StepBatch
 from backend.scheduler.limits import SchedulerLimits
 from backend.scheduler.rows import Rows
 from backend.scheduler.running import NO_ROWS, Running
@@ -48,12 +48,12 @@ class Batcher:
     ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int32]]:
         """Share the prefill budget over ``rows`` and newcomers: (newcomers, rows that compute, tokens of each)."""
         budget = self._limits.prefill_budget
-        rows, lens = _share(rows, missing, budget)
+        rows, lens = self._share(rows, missing, budget)
         admitted = NO_ROWS
         if may_admit and len(self._admission.waiting):
             admitted, self._since_admission = self._admission.admit(budget - int(lens.sum())), 0
         if len(admitted):
-            new_rows, new_lens = _share(admitted, self._slots.missing(admitted), budget - int(lens.sum()))
+            new_rows, new_lens = self._share(admitted, self._slots.missing(admitted), budget - int(lens.sum()))
             rows, lens = np.concatenate((rows, new_rows)), np.concatenate((lens, new_lens))
         return admitted, rows, lens
 
@@ -88,9 +88,19 @@ class Batcher:
             in_prompt=in_prompt if np.count_nonzero(in_prompt) else None,
             num_tokens=num_tokens,
             logprobs=logprobs,
+            pooled=self._pooled_rows(rows, starts + lens) if np.count_nonzero(slots.pooled[rows]) else (),
             fresh=admitted,
             transfers=self._rows.take_transfers(),
         )
+
+    def _pooled_rows(self, rows: NDArray[np.int64], ends: NDArray[np.int32]) -> tuple[PooledRow, ...]:
+        found = []
+        for i in self._slots.pooled[rows].nonzero()[0]:
+            request = self._running.requests[int(self._slots.uid[rows[i]])]
+            mean, last = request.pooling == "mean", int(ends[i]) == request.prompt_len
+            if mean or last:
+                found.append(PooledRow(int(i), mean, last))
+        return tuple(found)
 
     def _logprob_rows(
         self, rows: NDArray[np.int64], ends: NDArray[np.int32], wanting: NDArray[np.bool_]
@@ -105,11 +115,14 @@ class Batcher:
                 found.append(LogprobRow(int(i), request.logprobs, first, last))
         return tuple(found)
 
-
-def _share(
-    rows: NDArray[np.int64], missing: NDArray[np.int32], budget: int
-) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
-    """Split ``budget`` tokens over ``rows`` in order: the first ones whole, the last one cut, the rest none."""
-    before = np.cumsum(missing) - missing
-    lens = np.clip(budget - before, 0, missing).astype(np.int32)
-    return rows[lens > 0], lens[lens > 0]
+    def _share(
+        self, rows: NDArray[np.int64], missing: NDArray[np.int32], budget: int
+    ) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
+        """Split ``budget`` tokens over ``rows`` in order: the first ones whole, the last one cut, the rest none."""
+        before = np.cumsum(missing) - missing
+        lens = np.clip(budget - before, 0, missing).astype(np.int32)
+        if self._limits.deterministic:
+            starts, block = self._slots.computed[rows], self._limits.page_size
+            whole = np.maximum((starts + lens) // block * block - starts, 0)
+            lens = np.where(starts + lens < self._slots.prompt_len[rows], whole, lens).astype(np.int32)
+        return rows[lens > 0], lens[lens > 0]

@@ -21,6 +21,7 @@ class SchedulerLimits:
     prefill_budget: int  # prompt tokens computed per step
     radix_cache: bool = True
     eviction: str = "lru"
+    deterministic: bool = False  # a position is always computed in the same shape; one page is a block of a prompt
     host: HostSettings | None = None  # a second tier of the prefix cache in the host's memory
     overlap: bool = False  # launch a step before the one before it is settled
     decode_steps: int = 1  # waiting requests are looked at once in so many steps while others run
@@ -40,5 +41,6 @@ def make_rows(limits: SchedulerLimits) -> Rows:
         page_size=limits.page_size,
         keep_prefixes=limits.radix_cache,
         eviction=limits.eviction,
+        share_outputs=not limits.deterministic,
         host=limits.host if limits.radix_cache else None,
     )

@@ -98,6 +98,7 @@ class Scheduler:
             namespace=new.namespace,
             priority=new.priority,
             logprobs=new.logprobs,
+            pooling=new.pooling,
         )
         if new.logprobs is not None:
             request.logprob_from = max(new.logprobs.start, 1) if new.logprobs.start >= 0 else len(tokens)

@@ -36,6 +36,8 @@ class Request:
     slot: int = -1  # -1: waiting
     node: Node | None = None  # locked end of the row's part in the radix tree
     told_cached: bool = False
+    pooling: str = ""  # "last" or "mean"
+    vector: NDArray[np.float32] | None = None  # summed over the steps so far
     guide: Guide | None = None  # where its output stands in its grammar, when it has to follow one
 
     @property
@@ -43,8 +45,10 @@ class Request:
         """How many leading tokens may come from the cache.
 
         At least one token is computed, or there would be no logits to sample from; where log probabilities of the
-        prompt are wanted, so are all from the one before the first of them.
+        prompt are wanted, so are all from the one before the first of them; where the mean is, all.
         """
+        if self.pooling == "mean":
+            return 0
         if self.logprobs is None or self.logprobs.start < 0:
             return len(self.tokens) - 1
         return min(len(self.tokens) - 1, max(self.logprob_from - 1, 0))

@@ -77,6 +77,7 @@ class Retraction:
         """Send a running request back to the head of the queue."""
         row = request.slot
         request.tokens = self._slots.tokens[row, : self._slots.known[row]].copy()
+        request.vector = None  # it starts again
         self._running.leave(request)
         self._admission.wait(request, first=True)
         self._stats.retracted_total += 1

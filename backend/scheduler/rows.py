@@ -38,6 +38,7 @@ class Rows:
         page_size: int,
         keep_prefixes: bool,
         eviction: str,
+        share_outputs: bool = True,
         host: HostSettings | None = None,
     ) -> None:
         self.page_size = page_size
@@ -45,6 +46,7 @@ class Rows:
         self.pages = PageAllocator(num_pages)
         self.evicted_pages = 0
         self._keep_prefixes = keep_prefixes
+        self._share_outputs = share_outputs
         self._eviction = eviction
         self._host_settings = host
         self._plant()
@@ -79,7 +81,8 @@ class Rows:
         no room.
         """
         slots, tokens = self.slots, request.tokens
-        match = self.radix.match(tokens[: request.cacheable], request.namespace)
+        cacheable = request.cacheable if self._share_outputs else min(request.cacheable, request.prompt_len)
+        match = self.radix.match(tokens[:cacheable], request.namespace)
         self.radix.lock(match.node)
         needed = -(-len(tokens) // self.page_size) - len(match.pages)
         if self.room < needed + reserve:
@@ -88,6 +91,7 @@ class Rows:
         slot = slots.occupy(request.uid, tokens, request.prompt_len, limit)
         slots.set_sampling(slot, request.sampling, request.seed, request.stop_ids)
         slots.wants_logprobs[slot] = request.logprobs is not None
+        slots.pooled[slot] = bool(request.pooling)
         fresh = self._alloc(needed)
         if self.host is not None and match.absent:
             self.host.restore(match.node, fresh[: match.absent])
@@ -125,6 +129,8 @@ class Rows:
 
         The row goes on with the tree's pages, not its duplicates.
         """
+        if not self._share_outputs:  # they were computed one by one, and would be as a prompt's block elsewhere
+            computed = min(computed, int(self.slots.prompt_len[slot]))
         count = computed // self.page_size
         if not self._keep_prefixes or count < self.slots.tree_pages[slot]:
             return

@@ -53,6 +53,9 @@ class Running:
         if batch.logprobs:
             self._tell_logprobs(batch, live, tokens, launched.logprobs())
 
+        if batch.pooled:
+            self._tell_vectors(batch, live, launched.pooled())
+
         stops = slots.stop_ids[new_rows] == new_tokens[:, None]
         stopped = new[stops.any(axis=1)] if np.count_nonzero(stops) else NO_ROWS
         full = ends + batch.samples >= slots.limit[rows]
@@ -94,6 +97,18 @@ class Running:
         """Output tokens of a request that no step sampled."""
         self.out.uids += [uid] * len(tokens)
         self.out.tokens += tokens
+
+    def _tell_vectors(
+        self, batch: StepBatch, live: NDArray[np.bool_] | None, vectors: list[NDArray[np.float32]]
+    ) -> None:
+        for row, vector in zip(batch.pooled, vectors, strict=True):
+            if live is not None and not live[row.index]:
+                continue
+            request = self.requests[int(self.slots.uid[batch.rows[row.index]])]
+            request.vector = vector if request.vector is None else request.vector + vector
+            if row.last:
+                whole = request.vector / np.float32(request.prompt_len if row.mean else 1)
+                self.out.embeddings.append((request.uid, whole.tobytes()))
 
     def _tell_logprobs(
         self, batch: StepBatch, live: NDArray[np.bool_] | None, tokens: NDArray[np.int32], results: list[RowLogprobs]

@@ -55,6 +55,7 @@ class Slots:
         self.min_known = np.zeros(num_slots, np.int32)  # no stop token before this length
         self.logit_bias: dict[int, dict[int, float]] = {}  # of the slots that have any
         self.wants_logprobs = np.zeros(num_slots, np.bool_)
+        self.pooled = np.zeros(num_slots, np.bool_)  # the hidden states of the prompt are wanted as one vector
         self.guided = np.zeros(num_slots, np.bool_)  # a grammar says what may be sampled
         self.stop_ids = np.full((num_slots, STOP_IDS_PER_SLOT), NO_TOKEN, np.int32)
 

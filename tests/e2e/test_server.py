@@ -7,6 +7,7 @@ import signal
 from collections.abc import Iterator
 
 import httpx
+import numpy as np
 import openai
 import pytest
 
@@ -128,5 +129,35 @@ def test_scores_of_labels(http: httpx.Client, apply_softmax: bool) -> None:
 )
 def test_scores_that_cannot_be_given(http: httpx.Client, fields: dict, words: str) -> None:
     answer = http.post("/v1/score", json={"query": "a", "items": ["b"], "label_token_ids": [1], **fields})
+    assert answer.status_code == 400
+    assert words in answer.json()["message"]
+
+
+def test_embeddings(sdk: openai.OpenAI) -> None:
+    texts = ["The cat sleeps on the sofa.", "A kitten naps on the couch.", "Interest rates rose by two percent."]
+    answer = sdk.embeddings.create(model=MODEL, input=texts)
+    cat, kitten, rates = (np.array(each.embedding) for each in answer.data)
+    assert len(cat) == 576
+    assert np.linalg.norm(cat) == pytest.approx(1, abs=1e-5)
+    assert cat @ kitten > cat @ rates
+    assert answer.usage.prompt_tokens == answer.usage.total_tokens > 15
+    short = sdk.embeddings.create(model=MODEL, input=texts[0], dimensions=64, encoding_format="float")
+    head = cat[:64] / np.linalg.norm(cat[:64])
+    assert np.abs(np.array(short.data[0].embedding) - head).max() < 0.02  # bfloat16, another batch
+
+
+def test_encode_answers_one_or_a_list(http: httpx.Client) -> None:
+    one = http.post("/encode", json={"text": "hello there"}).json()
+    assert (len(one["embedding"]), one["meta_info"]["finish_reason"]["type"]) == (576, "length")
+    several = http.post("/encode", json={"input_ids": [[5, 6, 7], [8, 9]]}).json()
+    assert [each["meta_info"]["prompt_tokens"] for each in several] == [3, 2]
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [({"input": []}, "input: it is empty"), ({"dimensions": 577}, "at most 576"), ({"encoding_format": "hex"}, "hex")],
+)
+def test_embeddings_that_cannot_be_given(http: httpx.Client, fields: dict, words: str) -> None:
+    answer = http.post("/v1/embeddings", json={"input": "a", **fields})
     assert answer.status_code == 400
     assert words in answer.json()["message"]

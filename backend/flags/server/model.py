@@ -17,10 +17,15 @@ ALWAYS = accepted(
     text("--model-loader-extra-config", default="{}"),
 )
 
+EMBEDDING = accepted(
+    "model",
+    "every model answers /v1/embeddings and /encode",
+    switch("--is-embedding"),
+)
+
 KINDS = not_yet(
     "model",
     "only text generation; docs/models.md lists the architectures",
-    switch("--is-embedding"),
     text(
         "--json-model-override-args",
         default="{}",
@@ -91,4 +96,4 @@ OFFLOAD = not_yet(
     text("--ple-offload-dir"),
 )
 
-MODEL: tuple[Flag, ...] = ALWAYS + KINDS + QUANTIZATION + WEIGHTS + OFFLOAD
+MODEL: tuple[Flag, ...] = ALWAYS + EMBEDDING + KINDS + QUANTIZATION + WEIGHTS + OFFLOAD

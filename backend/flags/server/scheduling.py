@@ -95,10 +95,4 @@ HIERARCHY = not_yet(
     text("--flexkv-config-file"),
 )
 
-DETERMINISM = not_yet(
-    "sampling",
-    "answers may differ in the last bits between batch sizes",
-    switch("--enable-deterministic-inference"),
-)
-
-SCHEDULING: tuple[Flag, ...] = MIXED + STEPS + ORDER + EVICTION + LAYOUT + NO_KV + HOST_COPIES + HIERARCHY + DETERMINISM
+SCHEDULING: tuple[Flag, ...] = MIXED + STEPS + ORDER + EVICTION + LAYOUT + NO_KV + HOST_COPIES + HIERARCHY

@@ -264,6 +264,10 @@ RUNTIME = works(
         help="publish what the prefix cache stores and evicts over ZMQ; port * is any free one",
         sources=BOTH,
     ),
+    switch(
+        "--enable-deterministic-inference",
+        help="answers that do not depend on the batch, bit by bit; slower",
+    ),
     integer(
         "--num-continuous-decode-steps",
         default=1,
