@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import re
 from collections import deque
+from typing import NamedTuple
 
 from router.http.message import Pairs
 
 CACHED_HEADER = b"x-warmlane-cached-tokens"
 TAIL_BYTES = 4096
-_CACHED = (b'"cached_tokens"',)
-_OUTPUT = (b'"completion_tokens"', b'"output_tokens"')
-_PROMPT = (b'"prompt_tokens"', b'"input_tokens"')
-_NUMBER = re.compile(rb"\s*:\s*(\d{1,9})")
+_FIRST = b'_tokens"'
+_LONGEST = 16  # bytes of a name before that
+_COUNT = re.compile(rb'"(cached|completion|output|prompt|input)_tokens"\s*:\s*(\d{1,9})')
 
 
 def cached_at_head(pairs: Pairs) -> int | None:
@@ -23,34 +23,37 @@ def cached_at_head(pairs: Pairs) -> int | None:
     return None
 
 
+class Usage(NamedTuple):
+    """What an answer tells of its tokens; None where it does not."""
+
+    prompt: int | None
+    output: int | None
+    cached: int | None
+
+
 class Tail:
     """The last bytes of an answer, kept without copying the rest: usage stands at the end in every dialect.
 
     A client's text cannot pass for it: quotes inside JSON strings are escaped.
     """
 
+    __slots__ = ("_chunks", "add")
+
     def __init__(self) -> None:
         self._chunks: deque[bytes] = deque(maxlen=4)
-        self._bytes: bytes | None = None
         self.add = self._chunks.append
 
-    def cached_tokens(self) -> int | None:
-        return self._last(_CACHED)
+    def usage(self) -> Usage:
+        """The last number of each kind."""
+        end = b"".join(self._chunks)[-TAIL_BYTES:]
+        first = end.find(_FIRST)
+        told = dict(_COUNT.findall(end, max(0, first - _LONGEST))) if first >= 0 else {}
+        return Usage(
+            _number(told.get(b"prompt") or told.get(b"input")),
+            _number(told.get(b"completion") or told.get(b"output")),
+            _number(told.get(b"cached")),
+        )
 
-    def prompt_tokens(self) -> int | None:
-        return self._last(_PROMPT)
 
-    def output_tokens(self) -> int | None:
-        return self._last(_OUTPUT)
-
-    def _last(self, names: tuple[bytes, ...]) -> int | None:
-        """The number behind the last of ``names``."""
-        if self._bytes is None:
-            self._bytes = b"".join(self._chunks)[-TAIL_BYTES:]
-        at, end = -1, 0
-        for name in names:
-            found = self._bytes.rfind(name)
-            if found > at:
-                at, end = found, found + len(name)
-        number = _NUMBER.match(self._bytes, end) if at >= 0 else None
-        return int(number[1]) if number else None
+def _number(digits: bytes | None) -> int | None:
+    return None if digits is None else int(digits)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from typing import Any, NamedTuple
 
 from policies.policy import Candidate, Decision, RouteRequest
@@ -21,29 +20,29 @@ class ExplainRing:
     """
 
     def __init__(self, size: int = KEPT_REQUESTS) -> None:
-        self._size = size
-        self._entries: OrderedDict[str, _Entry] = OrderedDict()
+        self._entries: list[_Entry | None] = [None] * size
+        self._kept = 0
 
     def __len__(self) -> int:
-        return len(self._entries)
+        return min(self._kept, len(self._entries))
 
     def chosen(self, dossier: Dossier, route: RouteRequest, attempt: Attempt) -> None:
-        """A request with the id of an earlier one takes its place."""
-        if len(dossier.attempts) > 1:
-            return
-        name = dossier.request_id[:MAX_ID]
-        self._entries.pop(name, None)
-        self._entries[name] = _Entry.of(dossier, route)
-        if len(self._entries) > self._size:
-            self._entries.popitem(last=False)
+        """A request with the id of an earlier one hides it."""
+        if len(dossier.attempts) == 1:
+            self._entries[self._kept % len(self._entries)] = _Entry.of(dossier, route)
+            self._kept += 1
 
     def settled(self, dossier: Dossier, route: RouteRequest, attempt: Attempt) -> None:
         """The entry refers to the attempts, which say how they ended."""
 
     def find(self, request_id: str) -> dict[str, Any] | None:
         """What is known of a request; None when it is not among the last ones."""
-        entry = self._entries.get(request_id[:MAX_ID])
-        return None if entry is None else entry.json()
+        name, size = request_id[:MAX_ID], len(self._entries)
+        for back in range(1, len(self) + 1):  # the last one first
+            entry = self._entries[(self._kept - back) % size]
+            if entry is not None and entry.request_id == name:
+                return entry.json()
+        return None
 
 
 class _Entry(NamedTuple):
@@ -59,7 +58,7 @@ class _Entry(NamedTuple):
     @classmethod
     def of(cls, dossier: Dossier, route: RouteRequest) -> _Entry:
         return cls(
-            dossier.request_id,
+            dossier.request_id[:MAX_ID],
             route.model,
             route.prompt_tokens,
             dossier.tokens is not None,

@@ -14,12 +14,13 @@ from prometheus_client.registry import Collector
 
 from policies.policy import Decision
 from router.body import INFERENCE_ROUTES
-from router.tally import Counter, Histogram
+from router.tally import Count, Counter, Histogram
 
 BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 1, 2, 4, 6, 8, 10, 20, 40, 60, 120, 300, 600)
 OTHER = "other"
 _METHODS = frozenset({"GET", "POST", "PUT", "DELETE", "HEAD", "OPTIONS", "PATCH"})
 _MAX_REASONS = 64
+_STATUS = {status: str(status) for status in range(100, 600)}
 
 
 class WorkerSeries:
@@ -28,7 +29,7 @@ class WorkerSeries:
     def __init__(self, metrics: Metrics, url: str) -> None:
         self._metrics = metrics
         self._url = url
-        self._seen: set[str] = set()
+        self._outcomes: dict[str, Count] = {}
         self._turns: set[str] = set()
         self._gone = False
         self.predicted = metrics.predicted.labels(url)
@@ -37,9 +38,12 @@ class WorkerSeries:
 
     def outcome(self, outcome: str) -> None:
         """Count an attempt: ``ok``, ``client_error``, ``cut``, ``client_gone`` or a failure's name."""
-        if not self._gone:
-            self._seen.add(outcome)
-            self._metrics.worker_outcomes.labels(self._url, outcome).inc()
+        if self._gone:
+            return
+        series = self._outcomes.get(outcome)
+        if series is None:
+            series = self._outcomes[outcome] = self._metrics.worker_outcomes.labels(self._url, outcome)
+        series.inc()
 
     def breaker(self, state: str) -> None:
         """Count a turn of the worker's breaker to ``state``."""
@@ -52,7 +56,7 @@ class WorkerSeries:
         self._gone = True
         for state in self._turns:
             self._metrics.breaker_turns.remove(self._url, state)
-        for outcome in self._seen:
+        for outcome in self._outcomes:
             self._metrics.worker_outcomes.remove(self._url, outcome)
         for counter in (self._metrics.predicted, self._metrics.actual, self._metrics.prompt):
             counter.remove(self._url)
@@ -130,7 +134,7 @@ class Metrics:
         self.requests.labels(method if method in _METHODS else OTHER, self.path_label(path)).inc()
 
     def answered(self, path: str, status: int, seconds: float) -> None:
-        self.responses.labels(str(status)).inc()
+        self.responses.labels(_STATUS.get(status) or str(status)).inc()
         self.duration.labels(self.path_label(path)).observe(seconds)
 
     def asked(self, model: str, path: str, stream: bool) -> None:
@@ -147,9 +151,10 @@ class Metrics:
 
     def decided(self, policy: str, decision: Decision) -> None:
         reason = decision.reason or "none"
-        if reason not in self._reasons and len(self._reasons) >= _MAX_REASONS:
-            reason = OTHER
-        self._reasons.add(reason)
+        if reason not in self._reasons:
+            if len(self._reasons) >= _MAX_REASONS:
+                reason = OTHER
+            self._reasons.add(reason)
         self.decisions.labels(policy, reason).inc()
 
     def model_label(self, model: str) -> str:

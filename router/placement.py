@@ -163,14 +163,14 @@ class Booking:
         self._attempt.total_ms = (now - self._started) * 1000
         if self._dossier is not None and self._dossier.prompts > 1:
             return
-        prompt = self._attempt.prompt_tokens = tail.prompt_tokens()
-        self._attempt.output_tokens = tail.output_tokens()
+        prompt, self._attempt.output_tokens, cached = tail.usage()
+        self._attempt.prompt_tokens = prompt
         if prompt is not None:
             if self._dossier is None or self._dossier.form is not Form.IDS:  # those have four bytes a token, always
                 self._placement.prompt_text.learn(self._route.model, len(self._route.text), prompt)
             if series := self._series:
                 series.prompt.inc(prompt)
-        if not self._cached_known and (cached := tail.cached_tokens()) is not None:
+        if cached is not None and not self._cached_known:
             self._told(cached, now)
 
     @property

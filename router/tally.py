@@ -45,7 +45,7 @@ class Counter(Collector):
         return series
 
     def inc(self, amount: float = 1) -> None:
-        self.labels().inc(amount)
+        self._series[()].value += amount
 
     def remove(self, *values: str) -> None:
         """Drop a series from the exposition; whoever holds it may go on counting."""

@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
-from typing import Any
+from typing import Any, NamedTuple
 
 from router.fleet.worker import Health, Worker, WorkerSpec
 
 ANY_MODEL = frozenset({"", "default"})  # names by which clients mean "whatever you serve"
 
 Listener = Callable[[Worker], None]
+MAX_VIEWS = 256  # models asked for, whatever clients call them
+
+
+class _View(NamedTuple):
+    """What a model means for the fleet as it is."""
+
+    eligible: list[Worker]
+    served: bool
+    known: bool
 
 
 class Registry:
@@ -20,6 +29,7 @@ class Registry:
         self._on_add: list[Listener] = []
         self._on_remove: list[Listener] = []
         self._on_change: list[Listener] = []
+        self._views: dict[str, _View] = {}  # by model, until a worker changes
 
     def listen(self, on_add: Listener, on_remove: Listener, on_change: Listener | None = None) -> None:
         """Call these from now on: for a worker that comes, one that goes, one that is reached or used otherwise."""
@@ -33,6 +43,8 @@ class Registry:
         if spec.url in self._workers:
             raise ValueError(f"worker {spec.url} is already registered")
         worker = self._workers[spec.url] = Worker(spec) if name is None else Worker(spec, name)
+        worker.on_change = self._views.clear
+        self._views.clear()
         for listener in self._on_add:
             listener(worker)
         return worker
@@ -42,6 +54,7 @@ class Registry:
         if self._workers.get(worker.url) is not worker:
             return
         del self._workers[worker.url]
+        self._views.clear()
         for listener in self._on_remove:
             listener(worker)
 
@@ -74,7 +87,13 @@ class Registry:
         return [worker for worker in self._workers.values() if worker.health is Health.HEALTHY]
 
     def eligible(self, model: str, excluded: Collection[str] = ()) -> list[Worker]:
-        """Workers that take requests and may serve ``model``, without those whose address is ``excluded``."""
+        """Workers that take requests and may serve ``model``, without those whose address is ``excluded``.
+
+        Not to be changed by the caller: most are given the same list.
+        """
+        return self._among(model, excluded) if excluded else self._view(model).eligible
+
+    def _among(self, model: str, excluded: Collection[str]) -> list[Worker]:
         anything = model in ANY_MODEL
         return [
             worker
@@ -95,6 +114,9 @@ class Registry:
 
     def serves(self, model: str) -> bool:
         """False when some worker told its models, none has ``model``, and none takes requests without having told."""
+        return self._view(model).served
+
+    def _serves(self, model: str) -> bool:
         workers = self._workers.values()
         if model in ANY_MODEL or not any(worker.names for worker in workers):
             return True
@@ -102,6 +124,18 @@ class Registry:
 
     def knows(self, model: str) -> bool:
         """Does any worker report ``model``?"""
+        return self._view(model).known
+
+    def _view(self, model: str) -> _View:
+        """The answers that every request asks for."""
+        view = self._views.get(model)
+        if view is None:
+            if len(self._views) >= MAX_VIEWS:
+                self._views.clear()
+            view = self._views[model] = _View(self._among(model, ()), self._serves(model), self._knows(model))
+        return view
+
+    def _knows(self, model: str) -> bool:
         return any(model == worker.spec.model_id or model in worker.models for worker in self._workers.values())
 
     def canonical(self, model: str) -> str:

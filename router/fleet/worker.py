@@ -102,6 +102,12 @@ class Worker:
     draining: bool = False  # gets no new requests, by an operator's order
     models: dict[str, dict[str, Any]] = field(default_factory=dict)  # model cards by id; empty: not known
     notes: dict[str, Callable[[], Any]] = field(default_factory=dict)  # what others found out: shown in /workers
+    on_change: Callable[[], None] | None = field(default=None, repr=False)  # told when a field was set
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        object.__setattr__(self, name, value)
+        if (told := getattr(self, "on_change", None)) is not None:
+            told()
 
     @property
     def url(self) -> str:

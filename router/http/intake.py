@@ -99,7 +99,7 @@ class Intake:
         """Bytes that make no whole header, piece of body or chunk (a long trailer, chunk extension, or header)."""
         self._stalled += size
         if self._stalled > self._max_head:
-            raise Refused(malformed(431, "The request's head is too large.", "head_too_large"))
+            raise Refused(_head_too_large())
 
     # What the parser calls.
 
@@ -112,18 +112,17 @@ class Intake:
     def on_url(self, url: bytes) -> None:
         self._url += url
         self._progress = True
-        self._grow(len(url))
+        self._head_size += len(url)
+        if self._head_size > self._max_head:
+            raise Refused(_head_too_large())
 
     def on_header(self, name: bytes, value: bytes) -> None:
         self._progress = True
-        self._grow(len(name) + len(value) + 4)
+        size = self._head_size = self._head_size + len(name) + len(value) + 4
+        if size > self._max_head:
+            raise Refused(_head_too_large())
         if self.in_head:  # else a trailer, which is dropped
             self._pairs.append((name, value))
-
-    def _grow(self, size: int) -> None:
-        self._head_size += size
-        if self._head_size > self._max_head:
-            raise Refused(malformed(431, "The request's head is too large.", "head_too_large"))
 
     def on_headers_complete(self) -> None:
         self.in_head, self.begun = False, 0.0
@@ -196,6 +195,10 @@ class Intake:
 
 def _has_body(headers: Mapping[str, str]) -> bool:
     return "transfer-encoding" in headers or headers.get("content-length", "0") != "0"
+
+
+def _head_too_large() -> Reply:
+    return malformed(431, "The request's head is too large.", "head_too_large")
 
 
 def too_large(limit: int) -> Reply:

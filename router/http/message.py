@@ -43,6 +43,12 @@ class Reply:
 
 def fields(pairs: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:
     """Headers by lower-case name."""
+    pairs = list(pairs)
+    found = {raw.decode("latin-1").lower(): value.decode("latin-1") for raw, value in pairs}
+    return found if len(found) == len(pairs) else _joined(pairs)
+
+
+def _joined(pairs: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:
     found: dict[str, str] = {}
     for raw, value in pairs:
         name = raw.decode("latin-1").lower()
