@@ -15,6 +15,7 @@ from aiohttp import web
 from policies.policy import RouteRequest
 from router.conversation import is_stand_in
 from router.errors import Refusal
+from router.namespace import joined
 from router.prompt_text import PromptText
 
 INFERENCE_ROUTES = frozenset(
@@ -227,8 +228,7 @@ def _value(raw: msgspec.Raw) -> Any:
 
 
 def _namespace(envelope: Envelope) -> str:
-    parts = [_word(envelope.lora_path), _word(envelope.cache_salt), _word(envelope.extra_key)]
-    return "\x1f".join(parts) if any(parts) else ""
+    return joined([_word(envelope.lora_path), _word(envelope.cache_salt), _word(envelope.extra_key)])
 
 
 def _of_headers(headers: Mapping[str, str]) -> RouteRequest:

@@ -13,10 +13,9 @@ from policies.policy import RouteRequest
 from policies.prefix.block_index import Held, PromptKey
 from router.body import Facts, Form
 from router.fleet.kv_events import KVEvents
+from router.namespace import split
 from router.pending import PendingBlocks
 from router.tokenise import TokenPool, Tokens
-
-NAMESPACE_SEPARATOR = "\x1f"
 
 
 class ExactPrefixes:
@@ -67,5 +66,5 @@ def with_length(route: RouteRequest, tokens: Tokens | None) -> RouteRequest:
 
 def prompt_key(namespace: str) -> PromptKey:
     """Adapter and salts out of a route's namespace."""
-    lora, *salts = namespace.split(NAMESPACE_SEPARATOR)
+    lora, *salts = split(namespace) or [""]
     return PromptKey(lora, tuple(salt for salt in salts if salt))

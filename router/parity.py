@@ -15,6 +15,7 @@ from typing import Any
 import msgspec
 
 from router.conversation import is_stand_in
+from router.fleet.tasks import WorkerTasks
 from router.fleet.vitals import Fetcher
 from router.fleet.worker import Health, Worker
 from router.prompt_text import PromptText
@@ -61,7 +62,7 @@ class ParityProbe:
         self._fetcher = fetcher
         self._own_chat, self._own_plain = _own_tokens(prompt_text)
         self._states: dict[str, Parity] = {}
-        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._tasks = WorkerTasks("token parity", self._settle)
 
     def state(self, url: str) -> Parity:
         return self._states.get(url, Parity.UNKNOWN)
@@ -70,27 +71,20 @@ class ParityProbe:
         return self._states.get(url) is Parity.OK
 
     def watch(self, worker: Worker) -> None:
-        self._tasks[worker.url] = asyncio.get_running_loop().create_task(
-            self._settle(worker), name=f"token parity {worker.url}"
-        )
+        self._tasks.start(worker)
 
     def unwatch(self, worker: Worker) -> None:
-        if (task := self._tasks.pop(worker.url, None)) is not None:
-            task.cancel()
+        self._tasks.stop(worker)
         self._states.pop(worker.url, None)
 
     def restarted(self, worker: Worker) -> None:
         """It may serve another model now."""
-        if worker.url in self._tasks:
+        if worker in self._tasks:
             self.unwatch(worker)
             self.watch(worker)
 
     async def close(self) -> None:
-        tasks = list(self._tasks.values())
-        self._tasks.clear()
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await self._tasks.close()
 
     async def _settle(self, worker: Worker) -> None:
         while True:

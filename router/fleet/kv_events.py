@@ -14,6 +14,7 @@ from prometheus_client import CollectorRegistry, Counter
 from policies.prefix.block_index import BlockIndex, Source
 from router.fleet.kv_sources import PATHS, KVSource, sources
 from router.fleet.kv_stream import KVStream
+from router.fleet.tasks import WorkerTasks
 from router.fleet.vitals import Fetcher
 from router.fleet.worker import Health, Worker
 from router.upstream import UpstreamError
@@ -41,7 +42,7 @@ class KVEvents:
         self._told = told
         self._fetcher = fetcher
         self._context = zmq.asyncio.Context()
-        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._tasks = WorkerTasks("kv events", self._follow)
         self._streams: dict[str, list[KVStream]] = {}
         self._gaps = Counter("warmlane_kv_event_gaps_total", "Batches that did not follow the last", registry=registry)
         self._resyncs = Counter("warmlane_kv_event_resyncs_total", "Caches learned anew", registry=registry)
@@ -49,29 +50,22 @@ class KVEvents:
 
     def watch(self, worker: Worker) -> None:
         """Follow ``worker`` from when it is well."""
-        self._tasks[worker.url] = asyncio.get_running_loop().create_task(
-            self._follow(worker), name=f"kv events {worker.url}"
-        )
+        self._tasks.start(worker)
 
     def unwatch(self, worker: Worker) -> None:
         """``worker`` is gone."""
-        if (task := self._tasks.pop(worker.url, None)) is not None:
-            task.cancel()
+        self._tasks.stop(worker)
         self._streams.pop(worker.url, None)
         self.index.forget(worker.url)
 
     def restarted(self, worker: Worker) -> None:
         """Its process is another one: nothing that was known holds."""
-        if worker.url in self._tasks:
+        if worker in self._tasks:
             self.unwatch(worker)
             self.watch(worker)
 
     async def close(self) -> None:
-        tasks = list(self._tasks.values())
-        self._tasks.clear()
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await self._tasks.close()
         self._context.destroy(linger=0)
 
     @property

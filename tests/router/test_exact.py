@@ -12,6 +12,7 @@ from backend.flags.kv_events import KVEventsConfig
 from backend.scheduler.kv_publisher import KVPublisher
 from policies.prefix.block_index import PromptKey, chain_of
 from router.exact import prompt_key
+from router.namespace import joined
 from router.tokenise import INLINE_IDS, TokenPool
 from tests.router.conftest import running, until
 from tests.router.fake_backend import FakeBackend
@@ -162,9 +163,9 @@ async def test_a_text_is_not_compared_with_tokens_that_nobody_vouched_for():
     ("namespace", "key"),
     [
         ("", PromptKey()),
-        ("lora\x1f\x1f", PromptKey("lora")),
-        ("\x1fsalt\x1f", PromptKey("", ("salt",))),
-        ("lora\x1fsalt\x1fextra", PromptKey("lora", ("salt", "extra"))),
+        (joined(["lora", "", ""]), PromptKey("lora")),
+        (joined(["", "salt", ""]), PromptKey("", ("salt",))),
+        (joined(["lora", "salt", "extra"]), PromptKey("lora", ("salt", "extra"))),
     ],
 )
 def test_the_key_of_a_namespace(namespace, key):
