@@ -11,15 +11,17 @@ from typing import Any, Protocol
 import msgspec
 import numpy as np
 
+from backend.frontend.byte_detokenizer import ByteDetokenizer
 from backend.frontend.detokenizer import CONTEXT, IncrementalDetokenizer
 from backend.frontend.errors import RequestError
 from backend.frontend.logprobs import Logprobs
 from backend.frontend.request import RequestState
 from backend.frontend.stop import StopMatcher
-from backend.frontend.text import TextStream
+from backend.frontend.text import Detokenizer, TextStream
 from backend.grammar import GrammarSpec
 from backend.messages import LogprobSpec, NewRequest
 from backend.prompt.errors import TemplateError
+from backend.prompt.tokenizer import Tokenizer
 from backend.sampling_params import SamplingError, SamplingParams
 
 REASONING_TAIL = 16  # tokens at the end of a prompt in which a template closes the reasoning before it begins
@@ -98,6 +100,7 @@ class Intake:
     ) -> None:
         """``eos_token_ids`` end an answer; the tokenizer's own are used when there is one and none are given."""
         self.tokenizer = tokenizer
+        self._byte_tables = {skip: _byte_table(tokenizer, skip=skip) for skip in (True, False)}
         self.template = template
         self.limits = limits
         self._eos = list(eos_token_ids or (tokenizer.eos_token_ids if tokenizer else ()))
@@ -240,9 +243,15 @@ class Intake:
     def _text_stream(self, prompt_ids: list[int], sampling: SamplingParams) -> TextStream | None:
         if self.tokenizer is None:
             return None
-        detokenizer = IncrementalDetokenizer(_decoder(self.tokenizer, sampling), prompt_ids[-CONTEXT:])
         stops = StopMatcher(sampling.stop, keep=sampling.no_stop_trim) if sampling.stop else None
-        return TextStream(detokenizer, stops)
+        return TextStream(self._detokenizer(self.tokenizer, prompt_ids, sampling), stops)
+
+    def _detokenizer(self, tokenizer: TokenizerLike, prompt_ids: list[int], sampling: SamplingParams) -> Detokenizer:
+        skip = sampling.skip_special_tokens
+        table = self._byte_tables[skip] if skip or sampling.spaces_between_special_tokens else None
+        if table is not None:
+            return ByteDetokenizer(table)
+        return IncrementalDetokenizer(_decoder(tokenizer, sampling), prompt_ids[-CONTEXT:])
 
 
 def check_sampling(sampling: SamplingParams) -> None:
@@ -269,6 +278,10 @@ def fan_out(option: RequestOptions) -> list[RequestOptions]:
         )
         for i in range(sampling.n)
     ]
+
+
+def _byte_table(tokenizer: TokenizerLike | None, *, skip: bool) -> list[bytes] | None:
+    return tokenizer.byte_table(skip_special_tokens=skip) if isinstance(tokenizer, Tokenizer) else None
 
 
 def _decoder(tokenizer: TokenizerLike, sampling: SamplingParams) -> Callable[[list[int]], str]:

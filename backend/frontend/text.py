@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Protocol
 
-from backend.frontend.detokenizer import IncrementalDetokenizer
 from backend.frontend.stop import StopMatcher
+
+
+class Detokenizer(Protocol):
+    def push(self, ids: Sequence[int]) -> str:
+        """The text that became certain with ``ids``."""
+
+    def flush(self) -> str:
+        """What was held back, once no more ids come."""
 
 
 class TextStream:
     """The text of one request. ``matched`` is the stop string that ended it."""
 
-    def __init__(self, detokenizer: IncrementalDetokenizer, stops: StopMatcher | None) -> None:
+    def __init__(self, detokenizer: Detokenizer, stops: StopMatcher | None) -> None:
         self._detokenizer = detokenizer
         self._stops = stops
 

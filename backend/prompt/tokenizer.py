@@ -8,6 +8,7 @@ from itertools import groupby
 import tokenizers
 from tokenizers import processors
 
+from backend.prompt.byte_table import byte_table
 from backend.prompt.errors import ModelError
 
 NAMED_SPECIAL_TOKENS = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
@@ -68,6 +69,10 @@ class Tokenizer:
             "".join(self._special[id] for id in run) if special else self._backend.decode(list(run))
             for special, run in runs
         )
+
+    def byte_table(self, *, skip_special_tokens: bool) -> list[bytes] | None:
+        """The bytes of each id, where decoding is joining them (see :mod:`backend.prompt.byte_table`); made anew."""
+        return byte_table(self._backend, self.special_token_ids if skip_special_tokens else frozenset())
 
     def token_to_id(self, token: str) -> int | None:
         """Id of a token by its text as it stands in the vocabulary, or None."""
