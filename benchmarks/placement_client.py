@@ -13,10 +13,11 @@ import numpy as np
 
 from benchmarks.placement_workloads import prompt_text
 from policies.sim import Result, SimRequest
-from router.answer_tail import Tail
 
 _PREDICTED = re.compile(r"cached_tokens=(\d+)")
+_CACHED = re.compile(rb'"cached_tokens": ?(\d+)')
 _ENGINE = re.compile(rb'"id": ?"sim-(\d+)-')
+TAIL_BYTES = 2048  # of an answer: its usage is in there
 LEAD_S = 0.2  # before the first request: all of them are tasks by then
 TIMEOUT_S = 300.0  # real seconds without an answer, after which the run is given up
 
@@ -88,19 +89,19 @@ def request_body(request: SimRequest) -> bytes:
 
 
 async def _ask(client: aiohttp.ClientSession, url: str, number: int, body: bytes, due: float) -> Answer:
-    loop, tail, first, head = asyncio.get_running_loop(), Tail(), 0.0, b""
+    loop, first, head, tail = asyncio.get_running_loop(), 0.0, b"", b""
     async with client.post(f"{url}/v1/completions", data=body) as answer:
         async for chunk in answer.content.iter_any():
             if not first:
                 first, head = loop.time(), chunk
-            tail.add(chunk)
+            tail = (tail + chunk)[-TAIL_BYTES:]
         if answer.status != 200:
             raise TrafficError(f"request {number} got {answer.status}: {head[:200].decode(errors='replace')}")
-    cached, engine = tail.cached_tokens(), _ENGINE.search(head)
-    if cached is None or engine is None:
+    cached, engine = _CACHED.findall(tail), _ENGINE.search(head)
+    if not cached or engine is None:
         raise TrafficError(f"the answer to request {number} does not say what was cached, or where: {head[:200]!r}")
     predicted = _PREDICTED.search(answer.headers.get("x-warmlane-decision", ""))
-    return Answer(first - due, cached, int(predicted[1]) if predicted else 0, int(engine[1]))
+    return Answer(first - due, int(cached[-1]), int(predicted[1]) if predicted else 0, int(engine[1]))
 
 
 def result(requests: Sequence[SimRequest], answers: Sequence[Answer], speed: float, ports: Sequence[int]) -> Result:
