@@ -1,0 +1,1 @@
+"""Sampling as Triton kernels. Importing a module here imports triton."""

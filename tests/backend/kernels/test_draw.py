@@ -1,0 +1,65 @@
+"""Draws without sorting are those of the definition with sorting, in float64."""
+
+import random
+
+import pytest
+import torch
+
+from backend.runner.draw import draw as draw_by_sorting
+from backend.runner.kernels.draw import draw
+
+LARGE = torch.cuda.is_available()
+VOCABS = (32000, 151936) if LARGE else (7, 90)
+
+
+def interval(row, k, p, floor_share, token):
+    """Where between 0 and 1 the definition gives ``token``."""
+    row = row.double()
+    if k >= len(row) and p >= 1:
+        order = torch.arange(len(row))
+    else:
+        order = row.argsort(descending=True, stable=True)
+    kept = row[order].clone()
+    kept[k:] = 0
+    if p < 1:
+        before = kept.cumsum(0) - kept
+        kept[1:][before[1:] >= p * kept.sum()] = 0
+    kept[kept < row.max() * floor_share] = 0
+    ends = kept.cumsum(0) / kept.sum()
+    place = int((order == token).nonzero())
+    return float(ends[place] - kept[place] / kept.sum()), float(ends[place])
+
+
+def rows_of(kind, vocab, count, seed):
+    generator = torch.Generator().manual_seed(seed)
+    logits = torch.randn(count, vocab, generator=generator) * {"sharp": 4, "flat": 0.3, "ties": 2, "gaps": 2}[kind]
+    if kind == "ties":
+        logits = logits.round()
+    if kind == "gaps":
+        logits[torch.rand(count, vocab, generator=generator) < 0.5] = float("-inf")
+    return logits.softmax(-1)
+
+
+@pytest.mark.parametrize("implementation", [draw, draw_by_sorting], ids=["triton", "torch"])
+@pytest.mark.parametrize("limits", ["", "k", "p", "m", "kp", "pm", "kpm"])
+@pytest.mark.parametrize("kind", ["sharp", "flat", "ties", "gaps"])
+def test_draws_are_those_of_the_definition(kind, limits, implementation, device):
+    r = random.Random(f"{kind}{limits}")
+    for vocab in VOCABS:
+        rows = rows_of(kind, vocab, 12 if LARGE else 3, seed=vocab)
+        k = torch.tensor([r.choice([1, 3, 50, vocab - 1, vocab]) for _ in rows]).clamp(max=vocab)
+        p = torch.tensor([r.choice([0.05, 0.5, 0.9, 0.99, 1.0]) for _ in rows])
+        m = torch.tensor([r.choice([0.0, 0.02, 0.3]) for _ in rows])
+        at = torch.tensor([r.random() for _ in rows])
+        given = [x.to(device) if name in limits else None for name, x in zip("kpm", (k, p, m), strict=True)]
+        tokens = implementation(rows.to(device), *given, at.to(device)).tolist()
+        for i, token in enumerate(tokens):
+            low, high = interval(
+                rows[i],
+                int(k[i]) if "k" in limits else vocab,
+                float(p[i]) if "p" in limits else 1.0,
+                float(m[i]) if "m" in limits else 0.0,
+                token,
+            )
+            assert low < high
+            assert low - 1e-4 <= float(at[i]) <= high + 1e-4
