@@ -14,7 +14,7 @@ import importlib.util
 import json
 import os
 import platform
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -24,8 +24,18 @@ import torch
 if not torch.cuda.is_available():
     os.environ.setdefault("TRITON_INTERPRET", "1")
 
-from benchmarks.gpu_kernel_cases import CASES, Case
+from benchmarks import gpu_attention_cases, gpu_layer_cases
+from benchmarks.gpu_case import Case, Cases
 from benchmarks.gpu_timing import Roof, seconds
+
+CASES: dict[str, Callable[[torch.device], Cases]] = {
+    "decode": gpu_attention_cases.decode,
+    "prefill": gpu_attention_cases.prefill,
+    "norms": gpu_layer_cases.norms,
+    "gates": gpu_layer_cases.gates,
+    "rotations": gpu_layer_cases.rotations,
+    "sampling": gpu_layer_cases.sampling,
+}
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,10 +1,8 @@
-"""What ``benchmarks.gpu_kernels`` measures: each case is one call on random inputs, and the least work that it is."""
+"""The attention cases of ``benchmarks.gpu_kernels``: one call on random inputs each, and the least work that it is."""
 
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from functools import partial
 
 import torch
@@ -12,25 +10,13 @@ import torch
 from backend.attention import attention_class
 from backend.attention.base import AttentionShape, StepLayout
 from backend.cache.kv_pool import KVPool
+from benchmarks.gpu_case import Case, Cases
 
 PAGE = 16
 DTYPE = torch.bfloat16
 QWEN3_06B = AttentionShape(16, 8, 128, 128**-0.5)
 LLAMA31_8B = AttentionShape(32, 8, 128, 128**-0.5)
 MODELS = {"Qwen3-0.6B": QWEN3_06B, "Llama-3.1-8B": LLAMA31_8B}
-
-
-@dataclass(frozen=True, slots=True)
-class Case:
-    work: str
-    kernel: str
-    call: Callable[[], object]
-    moved: float  # bytes: every input read once, every output written once
-    operations: float
-    captures: bool = True  # whether a CUDA graph can hold the call
-
-
-Cases = Iterator[Callable[[], Case]]
 
 
 def decode(device: torch.device) -> Cases:
@@ -105,6 +91,3 @@ def attention_case(
         operations=4 * heads * size * seen,
         captures=fixed,
     )
-
-
-CASES: dict[str, Callable[[torch.device], Cases]] = {"decode": decode, "prefill": prefill}
