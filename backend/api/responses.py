@@ -17,9 +17,10 @@ from backend.api.context import CONTEXT
 from backend.api.event_style import RESPONSES_EVENTS
 from backend.api.openai import check_model
 from backend.api.parsed_answers import ParsedAnswers
-from backend.api.responses_request import RESPONSES_NOT_YET, ResponsesRequest
+from backend.api.responses_request import CHAT_TO_RESPONSES, RESPONSES_NOT_YET, ResponsesRequest
 from backend.api.sampling_defaults import with_defaults
 from backend.api.schema import parse_json, refuse_not_yet
+from backend.frontend.errors import RequestError
 from backend.frontend.request import RequestState
 
 Event = dict[str, Any]
@@ -34,7 +35,11 @@ async def responses(request: web.Request) -> web.StreamResponse:
     check_model(body.model, serving.model)
     chat = ChatRequest.read(with_defaults(body.to_chat(), serving.sampling_defaults))
     answer_id = f"resp_{uuid.uuid4().hex}"
-    generation, answers = await start_chat(serving, chat, answer_id, body.constraint())
+    constraint = body.constraint()
+    try:
+        generation, answers = await start_chat(serving, chat, answer_id, constraint)
+    except RequestError as error:
+        raise error.renamed(CHAT_TO_RESPONSES) from None
     answer = _Response(answer_id, serving.model.name, body, chat, answers)
     if body.stream:
         return await answer_stream(request, generation, answer.events, answer.last_events, style=RESPONSES_EVENTS)

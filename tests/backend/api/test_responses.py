@@ -33,6 +33,13 @@ def says(backend: Backend) -> Callable[[str], None]:
     return set_answer
 
 
+async def test_an_error_names_the_field_that_the_client_sent(backend: Backend) -> None:
+    with pytest.raises(openai.BadRequestError) as error:
+        await backend.sdk.responses.create(model=MODEL, input="hi", max_output_tokens=10**6)
+    assert error.value.param == "max_output_tokens"
+    assert "max_completion_tokens" not in error.value.message
+
+
 async def test_text(backend: Backend) -> None:
     answer = await backend.sdk.responses.create(model=MODEL, input="hi", max_output_tokens=8)
     assert (answer.object, answer.output_text, answer.model) == ("response", "user: hi", MODEL)
