@@ -42,20 +42,23 @@ _NEXT = b"\xff"  # between the prompts of a batch
 _SEVERAL = re.compile(rb"\[\s*[\[\"]")  # how a list of prompts begins; a list of ids begins otherwise
 
 
+ABSENT = msgspec.Raw()
+
+
 class Envelope(msgspec.Struct):
     """The fields that placement reads; the rest of the body is only checked to be JSON."""
 
     model: Any = None
     stream: Any = None
-    messages: msgspec.Raw = msgspec.Raw()
-    tools: msgspec.Raw = msgspec.Raw()
-    system: msgspec.Raw = msgspec.Raw()
-    instructions: msgspec.Raw = msgspec.Raw()
-    prompt: msgspec.Raw = msgspec.Raw()
-    text: msgspec.Raw = msgspec.Raw()
-    input: msgspec.Raw = msgspec.Raw()
-    input_ids: msgspec.Raw = msgspec.Raw()
-    chat_template_kwargs: msgspec.Raw = msgspec.Raw()
+    messages: msgspec.Raw = ABSENT
+    tools: msgspec.Raw = ABSENT
+    system: msgspec.Raw = ABSENT
+    instructions: msgspec.Raw = ABSENT
+    prompt: msgspec.Raw = ABSENT
+    text: msgspec.Raw = ABSENT
+    input: msgspec.Raw = ABSENT
+    input_ids: msgspec.Raw = ABSENT
+    chat_template_kwargs: msgspec.Raw = ABSENT
     continue_final_message: Any = None
     lora_path: Any = None
     cache_salt: Any = None
@@ -172,6 +175,8 @@ async def read_body(request: web.Request, limit: int) -> bytes:
 
 def _prompt(envelope: Envelope, prompt_text: PromptText) -> tuple[bytes, int | None]:
     """(text, exact number of tokens or None) of whichever prompt field the body has."""
+    if _is_plain_chat(envelope) and (text := prompt_text.plain_chat(envelope.messages)) is not None:
+        return text, None
     if isinstance(messages := _value(envelope.messages), list):
         system = _value(envelope.system)
         whole = [{"role": "system", "content": system}, *messages] if system else messages
@@ -190,10 +195,21 @@ def _prompt(envelope: Envelope, prompt_text: PromptText) -> tuple[bytes, int | N
     return b"", None
 
 
+def _is_plain_chat(envelope: Envelope) -> bool:
+    """Are messages all that a chat template would get?"""
+    return (
+        envelope.messages is not ABSENT
+        and envelope.system is ABSENT
+        and envelope.tools is ABSENT
+        and envelope.chat_template_kwargs is ABSENT
+        and envelope.continue_final_message is not True
+    )
+
+
 def _form(envelope: Envelope, text: bytes) -> Form:
     if text.startswith(_IDS):
         return Form.IDS
-    if bytes(envelope.messages):
+    if envelope.messages is not ABSENT:
         return Form.OTHER if is_stand_in(text) else Form.CHAT
     alone = bytes(envelope.text)[:1] == b'"' or bytes(envelope.prompt)[:1] == b'"'
     return Form.PLAIN if alone and text else Form.OTHER
@@ -202,7 +218,7 @@ def _form(envelope: Envelope, text: bytes) -> Form:
 def _count(envelope: Envelope) -> int:
     """How many prompts the body has."""
     for raw in (envelope.input_ids, envelope.text, envelope.prompt):
-        if _SEVERAL.match(raw):
+        if raw is not ABSENT and _SEVERAL.match(raw):
             return len(_value(raw))
     return 1
 
@@ -224,7 +240,7 @@ def _of_ids(ids: list[Any]) -> tuple[bytes, int | None]:
 
 
 def _value(raw: msgspec.Raw) -> Any:
-    return msgspec.json.decode(raw) if bytes(raw) else None
+    return None if raw is ABSENT else msgspec.json.decode(raw)
 
 
 def _namespace(envelope: Envelope) -> str:
