@@ -74,6 +74,7 @@ class ServerArgs:
     random_seed: int | None = None
     grammar_backend: str = "auto"  # auto and llguidance, or none
     kv_events_config: str | None = None  # JSON, see backend/flags/kv_events.py
+    enable_deterministic_inference: bool = False
     num_continuous_decode_steps: int = 1  # waiting requests are looked at once in so many steps
     req_waiting_timeout: float | None = None  # seconds in the queue, then 503; None: SGLANG_REQ_WAITING_TIMEOUT, or never
     req_running_timeout: float | None = None  # seconds since the first step; None: SGLANG_REQ_RUNNING_TIMEOUT, or never

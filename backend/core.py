@@ -13,11 +13,14 @@ import torch
 
 from backend.attention import make_attention
 from backend.attention.arriving import ArrivingPages
+from backend.attention.base import AttentionBackend
+from backend.attention.row_by_row import RowByRow
 from backend.cache import KVPool
 from backend.cache.host_copies import HostCopies
 from backend.cache.host_pool import HostPool
 from backend.config import ServerArgs
 from backend.grammar import GrammarCompiler, Vocabulary
+from backend.layers import Experts
 from backend.loader.model_config import ModelConfig, load_model_config
 from backend.loader.weights import dummy_weights, iterate_weights
 from backend.messages import SchedulerReady
@@ -25,14 +28,16 @@ from backend.models import CausalLM
 from backend.models.build import empty_model, footprint, require_memory
 from backend.prompt import load_tokenizer
 from backend.prompt.source import ModelSource
+from backend.runner.deterministic import GROUP, DeterministicRunner
 from backend.runner.device import choose_device, choose_dtype, free_memory, kv_room, set_threads
 from backend.runner.graphs import graph_sizes
 from backend.runner.host_tier import host_tier
 from backend.runner.model_runner import ModelRunner
 from backend.scheduler.limits import SchedulerLimits, make_rows
-from backend.scheduler.loop import Scheduler
+from backend.scheduler.loop import Scheduler, StepRunner
 
 DEFAULT_PAGE_SIZE = 16
+DETERMINISTIC_BLOCK = 64  # the page size where a page is what a prompt is computed by
 DEFAULT_ROWS = {"cpu": 64, "cuda": 256}
 DEFAULT_CHUNK = {"cpu": 512, "cuda": 8192}
 DEFAULT_GRAPH_ROWS = 256
@@ -56,7 +61,7 @@ def build_core(args: ServerArgs, source: ModelSource) -> Core:
     model = build_model(args, source, config, dtype, device)
     limits, pool = _size(args, config, dtype, device)
     rows = make_rows(limits)
-    attention = make_attention(args, pool, model.attention_shapes())
+    attention = _attention(args, pool, model)
     copies = None if limits.host is None else HostCopies(pool, HostPool(pool, limits.host.pages))
     if copies is not None:
         attention = ArrivingPages(attention, copies)
@@ -79,7 +84,27 @@ def build_core(args: ServerArgs, source: ModelSource) -> Core:
         vocab_size=config.vocab_size,
         host_total_tokens=limits.host.pages * limits.page_size if limits.host is not None else 0,
     )
-    return Core(Scheduler(runner, limits, rows, _grammars(args, source, config)), ready)
+    return Core(Scheduler(_stepper(limits, runner, model), limits, rows, _grammars(args, source, config)), ready)
+
+
+def _attention(args: ServerArgs, pool: KVPool, model: CausalLM) -> AttentionBackend:
+    if not args.enable_deterministic_inference:
+        return make_attention(args, pool, model.attention_shapes())
+    chosen = (args.attention_backend, args.prefill_attention_backend, args.decode_attention_backend)
+    for name in chosen:
+        if name not in (None, "auto", "torch_native", "torch_sdpa"):
+            raise ValueError(
+                f"--enable-deterministic-inference has attention of its own: drop --attention-backend {name}"
+            )
+    return RowByRow(pool, model.attention_shapes())
+
+
+def _stepper(limits: SchedulerLimits, runner: ModelRunner, model: CausalLM) -> StepRunner:
+    if not limits.deterministic:
+        return runner
+    # An expert's share of a group depends on the neighbours' tokens, so rows of such models decode alone.
+    alone = any(isinstance(module, Experts) for module in model.modules())
+    return DeterministicRunner(runner, limits.page_size, 1 if alone else GROUP)
 
 
 def _grammars(args: ServerArgs, source: ModelSource, config: ModelConfig) -> GrammarCompiler | None:
@@ -133,7 +158,7 @@ def _size(
     args: ServerArgs, config: ModelConfig, dtype: torch.dtype, device: torch.device
 ) -> tuple[SchedulerLimits, KVPool]:
     """Resolve the sizes that the user left open and allocate the KV pool."""
-    page = args.page_size or DEFAULT_PAGE_SIZE
+    page = args.page_size or (DETERMINISTIC_BLOCK if args.enable_deterministic_inference else DEFAULT_PAGE_SIZE)
     context = args.context_length or config.max_position_embeddings
     if context > config.max_position_embeddings:
         known = config.max_position_embeddings
@@ -151,7 +176,8 @@ def _size(
         vocab_size=config.vocab_size,
         num_pages=num_pages,
         page_size=page,
-        prefill_budget=_prefill_budget(args, device, context),
+        prefill_budget=max(_prefill_budget(args, device, context), page if args.enable_deterministic_inference else 1),
+        deterministic=args.enable_deterministic_inference,
         radix_cache=not args.disable_radix_cache,
         eviction=args.radix_eviction_policy,
         host=host_tier(args, num_pages, page * per_token),

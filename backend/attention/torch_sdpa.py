@@ -46,7 +46,7 @@ class TorchSDPA(AttentionBackend):
         self._locations = layout.locations.to(self._device)
         query_lens = layout.query_lens.tolist()
         kv_lens = layout.kv_lens.tolist()
-        self._singles = next((i for i, length in enumerate(query_lens) if length > 1), len(query_lens))
+        self._singles = self.batched_rows(query_lens)
         table = layout.page_table.to(self._device, torch.int64)
         if self._singles:
             self._plan_singles(kv_lens[: self._singles], table[: self._singles])
@@ -54,6 +54,10 @@ class TorchSDPA(AttentionBackend):
             self._long_row(query_lens[i], kv_lens[i], table[i, : -(-kv_lens[i] // page)])
             for i in range(self._singles, len(query_lens))
         ]
+
+    def batched_rows(self, query_lens: Sequence[int]) -> int:
+        """How many rows at the front, of one token each, are attended to as one batch."""
+        return next((i for i, length in enumerate(query_lens) if length > 1), len(query_lens))
 
     def _plan_singles(self, kv_lens: list[int], table: torch.Tensor) -> None:
         page, (keys, values) = self._pool.page_size, (self._pool.keys[0], self._pool.values[0])

@@ -126,7 +126,7 @@ class Running:
                 self.out.logprobs.append(TokenLogprobs(uid, int(tokens[row.index]), *place))
 
     def _share_prompts(self, batch: StepBatch, prompts: NDArray[np.bool_]) -> None:
-        """Put what is computed of prompts into the tree, for requests that wait for it or come while these still run."""
+        """Put what is computed of prompts into the tree, for requests that wait for it or come meanwhile."""
         for i in prompts.nonzero()[0]:
             slot = int(batch.rows[i])
             # What later steps compute may still fail: it enters the tree when the row leaves.
