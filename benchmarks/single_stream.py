@@ -3,7 +3,8 @@
     python -m benchmarks.single_stream [--new-tokens 48] [--prompt-tokens 64] [--rounds 5] [--model-path PATH]
 
 Each round lets each of them continue the same prompt greedily; the figure is the median over the rounds of tokens a
-second, the prompt's own time taken out (it is measured with one new token). Taking turns makes the ratios hold on a busy machine.
+second, the prompt's own time (measured with one new token) taken out. Taking turns makes the ratios hold on a busy
+machine.
 ``transformers`` has dense weights of the same dtype; llama.cpp reads the GGUF file as it is, four bits a weight.
 """
 

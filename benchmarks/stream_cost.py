@@ -2,7 +2,7 @@
 
     python -m benchmarks.stream_cost [--streams 256] [--tokens 128] [--rounds 3] [--route chat|completions|generate]
 
-A real server process with a real scheduler, whose runner answers random tokens, one step each ``--pace`` milliseconds;
+A real server process with a real scheduler, whose runner answers random words, one step each ``--pace`` milliseconds;
 a client process reads all streams at once and looks at nothing but their end. The figure is the CPU time that the
 server process takes in a round, start of the requests included, divided by the tokens; the median of the rounds.
 """
@@ -23,18 +23,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from backend.config import ServerArgs
-from backend.prompt import ModelSource
+from backend.prompt import ModelSource, load_prompt
 from benchmarks.processes import free_port
 from benchmarks.report import Row, report
 
 GOAL_US = 25.0
 VOCAB = 49_152
 ROUTES = {"chat": "/v1/chat/completions", "completions": "/v1/completions", "generate": "/generate"}
+TEXT = "The quick brown fox jumps over the lazy dog, and then it rests a while in the shade of an old tree. "
 PACE_VARIABLE = "WARMLANE_BENCH_PACE_MS"
 
 
 class RandomStep:
-    """Random tokens, after a while."""
+    """Random words, after a while."""
 
     def __init__(self, tokens: NDArray[np.int32], due: float) -> None:
         self._tokens = tokens
@@ -46,14 +47,14 @@ class RandomStep:
 
 
 class RandomRunner:
-    def __init__(self, pace: float) -> None:
+    def __init__(self, pace: float, words: NDArray[np.int32]) -> None:
         self._pace = pace
+        self._words = words
         self._random = np.random.default_rng(0)
 
     def launch(self, batch: object, slots: object) -> RandomStep:
         count = len(batch.rows)  # type: ignore[attr-defined]
-        tokens = self._random.integers(300, VOCAB, count).astype(np.int32)
-        return RandomStep(tokens, time.monotonic() + self._pace)
+        return RandomStep(self._random.choice(self._words, count), time.monotonic() + self._pace)
 
 
 def run_fake_model(args: ServerArgs, source: ModelSource, to_scheduler: str, from_scheduler: str) -> None:
@@ -75,7 +76,8 @@ def run_fake_model(args: ServerArgs, source: ModelSource, to_scheduler: str, fro
         prefill_budget=65_536,
         overlap=True,
     )
-    runner = RandomRunner(float(os.environ[PACE_VARIABLE]) / 1000)
+    words = np.array(load_prompt(source).tokenizer.encode(TEXT), np.int32)
+    runner = RandomRunner(float(os.environ[PACE_VARIABLE]) / 1000, words)
     with zmq.Context() as context, context.socket(zmq.PULL) as inbox, context.socket(zmq.PUSH) as outbox:
         inbox.connect(to_scheduler)
         outbox.connect(from_scheduler)
@@ -178,7 +180,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--streams", type=int, default=256)
     made.add_argument("--tokens", type=int, default=128)
     made.add_argument("--rounds", type=int, default=3)
-    made.add_argument("--pace", type=float, default=40.0, help="milliseconds a step")
+    made.add_argument("--pace", type=float, default=80.0, help="milliseconds a step")
     return made
 
 

@@ -16,6 +16,7 @@ from backend.api.logprobs import LogprobBodies
 from backend.api.openai import check_model, finish_fields, usage
 from backend.api.parsed_answers import ParsedAnswers
 from backend.api.parsers import ToolCall
+from backend.api.ready_made import ReadyMade
 from backend.api.sampling_defaults import with_defaults
 from backend.api.schema import parse_json, refuse_not_yet
 from backend.frontend.request import RequestState
@@ -37,6 +38,9 @@ async def chat_completions(request: web.Request) -> web.StreamResponse:
     return await answer_whole(request, generation, chat.whole)
 
 
+NOT_ENDED: dict[str, Any] = {"finish_reason": None, "matched_stop": None}
+
+
 class _Chat:
     """Builds the bodies of one call."""
 
@@ -48,6 +52,7 @@ class _Chat:
         self._ids = {"id": answer_id, "created": int(time.time()), "model": model}
         self._answers = answers
         self._logprobs = logprobs
+        self._texts = ReadyMade(lambda index, text: self._event(index, {"content": text}, None, NOT_ENDED))
 
     def whole(self, states: list[RequestState]) -> dict[str, Any]:
         choices = [self._choice(state) for state in states]
@@ -63,13 +68,17 @@ class _Chat:
         }
         return {"index": state.index, "message": message, "logprobs": self._logprobs.chat(state), **self._ending(state)}
 
-    def chunks(self, moved: list[RequestState]) -> Iterable[dict[str, Any]]:
+    def chunks(self, moved: list[RequestState]) -> Iterable[dict[str, Any] | bytes]:
         """A request's first chunk names the role, its last one the reason why it ended."""
         for state in moved:
             if not self._answers.begun(state):
                 yield self._chunk(state, {"role": "assistant", "content": ""}, last=False)
+            plain = state.logprobs is None and not self._body.stream_options.continuous_usage_stats
             for delta in self._deltas(state):
-                yield self._chunk(state, delta, last=False)
+                if plain and "content" in delta:
+                    yield self._texts.frame(state.index, delta["content"])
+                else:
+                    yield self._chunk(state, delta, last=False)
             if state.finish:
                 yield self._chunk(state, {}, last=True)
 
@@ -88,13 +97,17 @@ class _Chat:
             yield {**self._head("chat.completion.chunk"), "choices": [], "usage": usage(states, self._body.n)}
 
     def _chunk(self, state: RequestState, delta: dict[str, Any], last: bool) -> dict[str, Any]:
-        ending = self._ending(state) if last else {"finish_reason": None, "matched_stop": None}
         logprobs = self._logprobs.chat(state) if delta.get("role") is None else None
-        choice = {"index": state.index, "delta": delta, "logprobs": logprobs, **ending}
-        chunk = {**self._head("chat.completion.chunk"), "choices": [choice]}
+        chunk = self._event(state.index, delta, logprobs, self._ending(state) if last else NOT_ENDED)
         if self._body.stream_options.continuous_usage_stats:
             chunk["usage"] = usage(self.states, self._body.n)
         return chunk
+
+    def _event(
+        self, index: int, delta: dict[str, Any], logprobs: dict[str, Any] | None, ending: dict[str, Any]
+    ) -> dict[str, Any]:
+        choice = {"index": index, "delta": delta, "logprobs": logprobs, **ending}
+        return {**self._head("chat.completion.chunk"), "choices": [choice]}
 
     def _ending(self, state: RequestState) -> dict[str, Any]:
         ending = finish_fields(state)

@@ -16,6 +16,7 @@ from backend.api.deltas import Deltas
 from backend.api.errors import SchemaError, unsupported
 from backend.api.logprobs import MOST_LIKELY, LogprobBodies
 from backend.api.openai import OPENAI_NOT_YET, OpenAIRequest, check_model, finish_fields, usage
+from backend.api.ready_made import ReadyMade
 from backend.api.sampling_defaults import with_defaults
 from backend.api.sampling_fields import OPENAI_NAMES
 from backend.api.schema import Harmless, parse_json, refuse_not_yet
@@ -96,6 +97,7 @@ class _Completion:
         self._head = {"id": self._id, "object": OBJECT, "created": int(time.time()), "model": model}
         self._deltas = Deltas()
         self._logprobs = logprobs
+        self._texts = ReadyMade(self._text_event)
 
     def options(self, count: int, grammar: GrammarSpec | None) -> list[RequestOptions]:
         body = self._body
@@ -116,14 +118,22 @@ class _Completion:
         choices = [self._choice(state, self._echo(state) + state.text) for state in states]
         return {**self._head, "choices": choices, "usage": usage(states, self._body.n)}
 
-    def chunks(self, moved: list[RequestState]) -> Iterable[dict[str, Any]]:
+    def chunks(self, moved: list[RequestState]) -> Iterable[dict[str, Any] | bytes]:
         for state in moved:
             echo = "" if self._deltas.begun(state) else self._echo(state)
-            if (text := echo + self._deltas.take(state)) or state.finish:
+            text = echo + self._deltas.take(state)
+            usages = self._body.stream_options.continuous_usage_stats
+            if text and not (state.finish or state.logprobs or usages):
+                yield self._texts.frame(state.index, text)
+            elif text or state.finish:
                 chunk = {**self._head, "choices": [self._choice(state, text)]}
-                if self._body.stream_options.continuous_usage_stats:
+                if usages:
                     chunk["usage"] = usage(self.states, self._body.n)
                 yield chunk
+
+    def _text_event(self, index: int, text: str) -> dict[str, Any]:
+        choice = {"index": index, "text": text, "logprobs": None, "finish_reason": None, "matched_stop": None}
+        return {**self._head, "choices": [choice]}
 
     def last_chunks(self, states: list[RequestState]) -> Iterable[dict[str, Any]]:
         if self._body.stream_options.include_usage:

@@ -23,8 +23,11 @@ class EventStyle:
     done: bytes = b""
 
     def frames(self, events: Iterable[Any]) -> bytes:
-        """The bytes of some events."""
-        return b"".join(self._name(event) + b"data: " + _encode(event) + b"\n\n" for event in events)
+        """The bytes of some events; what is bytes already is an event in this style."""
+        return b"".join(event if isinstance(event, bytes) else self._frame(event) for event in events)
+
+    def _frame(self, event: Any) -> bytes:
+        return self._name(event) + b"data: " + _encode(event) + b"\n\n"
 
     def _name(self, event: Any) -> bytes:
         return b"event: " + event["type"].encode() + b"\n" if self.named else b""

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from prometheus_client import CollectorRegistry, Counter, Histogram
 
+from backend.api.late_histogram import LateHistogram
 from backend.frontend.output import Update
 from backend.frontend.request import RequestState
 
@@ -63,7 +64,10 @@ class RequestMetrics:
         self._per_token = make.histogram(
             "request_time_per_output_token_seconds", "Mean time of an output token after the first", ITL_BUCKETS, *mode
         )
-        self._gap = make.plain_histogram("inter_token_latency_seconds", "Time between tokens", ITL_BUCKETS)
+        self._gap = LateHistogram(
+            "sglang:inter_token_latency_seconds", "Time between tokens", ITL_BUCKETS, LABELS, labels
+        )
+        registry.register(self._gap)
         self._queued = make.plain_histogram("queue_time_seconds", "Arrival to first step", TTFT_BUCKETS)
         self._stages = make.histogram(
             "per_stage_req_latency_seconds", "Time of a request in each stage", TTFT_BUCKETS, "stage", STAGES
