@@ -1,75 +1,28 @@
 """Prefill speed of each worker, learned from the times to first token that it showed.
 
-A line a worker: fixed milliseconds plus milliseconds per prompt token, fitted with exponential forgetting to the work
-and the times observed. Work is own uncached tokens, tokens ahead, and running decodes at the price of so many prompt
-tokens as the default speed says: that ratio holds far better from machine to machine than any time does. The fixed part
-(waiting for the step under way, the network) is fitted so that short prompts do not make a fast worker look slow; it is
-not part of the speed. Where all prompts are alike the two cannot be told apart, and the line goes through the origin.
+Each worker has a line (:mod:`policies.cost.line`) over own uncached tokens, tokens ahead, and running decodes at the
+price of so many prompt tokens as the default speed says: that ratio holds far better from machine to machine than any
+time does.
+
+What a line says beyond the fleet's median is believed as far as the workers differ by more than their lines err
+(empirical Bayes: Efron and Morris, "Stein's Estimation Rule and Its Competitors", 1973). Otherwise the noise of a few
+dozen times would draw requests to workers that look fast by chance; and other routers' work, which lengthens times
+without being seen, would do so all the more.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from statistics import median
+from statistics import mean, median
 
 from policies.cost.leases import Standing
+from policies.cost.line import TRUSTED, Line
 from policies.policy import WorkerLoad, WorkerSpeed
 
-FORGET = 0.97  # weight kept by the past at each observation: the last 33 or so count
-SPREAD_TOKENS = 500.0  # times vary in proportion to the work, with this much on top
-PRIOR = 0.02  # weight of the line through the origin against the observations
 MIN_TOKENS = 32  # below this the fixed part of a request hides its prefill
-TRUSTED = 3  # observations before a worker's own line replaces the fleet's
-OUTLIER = 8.0  # one observation counts as at most so many times the expected time, and at least its inverse
-SLOWEST, FASTEST = 1000.0, 1e-4  # ms per token, whatever is observed
 CHANGED = 2.0  # a worker so many times faster than it was is another one
-CHANCE_S = 2.0  # without an observation, after which an idle worker counts as the fastest, once
-CHANCE_GROWTH, LONGEST_CHANCE_S = 1.5, 30.0  # of that time, for each chance that showed nothing new
-
-
-class Line:
-    """Recursive weighted least squares of ``y = fixed + slope * x``, both at least 0.
-
-    ``speed``: None before enough was seen. ``chance_at``: when, without an observation, it may have changed.
-    """
-
-    __slots__ = ("chance_at", "chance_s", "count", "slope", "speed", "w", "wx", "wxx", "wxy", "wy")
-
-    def __init__(self) -> None:
-        self.clear()
-
-    def clear(self) -> None:
-        self.count = 0
-        self.chance_at = math.inf
-        self.chance_s = CHANCE_S
-        self.slope = 0.0
-        self.speed: WorkerSpeed | None = None
-        self.w = self.wx = self.wy = self.wxx = self.wxy = 0.0
-
-    def add(self, x: float, y: float) -> None:
-        if self.count >= TRUSTED:
-            expected = self.expected(x)
-            y = min(max(y, expected / OUTLIER), expected * OUTLIER)
-        self.count += 1
-        weight = 1.0 / (x + SPREAD_TOKENS)
-        self.w = FORGET * self.w + weight
-        self.wx = FORGET * self.wx + weight * x
-        self.wy = FORGET * self.wy + weight * y
-        self.wxx = FORGET * self.wxx + weight * x * x
-        self.wxy = FORGET * self.wxy + weight * x * y
-        self.slope = min(max(self._fit(), FASTEST), SLOWEST)
-
-    def expected(self, x: float) -> float:
-        """The time that work ``x`` should take."""
-        return max(0.0, (self.wy - self.slope * self.wx) / self.w) + self.slope * x
-
-    def _fit(self) -> float:
-        origin = self.wxy / self.wxx
-        prior = PRIOR * self.wxx
-        variance = self.wxx - self.wx * self.wx / self.w
-        covariance = self.wxy - self.wx * self.wy / self.w
-        return min((covariance + prior * origin) / (variance + prior), origin)
+CHANCE_GROWTH, LONGEST_CHANCE_S = 1.5, 30.0  # of the time to a second chance, for each one that showed nothing new
 
 
 class RateBook:
@@ -80,6 +33,8 @@ class RateBook:
         self._decode_tokens = self._default.decode_ms_per_step / self._default.prefill_ms_per_token
         self.forgotten = 0  # how often a worker was: whoever keeps lines asks for new ones then
         self._lines: dict[str, Line] = {}
+        self._centre, self._spread = 0.0, 0.0  # of the slopes' logarithms: median, and variance beyond their errors
+        self._unfitted = 0  # observations since these were worked out
         self._usual: WorkerSpeed | None = None  # kept until the next observation
         self._fastest: WorkerSpeed | None = None
 
@@ -99,8 +54,7 @@ class RateBook:
             line.add(work, ttft_ms)
             if line.count >= TRUSTED:
                 line.chance_at = now + line.chance_s
-                line.speed = self._with(line.slope)
-            self._usual = self._fastest = None
+                self._believe(line)
 
     def speed(self, worker: str, idle_at: float | None = None) -> WorkerSpeed:
         """What ``worker`` showed; before it has shown enough the fleet's median, and before that the default.
@@ -137,7 +91,7 @@ class RateBook:
     def fastest(self) -> WorkerSpeed:
         """Of the workers that have shown enough, of which there is one."""
         if self._fastest is None:
-            self._fastest = self._with(min(line.slope for line in self._lines.values() if line.speed))
+            self._fastest = min(line.speed for line in self._lines.values() if line.speed)
         return self._fastest
 
     def known(self, worker: str) -> bool:
@@ -149,6 +103,28 @@ class RateBook:
         self.forgotten += 1
         self._usual = self._fastest = None
         self._lines.pop(worker, None)
+
+    def _believe(self, line: Line) -> None:
+        """``line`` has one observation more: work out its speed, and from time to time everybody's."""
+        self._usual = self._fastest = None
+        self._unfitted += 1
+        if line.speed is None or self._unfitted >= len(self._lines):
+            self._fit([each for each in self._lines.values() if each.count >= TRUSTED])
+        else:
+            line.speed = self._speed_of(line)
+
+    def _fit(self, known: Sequence[Line]) -> None:
+        """What the workers have in common, and how much they differ."""
+        self._unfitted = 0
+        self._centre = math.log(median(line.slope for line in known))
+        differences = mean((math.log(line.slope) - self._centre) ** 2 for line in known)
+        self._spread = max(0.0, differences - mean(line.error for line in known))
+        for line in known:
+            line.speed = self._speed_of(line)
+
+    def _speed_of(self, line: Line) -> WorkerSpeed:
+        believed = self._spread / (self._spread + line.error)
+        return self._with(math.exp(self._centre + believed * (math.log(line.slope) - self._centre)))
 
     def _with(self, prefill_ms_per_token: float) -> WorkerSpeed:
         return WorkerSpeed(prefill_ms_per_token, prefill_ms_per_token * self._decode_tokens)
