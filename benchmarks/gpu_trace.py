@@ -83,13 +83,14 @@ def main() -> None:
     parser.add_argument("--rows", nargs="+", type=int, default=[1, 256])
     parser.add_argument("--context", type=int, default=512)
     parser.add_argument("--set", nargs="*", default=[], metavar="NAME=JSON", help="settings of the engine")
+    parser.add_argument("--json", action="store_true", help="kernels within the JSON lines, not as text")
     args = parser.parse_args()
     engine, _ = load(args.model, **settings(args.set))
     for rows in args.rows:
         found = decode_trace(engine, MODELS[args.model]["vocab_size"], rows, args.context)
         kernels = found.pop("kernels")
-        print(json.dumps(found), flush=True)
-        for kernel in kernels:
+        print(json.dumps(found | {"kernels": kernels} if args.json else found), flush=True)
+        for kernel in [] if args.json else kernels:
             print(f"  {kernel['us']:9.1f} us  {kernel['count']:6.1f} x  {kernel['name']}", flush=True)
 
 

@@ -20,7 +20,9 @@ ATTENTION_BACKENDS = {
     "triton": "backend.attention.triton:TritonAttention",
     "torch_native": "backend.attention.torch_sdpa:TorchSDPA",
 }
-FASTEST_FIRST = {"cuda": ("flashinfer", "triton", "torch_native"), "cpu": ("torch_native",)}
+# Measured on an H200: our decode kernel reads longer and uneven rows faster, FlashInfer's prefill is a third faster.
+FASTEST_DECODE = ("triton", "flashinfer", "torch_native")
+FASTEST_PREFILL = ("flashinfer", "triton", "torch_native")
 SPELLINGS = {"torch_sdpa": "torch_native"}
 
 
@@ -39,26 +41,30 @@ def attention_class(name: str) -> type[AttentionBackend]:
 
 
 def make_attention(args: ServerArgs, pool: KVPool, shapes: Sequence[AttentionShape]) -> AttentionBackend:
-    """The backend that ``args`` ask for, or one for rows of one token and one for longer rows."""
-    decode = args.decode_attention_backend or args.attention_backend
-    prefill = args.prefill_attention_backend or args.attention_backend
-    if decode == prefill:
-        return _make(decode, pool, shapes)
+    """What ``args`` ask for: one backend, or one for rows of one token and one for longer rows."""
+    names = (
+        (args.decode_attention_backend or args.attention_backend, FASTEST_DECODE),
+        (
+            args.prefill_attention_backend or args.attention_backend,
+            FASTEST_PREFILL,
+        ),
+    )
+    decode, prefill = (_kind(name, fastest, pool, shapes) for name, fastest in names)
+    if decode is prefill:
+        return decode(pool, shapes)
     from backend.attention.split import SplitAttention
 
-    return SplitAttention(_make(decode, pool, shapes), _make(prefill, pool, shapes))
+    return SplitAttention(decode(pool, shapes), prefill(pool, shapes), pool.keys[0].device)
 
 
-def _make(name: str, pool: KVPool, shapes: Sequence[AttentionShape]) -> AttentionBackend:
-    """The backend called ``name``; ``auto`` is the fastest one that is installed and computes ``shapes``."""
+def _kind(name: str, fastest: Sequence[str], pool: KVPool, shapes: Sequence[AttentionShape]) -> type[AttentionBackend]:
+    """The backend called ``name``; ``auto`` is the first of ``fastest`` that is installed and computes ``shapes``."""
     if name != "auto":
-        return attention_class(name)(pool, shapes)
-    candidates = FASTEST_FIRST[pool.keys[0].device.type]
-    for candidate in candidates[:-1]:
-        if importlib.util.find_spec(candidate) is None:
-            continue
-        try:
-            return attention_class(candidate)(pool, shapes)
-        except ValueError:  # this model's shapes are not among what it computes
-            continue
-    return attention_class(candidates[-1])(pool, shapes)
+        return attention_class(name)
+    if pool.keys[0].device.type == "cuda":
+        for candidate in fastest[:-1]:
+            if importlib.util.find_spec(candidate) is not None:
+                kind = attention_class(candidate)
+                if kind.computes(shapes):
+                    return kind
+    return attention_class(fastest[-1])

@@ -53,12 +53,17 @@ class KVTarget(NamedTuple):
 class AttentionBackend(ABC):
     """Writes new keys and values to the pool and attends to everything before them (causal)."""
 
+    captures: bool = False  # whether :meth:`plan_fixed` is there, so that CUDA graphs can be captured
+    shares: bool = False  # whether :meth:`plan_shared` is
+
     @abstractmethod
     def __init__(self, pool: KVPool, shapes: Sequence[AttentionShape]) -> None:
         """``shapes`` has one entry for each layer. ``ValueError`` for one that the backend cannot compute."""
 
-    captures: bool = False  # whether :meth:`plan_fixed` is there, so that CUDA graphs can be captured
-    shares: bool = False  # whether :meth:`plan_shared` is
+    @classmethod
+    def computes(cls, shapes: Sequence[AttentionShape]) -> bool:
+        """Whether the backend is for layers of all these shapes."""
+        return True
 
     @abstractmethod
     def plan(self, layout: StepLayout) -> None:

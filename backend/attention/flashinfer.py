@@ -21,10 +21,15 @@ HEAD_SIZES = (64, 128, 256)
 class FlashInfer(AttentionBackend):
     captures = True
 
+    @classmethod
+    def computes(cls, shapes: Sequence[AttentionShape]) -> bool:
+        return all(_refusal(shape) is None for shape in shapes)
+
     def __init__(self, pool: KVPool, shapes: Sequence[AttentionShape]) -> None:
         self._pool, self._shapes = pool, tuple(shapes)
-        for shape in dict.fromkeys(shapes):
-            _refuse(shape)
+        for shape in shapes:
+            if (reason := _refusal(shape)) is not None:
+                raise ValueError(f"--attention-backend flashinfer does not do {reason}; use triton or torch_native")
         self._device = pool.keys[0].device
         workspace = torch.zeros(WORKSPACE_BYTES, dtype=torch.uint8, device=self._device)
         self._upload = Uploader(self._device)
@@ -149,14 +154,10 @@ def _behind(table: NDArray[np.int32], skipped: NDArray[np.int64]) -> NDArray[np.
     return np.take_along_axis(table, columns, axis=1)
 
 
-def _refuse(shape: AttentionShape) -> None:
-    """``ValueError`` for what these kernels do not compute."""
+def _refusal(shape: AttentionShape) -> str | None:
+    """What of ``shape`` these kernels do not compute."""
     if shape.value_dim is not None:
-        raise ValueError("--attention-backend flashinfer does not do latent attention; use triton or torch_native")
+        return "latent attention"
     if shape.has_sinks:
-        raise ValueError("--attention-backend flashinfer does not do attention sinks; use triton or torch_native")
-    if shape.head_dim not in HEAD_SIZES:
-        raise ValueError(
-            f"--attention-backend flashinfer does heads of {', '.join(map(str, HEAD_SIZES))} and this model's have "
-            f"{shape.head_dim}; use triton or torch_native"
-        )
+        return "attention sinks"
+    return None if shape.head_dim in HEAD_SIZES else f"heads of {shape.head_dim}"

@@ -6,57 +6,51 @@ import torch
 
 from backend.attention.base import AttentionBackend, KVTarget, StepLayout
 from backend.attention.sharing import Sharing
+from backend.transfer import Uploader
 
 
 class SplitAttention(AttentionBackend):
-    """Both write to the same pool; no row is in both."""
+    """Both write to the same pool; no row is in both. Shared prefixes are for the one that can read them once."""
 
-    def __init__(self, decode: AttentionBackend, prefill: AttentionBackend) -> None:
+    def __init__(self, decode: AttentionBackend, prefill: AttentionBackend, device: torch.device) -> None:
         self._decode, self._prefill = decode, prefill
+        self._sharer = decode if decode.shares or not prefill.captures else prefill
+        self.captures, self.shares = decode.captures, self._sharer.shares
+        self._upload = Uploader(device)
         self._only: AttentionBackend | None = None  # the one that this step is for
-        self.captures, self.shares = decode.captures, decode.shares
+        self._locations: torch.Tensor | None = None  # of a step that is for both
+        self._singles = 0
 
     def reserve(self, max_rows: int, max_row_pages: int) -> None:
         self._decode.reserve(max_rows, max_row_pages)
+        if self._sharer is not self._decode:
+            self._sharer.reserve(max_rows, max_row_pages)
+
+    # -- plans ------------------------------------------------------------------------------------------------------
 
     def plan(self, layout: StepLayout) -> None:
         self._singles = singles = int((layout.query_lens == 1).sum())
+        if singles in (0, len(layout.query_lens)):
+            self._only = self._decode if singles else self._prefill
+            self._only.plan(layout)
+            return
         self._only = None
-        if singles == len(layout.query_lens):
-            self._only = self._decode
-        elif not singles:
-            self._only = self._prefill
-        if singles:
-            self._decode.plan(_part(layout, slice(0, singles), slice(0, singles)))
-        if singles < len(layout.query_lens):
-            self._prefill.plan(_part(layout, slice(singles, None), slice(singles, None)))
+        (self._locations,) = self._upload(layout.locations.numpy())
+        self._decode.plan(_part(layout, slice(0, singles)))
+        self._prefill.plan(_part(layout, slice(singles, None)))
 
     def plan_fixed(self, layout: StepLayout) -> None:
-        self._singles, self._only = len(layout.query_lens), self._decode
+        self._only = self._decode
         self._decode.plan_fixed(layout)
 
-    def target(self, layer: int) -> KVTarget | None:
-        """In steps of one kind of row; the layers of others store nothing themselves."""
-        return self._only.target(layer) if self._only is not None else None
-
-    def attend_stored(
-        self,
-        layer: int,
-        query: torch.Tensor,
-        key: torch.Tensor,
-        value: torch.Tensor,
-        sinks: torch.Tensor | None = None,
-    ) -> torch.Tensor:
-        if self._only is None:
-            raise RuntimeError("attend_stored() is for the steps that have a target()")
-        return self._only.attend_stored(layer, query, key, value, sinks)
-
     def find_sharing(self, layout: StepLayout) -> Sharing | None:
-        return self._decode.find_sharing(layout)
+        return self._sharer.find_sharing(layout)
 
     def plan_shared(self, layout: StepLayout, sharing: Sharing) -> None:
-        self._singles, self._only = len(layout.query_lens), self._decode
-        self._decode.plan_shared(layout, sharing)
+        self._only = self._sharer
+        self._sharer.plan_shared(layout, sharing)
+
+    # -- layers -----------------------------------------------------------------------------------------------------
 
     def attend(
         self,
@@ -66,14 +60,35 @@ class SplitAttention(AttentionBackend):
         value: torch.Tensor,
         sinks: torch.Tensor | None = None,
     ) -> torch.Tensor:
+        if self._only is not None:
+            return self._only.attend(layer, query, key, value, sinks)
         front, back = slice(0, self._singles), slice(self._singles, None)
-        if self._singles == len(query):
-            return self._decode.attend(layer, query, key, value, sinks)
-        longer = self._prefill.attend(layer, query[back], key[back], value[back], sinks)
-        if not self._singles:
-            return longer
-        return torch.cat((self._decode.attend(layer, query[front], key[front], value[front], sinks), longer))
+        parts = ((self._decode, front), (self._prefill, back))
+        return torch.cat([each.attend(layer, query[at], key[at], value[at], sinks) for each, at in parts])
+
+    def target(self, layer: int) -> KVTarget | None:
+        if self._only is not None:
+            return self._only.target(layer)
+        target = self._decode.target(layer)
+        if target is None or self._locations is None or self._prefill.target(layer) is None:
+            return None
+        return target._replace(locations=self._locations)
+
+    def attend_stored(
+        self,
+        layer: int,
+        query: torch.Tensor,
+        key: torch.Tensor,
+        value: torch.Tensor,
+        sinks: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        if self._only is not None:
+            return self._only.attend_stored(layer, query, key, value, sinks)
+        front, back = slice(0, self._singles), slice(self._singles, None)
+        parts = ((self._decode, front), (self._prefill, back))
+        return torch.cat([each.attend_stored(layer, query[at], key[at], value[at], sinks) for each, at in parts])
 
 
-def _part(layout: StepLayout, rows: slice, tokens: slice) -> StepLayout:
-    return StepLayout(layout.query_lens[rows], layout.kv_lens[rows], layout.page_table[rows], layout.locations[tokens])
+def _part(layout: StepLayout, rows: slice) -> StepLayout:
+    """Rows of one token each, from the first on, or all behind them."""
+    return StepLayout(layout.query_lens[rows], layout.kv_lens[rows], layout.page_table[rows], layout.locations[rows])

@@ -169,9 +169,9 @@ LENGTHS = [[0, 0, 0, 0], [5, 900, 17, 3000], [1, 2, 3, 4], [4000, 15, 16, 17], [
 @torch.inference_mode()
 def test_shared_prefixes_are_read_once_and_give_the_same(backend, shape):
     """Two groups with prefixes, rows that share nothing, padding; captured once, with no prefixes at all."""
-    step = Step(3, shape, [(4096 + 3 * i, 1) for i in range(11)] + [(5000 - i, 1) for i in range(6)] + [(9, 1)] * 3, 16)
-    step.table[:11, :256] = step.table[0, :256]
-    step.table[11:17, :250] = step.table[11, :250]
+    step = Step(3, shape, [(1024 + 3 * i, 1) for i in range(11)] + [(1260 - i, 1) for i in range(6)] + [(9, 1)] * 3, 16)
+    step.table[:11, :64] = step.table[0, :64]
+    step.table[11:17, :78] = step.table[11, :78]
     attention = make(backend, shape, step.pool)
     if not attention.shares:
         pytest.skip(f"{backend} does not share prefixes")
@@ -187,7 +187,7 @@ def test_shared_prefixes_are_read_once_and_give_the_same(backend, shape):
         with torch.cuda.graph(graph, stream=stream):
             out = attention.attend(0, fixed[0], fixed[1], value)
         sharing = attention.find_sharing(rows.layout)
-        assert [len(pages) for pages in sharing.pages] == [256, 250, 0]
+        assert [len(pages) for pages in sharing.pages] == [64, 78, 0]
         order = torch.from_numpy(sharing.order).to(CUDA)
         for target, source in ((fixed[0], step.query), (fixed[1], step.key), (value, step.value)):
             target[:20] = source[order]

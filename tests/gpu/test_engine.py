@@ -56,7 +56,7 @@ def reference_logprobs(folder, sequences):
     return [model(torch.tensor([ids])).logits[0].double().log_softmax(-1) for ids in sequences]
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("backend", [*BACKENDS, "auto"])
 @pytest.mark.parametrize("graphs", [True, False], ids=["graphs", "eager"])
 def test_logprobs_are_those_of_transformers(model, backend, graphs):
     """Of every token that the engine chose, given the tokens that it chose before."""
@@ -78,7 +78,7 @@ def sampled(engine, batch, **sampling):
     return [result["output_ids"] for result in results]
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("backend", [*BACKENDS, "auto"])
 @pytest.mark.parametrize("sampling", [{"temperature": 0}, {"temperature": 0.8, "top_p": 0.9}], ids=["greedy", "drawn"])
 def test_graphs_give_the_tokens_of_eager_steps(model, backend, sampling):
     """Most tokens: a captured step of more rows may add in another order, and one other token changes all after it."""
