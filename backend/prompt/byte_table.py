@@ -6,9 +6,10 @@ import tokenizers
 from tokenizers import decoders
 
 # GPT-2's alphabet: bytes that print stand for themselves, the others for the characters from 256 on, in order.
-_PRINTED = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
-_OTHERS = [byte for byte in range(256) if byte not in frozenset(_PRINTED)]
-_BYTE_OF = {chr(byte): byte for byte in _PRINTED} | {chr(256 + i): byte for i, byte in enumerate(_OTHERS)}
+_PRINTED = frozenset([*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)])
+_OTHERS = [byte for byte in range(256) if byte not in _PRINTED]
+_NO_BYTE = 0xFFFF  # for characters below 256 that are not of the alphabet
+_TO_BYTES = dict.fromkeys(_OTHERS, _NO_BYTE) | {256 + i: byte for i, byte in enumerate(_OTHERS)}
 
 
 def byte_table(backend: tokenizers.Tokenizer, skipped: frozenset[int]) -> list[bytes] | None:
@@ -26,5 +27,7 @@ def _bytes(token: str | None) -> bytes:
     """A token with a character beyond the alphabet (an added one) is its own text; an id without a token is nothing."""
     if token is None:
         return b""
-    mapped = [_BYTE_OF.get(character) for character in token]
-    return token.encode() if None in mapped else bytes(byte for byte in mapped if byte is not None)
+    try:
+        return token.translate(_TO_BYTES).encode("latin-1")
+    except UnicodeEncodeError:
+        return token.encode()
