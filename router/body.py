@@ -50,7 +50,7 @@ class Envelope(msgspec.Struct):
 
     model: Any = None
     stream: Any = None
-    messages: msgspec.Raw = ABSENT
+    messages: Any = None  # read by all that have it: decoded in the same pass
     tools: msgspec.Raw = ABSENT
     system: msgspec.Raw = ABSENT
     instructions: msgspec.Raw = ABSENT
@@ -175,9 +175,7 @@ async def read_body(request: web.Request, limit: int) -> bytes:
 
 def _prompt(envelope: Envelope, prompt_text: PromptText) -> tuple[bytes, int | None]:
     """(text, exact number of tokens or None) of whichever prompt field the body has."""
-    if _is_plain_chat(envelope) and (text := prompt_text.plain_chat(envelope.messages)) is not None:
-        return text, None
-    if isinstance(messages := _value(envelope.messages), list):
+    if isinstance(messages := envelope.messages, list):
         system = _value(envelope.system)
         whole = [{"role": "system", "content": system}, *messages] if system else messages
         arguments = _value(envelope.chat_template_kwargs)
@@ -195,21 +193,10 @@ def _prompt(envelope: Envelope, prompt_text: PromptText) -> tuple[bytes, int | N
     return b"", None
 
 
-def _is_plain_chat(envelope: Envelope) -> bool:
-    """Are messages all that a chat template would get?"""
-    return (
-        envelope.messages is not ABSENT
-        and envelope.system is ABSENT
-        and envelope.tools is ABSENT
-        and envelope.chat_template_kwargs is ABSENT
-        and envelope.continue_final_message is not True
-    )
-
-
 def _form(envelope: Envelope, text: bytes) -> Form:
     if text.startswith(_IDS):
         return Form.IDS
-    if envelope.messages is not ABSENT:
+    if envelope.messages is not None:
         return Form.OTHER if is_stand_in(text) else Form.CHAT
     alone = bytes(envelope.text)[:1] == b'"' or bytes(envelope.prompt)[:1] == b'"'
     return Form.PLAIN if alone and text else Form.OTHER

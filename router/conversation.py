@@ -1,7 +1,7 @@
 """The conversation of a request as bytes that grow at the end only, so that equal beginnings mean equal prefixes.
 
-Used when the router has no chat template of its own. Texts are JSON-escaped, therefore the separators, which are
-control characters, cannot occur in them: different roles, tools or message borders never look equal.
+Used when the router has no chat template of its own. The separators are bytes that no UTF-8 has, so that they cannot
+occur in texts: different roles, tools or message borders never look equal.
 """
 
 from __future__ import annotations
@@ -12,22 +12,10 @@ from typing import Any
 import msgspec
 import xxhash
 
-_TOOLS, _ROLE, _CONTENT, _EXTRA, _PART, _VARIABLES = b"\x01", b"\x02", b"\x03", b"\x04", b"\x05", b"\x07"
-_QUOTE = ord('"')
-CONTINUES = b"\x08"  # ends a conversation whose last message the model goes on with
+_TOOLS, _ROLE, _CONTENT, _EXTRA, _PART, _VARIABLES = b"\xf8", b"\xf9", b"\xfa", b"\xfb", b"\xfc", b"\xfd"
+CONTINUES = b"\xc0"  # ends a conversation whose last message the model goes on with
 _LONG = 1024  # bytes of a part that is no text (an image as data URL): beyond this only its hash counts
 _SORTED = msgspec.json.Encoder(order="sorted")
-_UNUSUAL = (b"\\u", b"\\/")  # escapes that the encoder would write otherwise
-
-
-class _Plain(msgspec.Struct, forbid_unknown_fields=True):
-    """A message of nothing but a role and a content."""
-
-    role: msgspec.Raw
-    content: msgspec.Raw
-
-
-_PLAIN = msgspec.json.Decoder(list[_Plain])
 
 
 def conversation_bytes(messages: Sequence[Any], tools: Any = None, variables: Mapping[str, Any] | None = None) -> bytes:
@@ -39,28 +27,6 @@ def conversation_bytes(messages: Sequence[Any], tools: Any = None, variables: Ma
     parts += [_TOOLS + _SORTED.encode(tools)] if tools else []
     parts += [_message(message) if isinstance(message, dict) else _opaque(message) for message in messages]
     return b"".join(parts)
-
-
-def plain_conversation(messages: msgspec.Raw) -> bytes | None:
-    """:func:`conversation_bytes` of JSON ``messages`` that hold only roles and texts; None for any others.
-
-    The texts are taken as they are written, without decoding them and encoding them again. Raises
-    ``UnicodeDecodeError``.
-    """
-    try:
-        decoded = _PLAIN.decode(messages)
-    except msgspec.DecodeError:
-        return None
-    parts: list[bytes] = []
-    for message in decoded:
-        role, content = bytes(message.role), bytes(message.content)
-        if role[0] != _QUOTE or content[0] != _QUOTE:
-            return None
-        parts += (_ROLE, role[1:-1], _CONTENT, content[1:-1])
-    text = b"".join(parts)
-    if not text.isascii():
-        text.decode()
-    return None if any(escape in text for escape in _UNUSUAL) else text
 
 
 def is_stand_in(text: bytes) -> bool:
@@ -88,7 +54,7 @@ def _is_text(part: Any) -> bool:
 def _text(value: Any) -> bytes:
     if value is None:
         return b""
-    return _SORTED.encode(value)[1:-1] if isinstance(value, str) else _opaque(value)
+    return value.encode("utf-8", "surrogatepass") if isinstance(value, str) else _opaque(value)
 
 
 def _opaque(value: Any) -> bytes:

@@ -7,11 +7,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import msgspec
-
 from backend.prompt import ModelError, TemplateError, load_prompt, resolve_model
 from router.config import RouterConfig
-from router.conversation import CONTINUES, conversation_bytes, plain_conversation
+from router.conversation import CONTINUES, conversation_bytes
 
 log = logging.getLogger(__name__)
 
@@ -60,10 +58,6 @@ class PromptText:
             except (ValueError, TypeError, KeyError, AttributeError) as error:  # the backend will say what is wrong
                 log.debug("the chat template refused a conversation; placing it by its plain form: %s", error)
         return conversation_bytes(messages, tools, arguments) + (CONTINUES if continues else b"")
-
-    def plain_chat(self, messages: msgspec.Raw) -> bytes | None:
-        """The same of JSON ``messages``, where that takes no template and no look at more than their texts."""
-        return plain_conversation(messages) if self._render is None else None
 
     def plain(self, messages: Sequence[Any], tools: Any) -> bytes:
         """A conversation that no chat template knows (the Responses API, lists of texts)."""

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import json
-
-import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
 
-from router.conversation import conversation_bytes, plain_conversation
+from router.conversation import conversation_bytes
 from router.prompt_text import PromptText
 
 TEXT = st.text(max_size=8) | st.sampled_from(["", "user", "\x02user\x03hi", "\\u0002", '"'])
@@ -79,22 +76,3 @@ def test_variables_of_the_template_never_look_equal():
     assert PromptText().chat(messages, None, {"b": 1, "a": 2}, False) == PromptText().chat(
         messages, None, {"a": 2, "b": 1}, False
     )
-
-
-TEXTS = st.text(st.one_of(st.characters(exclude_categories=["Cs"]), st.sampled_from('"\\\\/\n\t\x7f')), max_size=20)
-WRITTEN = st.fixed_dictionaries(
-    {"role": st.sampled_from(["user", "assistant", "r\u00f4le"])},
-    optional={"content": st.one_of(TEXTS, st.none(), st.just([])), "name": st.just("bob")},
-)
-
-
-@given(st.lists(WRITTEN, max_size=4), st.booleans())
-def test_plain_messages_are_read_as_they_are_written(messages, escaped):
-    """As a client writes them (with escapes or without): the same bytes as decoded, or not read this way at all."""
-    written = json.dumps(messages, ensure_ascii=escaped).encode()
-    assert plain_conversation(msgspec.Raw(written)) in (None, conversation_bytes(messages))
-
-
-def test_usual_messages_are_plain():
-    messages = [{"role": "user", "content": 'two\nlines, "quoted", \\ and caf\u00e9'}]
-    assert plain_conversation(msgspec.Raw(msgspec.json.encode(messages))) == conversation_bytes(messages)
