@@ -54,6 +54,7 @@ class Intake:
         self._head_size = 0
         self._stalled = 0
         self._progress = False
+        self._body_follows = False  # a change of protocols was declined, and a body is to come
         self._parser = HttpRequestParser(self)
 
     @property
@@ -69,7 +70,7 @@ class Intake:
             # Not more at once than a head may have, so that one without an end is noticed before it is large.
             piece, data = data[: self._max_head], data[self._max_head :]
             self._parse(piece)
-            if self._request is not None and self._length - self._size > LONG_BODY:
+            if self._request is not None and not self._left and self._length - self._size > LONG_BODY:
                 self._left = self._length - self._size
 
     def _parse(self, data: bytes) -> None:
@@ -78,8 +79,10 @@ class Intake:
             self._parser.feed_data(data)
         except HttpParserUpgrade as upgrade:  # declined: what follows is HTTP as before
             self._parser = HttpRequestParser(self)
-            if rest := data[upgrade.args[0] :]:
-                self._parse(rest)
+            if self._body_follows:  # which the parser would take for the other protocol
+                self._body_follows = False
+                self._left = self._length
+            self.feed(data[upgrade.args[0] :])
             return
         if not self._progress:
             self._count_stalled(len(data))
@@ -130,7 +133,8 @@ class Intake:
         parser = self._parser
         headers = fields(self._pairs)
         version = parser.get_http_version()
-        if parser.should_upgrade() and (parser.get_method() == b"CONNECT" or _has_body(headers)):
+        declined = parser.should_upgrade() and _has_body(headers)
+        if parser.get_method() == b"CONNECT" or (declined and "transfer-encoding" in headers):
             raise Refused(malformed(501, "This server does not change protocols.", "upgrade_refused"))
         self._length = self._framing(headers, version)
         request = Request(
@@ -139,6 +143,7 @@ class Intake:
         )  # fmt: skip
         request.keep_alive = version == "1.1" and parser.should_keep_alive()
         self._on_head(request)
+        self._body_follows = declined
         self._request = request
         self._chunks = []
         self._size = 0
@@ -185,6 +190,8 @@ class Intake:
         self._stalled = 0
 
     def on_message_complete(self) -> None:
+        if self._body_follows:
+            return
         request, self._request = self._request, None
         self._progress = True
         if request is not None:

@@ -142,7 +142,9 @@ SMUGGLING = {
     "a method in lower case": b"get / HTTP/1.1\r\nHost: x\r\n\r\n",
     "HTTP/2": b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
     "a version of its own": b"GET / HTTP/1.7\r\nHost: x\r\n\r\n",
-    "an upgrade with a body": post(b"Connection: upgrade", b"Upgrade: h2c", b"Content-Length: 4", body=b"abcd" + GET),
+    "an upgrade with chunks": post(
+        b"Connection: upgrade", b"Upgrade: h2c", b"Transfer-Encoding: chunked", body=b"4\r\nabcd\r\n0\r\n\r\n" + GET
+    ),
     "TLS": b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(64),
 }
 
@@ -259,4 +261,16 @@ def test_what_is_read_does_not_depend_on_how_it_arrives(sent, size):
 def test_an_upgrade_is_declined_and_what_follows_is_read():
     service, line = say(b"GET /a HTTP/1.1\r\nHost: x\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n" + GET)
     assert [request.path for request in service.served] == ["/a", "/ok"]
+    assert statuses(line) == [200, 200]
+
+
+@pytest.mark.parametrize("length", [1, 4, 4000])
+@pytest.mark.parametrize("size", [1, 7, 3000, 10**6])
+def test_an_upgrade_with_a_body_is_declined_and_the_body_read(length, size):
+    """As Java's HTTP client asks for HTTP/2 with each request over plain connections."""
+    body = (GET * (length // len(GET) + 1))[:length]
+    head = b"Connection: Upgrade, HTTP2-Settings", b"Upgrade: h2c", b"HTTP2-Settings: AAEAAEAAAAIAAAAB"
+    sent = post(*head, b"Content-Length: %d" % length, body=body + GET)
+    service, line = say(*[sent[start : start + size] for start in range(0, len(sent), size)])
+    assert [(request.method, request.body) for request in service.served] == [("POST", body), ("GET", b"")]
     assert statuses(line) == [200, 200]
