@@ -25,6 +25,7 @@ from router.cors import Cors
 from router.errors import Refusal
 from router.exchange import now_seconds
 from router.explain_routes import ExplainRoutes
+from router.fleet.load_polls import LoadPolls
 from router.fleet.registry import Registry
 from router.fleet.worker import Worker
 from router.fleet_info import FleetInfo
@@ -105,7 +106,8 @@ class Router:
         )
         if config.first_byte_probe_secs:
             self._probes.start()
-        self.insight = Insight(config, self._upstream, self.placement.prompt_text, self.metrics, self.policy)
+        loads = LoadPolls(self._upstream, self.leases, now_seconds)
+        self.insight = Insight(config, self._upstream, self.placement.prompt_text, self.metrics, self.policy, loads)
         self.placement = replace(self.placement, exact=self.insight.exact, watchers=self.insight.watchers)
         self._sources = self._parts.sources(config, self.registry)
         self.registry.listen(self._worker_came, self._worker_went, self._worker_changed)

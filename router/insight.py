@@ -13,6 +13,7 @@ from router.dossier import Watcher
 from router.exact import ExactPrefixes
 from router.explain import ExplainRing
 from router.fleet.kv_events import KVEvents
+from router.fleet.load_polls import LoadPolls
 from router.fleet.vitals import Fetcher
 from router.fleet.worker import Worker
 from router.metrics import Gauges, Metrics
@@ -30,9 +31,16 @@ class Insight:
     """Owns these parts, which learn here of workers that come and go. ``OSError``: the trace cannot be written."""
 
     def __init__(
-        self, config: RouterConfig, fetcher: Fetcher, prompt_text: PromptText, metrics: Metrics, policy: Policy
+        self,
+        config: RouterConfig,
+        fetcher: Fetcher,
+        prompt_text: PromptText,
+        metrics: Metrics,
+        policy: Policy,
+        loads: LoadPolls,
     ) -> None:
         self._policy = policy
+        self._loads = loads
         self.ring = ExplainRing()
         self._trace = TraceRecorder(Path(config.record_trace)) if config.record_trace else None
         self._events = KVEvents(fetcher, BlockIndex(config.prefix_index_bytes), metrics.registry, self._told)
@@ -53,14 +61,17 @@ class Insight:
         notes: dict[str, Callable[[], Any]] = {
             "token_parity": lambda: self._parity.state(url).value,
             "kv_events": lambda: self._events.state(url),
+            "loads": lambda: self._loads.state(worker),
         }
         worker.notes.update(notes)
         self._events.watch(worker)
         self._parity.watch(worker)
+        self._loads.watch(worker)
 
     def worker_went(self, worker: Worker) -> None:
         self._events.unwatch(worker)
         self._parity.unwatch(worker)
+        self._loads.unwatch(worker)
         self._loop.forget(worker.url)
         if self._shadow is not None:
             self._shadow.forget(worker.url)
@@ -80,6 +91,7 @@ class Insight:
     async def close(self) -> None:
         await self._events.close()
         await self._parity.close()
+        await self._loads.close()
         self._pool.close()
         if self._trace is not None:
             self._trace.close()

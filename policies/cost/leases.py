@@ -15,6 +15,7 @@ from typing import NamedTuple
 from policies.policy import WorkerLoad
 
 _NO_LOAD = WorkerLoad()
+LEARN = 0.02  # weight of one lease in the usual size of them
 
 
 class Standing(NamedTuple):
@@ -149,6 +150,7 @@ class LeaseBook:
         if recent_half_life_s <= 0:
             raise ValueError(f"recent_half_life_s must be above 0, got {recent_half_life_s}")
         self._half_life_s = recent_half_life_s
+        self._usual_tokens = 0.0  # uncached prompt tokens of a lease
         self.forgotten = 0  # how often a worker was: whoever keeps accounts asks for new ones then
         self._accounts: dict[str, Account] = {}
 
@@ -158,17 +160,41 @@ class LeaseBook:
             raise ValueError(f"prefill_tokens must not be negative, got {prefill_tokens}")
         account = self.account(worker)
         account.add(prefill_tokens, now, self._half_life_s)
+        self._usual_tokens += LEARN * (prefill_tokens - self._usual_tokens)
         return self.lease(worker, prefill_tokens, now, account)
 
     def lease(self, worker: str, prefill_tokens: int, now: float, account: Account) -> Lease:
         """Make the lease; a book that tells somebody of changes makes one of its own kind."""
         return Lease(worker, prefill_tokens, now, account)
 
-    def reported(self, worker: str, waiting_tokens: int, decodes: int, now: float) -> None:
-        """What the backend says it has to do. What is not ours comes from others, until the next report."""
+    def reported(
+        self, worker: str, waiting_tokens: int | None, decodes: int, now: float, *, requests: int | None = None
+    ) -> None:
+        """What the backend says it has to do. What is not ours comes from others, until the next report.
+
+        ``waiting_tokens``: None when it tells requests only: then each one is taken for as long as ours are.
+        ``requests``: all that it has. When they are no more than ours, nobody else is there: its clock and its way to
+        count differ from ours, and the difference is no work.
+        """
         account = self.account(worker)
-        account.others = (max(0, waiting_tokens - account.prefill_tokens), max(0, decodes - account.decodes))
+        account.others, account.kept = (0, 0), None
+        (known,) = self.standings([worker], [account], now)  # with those of our other processes
+        foreign = None if requests is None else requests - known.requests
+        if foreign is not None and foreign <= 0:
+            return
+        if waiting_tokens is None:
+            tokens = max(0, (requests or 0) - decodes) * round(self._usual_tokens)
+        else:
+            tokens = waiting_tokens
+        tokens = max(0, tokens - known.prefill_tokens - known.others_tokens)
+        running = max(0, decodes - known.decodes - known.others_decodes)
+        account.others = (tokens, running if foreign is None else min(running, foreign))
         account.kept = None
+
+    def unreported(self, worker: str) -> None:
+        """The backend does not say any more: nothing is known of others."""
+        if (account := self._accounts.get(worker)) is not None:
+            account.others, account.kept = (0, 0), None
 
     def account(self, worker: str) -> Account:
         """What :meth:`standings` takes; good until a worker is forgotten."""

@@ -81,7 +81,7 @@ class PolicyRouter(SimRouter):
         if now >= self._next_poll:
             self._next_poll = now + POLL_S
             for worker, engine in zip(self._workers, self._told, strict=False):
-                self.leases.reported(worker, engine.backlog, engine.decodes, now)
+                self.leases.reported(worker, engine.backlog, engine.decodes, now, requests=engine.requests)
 
     def send(self, number: int, request: SimRequest, now: float) -> tuple[int, int]:
         route = RouteRequest(self._text_of(request), request.prompt_tokens, routing_key=request.session)
