@@ -113,3 +113,18 @@ def test_rotate_and_store(heads, kv_heads, size, rotated, norm, dtype, device):
     others[locations] = False
     assert keys[others].isnan().all()
     assert values[others].isnan().all()
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("biased", [False, True])
+def test_products_with_few_rows_are_those_with_many(biased, dtype, device):
+    r = random.Random(f"{biased}{dtype}")
+    for seed in range(8):
+        rows, features, size = r.randrange(1, 7), r.randrange(1, 200), r.choice([r.randrange(1, 1300), 64, 1024])
+        x, weight = (
+            normal(rows, size + 3, seed=seed)[:, :size].to(device, dtype),
+            normal(features, size).to(device, dtype),
+        )
+        bias = normal(features).to(device, dtype) if biased else None
+        expected = x.double().cpu() @ weight.double().cpu().T + (0 if bias is None else bias.double().cpu())
+        assert_close(triton_ops().linear(x, weight, bias), expected)
