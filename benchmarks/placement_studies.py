@@ -133,14 +133,16 @@ def _note_recovery(report: Report, workload: Workload, where: str, counts: Seque
 
 
 def several_routers(workload: Workload, seeds: int, with_live: bool, shared: Sequence[Peer]) -> Iterator[Work]:
-    """Four routers side by side: apart (asked in turn, told nothing), and ``shared`` (processes of one router)."""
+    """Four routers asked in turn, which ask the engines for their loads and nothing else; in replay also with KV events;
+    and ``shared``: processes of one router.
+    """
     apart = f"{OURS}, 4 routers apart"
 
     def replayed(report: Report) -> None:
-        for told, name in ((False, "4 routers apart"), (True, "4 routers told")):
+        for told, name in ((False, "4 routers apart"), (True, "4 routers with KV events")):
             for seed in range(seeds):
                 requests = workload.requests(seed)
-                setup = Setup((workload.spec(requests),) * ENGINES, 4, told)
+                setup = Setup((workload.spec(requests),) * ENGINES, 4, told, polled=True)
                 result = replay(requests, OUR_POLICY, setup, seed)
                 report.runs.append(Run.of(workload.name, REPLAY, f"{OUR_POLICY}, {name}", seed, result))
         _compare(report, workload, REPLAY, OUR_POLICY)

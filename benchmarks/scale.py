@@ -19,7 +19,7 @@ def shared(backends: int, routers: int, told: bool) -> str:
     """A line of the table: chats at the same load per engine, however many there are."""
     traffic = MultiTurn(system_prompts=4 * backends, conversations_per_s=0.4 * backends)
     requests = traffic.requests(REQUESTS_PER_ENGINE * backends, 0)
-    setup = Setup((EngineSpec(KV_TOKENS, 4000),) * backends, routers, told)
+    setup = Setup((EngineSpec(KV_TOKENS, 4000),) * backends, routers, told, polled=told)
     engines = [SimEngine(spec) for spec in setup.engines]
     processes = make_routers("cache_aware", engines, setup, 0)
     result = simulate(requests, engines, processes)

@@ -36,7 +36,8 @@ class Setup:
 
     engines: tuple[EngineSpec, ...]
     routers: int = 1
-    told: bool = False  # backends publish KV events and answer load polls
+    told: bool = False  # backends publish KV events
+    polled: bool = False  # backends answer load polls
 
 
 def replay(
@@ -53,9 +54,16 @@ def make_routers(name: str, engines: Sequence[SimEngine], setup: Setup, seed: in
         return [GreedyOracle(engines, ORACLES[name], Random(seed))]
     workers = [f"http://engine-{index}:30000" for index in range(len(engines))]
     kv_tokens = [spec.kv_tokens for spec in setup.engines]
-    told = engines if setup.told else ()
+    told, polled = engines if setup.told else (), engines if setup.polled else ()
     return [
-        PolicyRouter(make_policy(name, seed=seed + index), workers, SegmentText(), kv_tokens=kv_tokens, told=told)
+        PolicyRouter(
+            make_policy(name, seed=seed + index),
+            workers,
+            SegmentText(),
+            kv_tokens=kv_tokens,
+            told=told,
+            polled=polled,
+        )
         for index in range(setup.routers)
     ]
 
@@ -85,7 +93,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     longest = max(request.prompt_tokens + request.output_tokens for request in requests)
     if longest > spec.kv_tokens:
         sys.exit(f"router.replay: a request of {longest} tokens does not fit into --kv-tokens {spec.kv_tokens}")
-    setup = Setup((spec,) * args.backends, args.routers, args.told)
+    setup = Setup((spec,) * args.backends, args.routers, args.told, args.polled)
     results: dict[str, Result] = {}
     for name in args.policy or NAMES:
         with tqdm(total=len(requests), desc=name, unit="request", disable=None, leave=False) as bar:
@@ -113,7 +121,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--policy", action="append", choices=NAMES, metavar="NAME", help=f"of {', '.join(NAMES)}; all")
     parser.add_argument("--backends", type=_positive, default=4)
     parser.add_argument("--routers", type=_positive, default=1, help="router processes that share the fleet")
-    parser.add_argument("--told", action="store_true", help="backends publish KV events and tell their loads")
+    parser.add_argument("--told", action="store_true", help="backends publish KV events")
+    parser.add_argument("--polled", action="store_true", help="backends tell their loads")
     parser.add_argument("--kv-tokens", type=_positive, default=DEFAULT_KV_TOKENS, help="KV room of each backend")
     parser.add_argument("--prefill-tokens-per-s", type=_speed, default=10_000.0)
     parser.add_argument("--chunk-tokens", type=_positive, default=4096)

@@ -43,7 +43,8 @@ class PolicyRouter(SimRouter):
 
     ``learn_speeds`` off keeps the default speed for every worker: what a router assumes that knows no better.
     ``reports`` off hides the cached tokens, as backends do that do not report them. ``kv_tokens`` are those of each
-    worker, where backends tell them. ``told``: the engines, when they publish KV events and answer load polls.
+    worker, where backends tell them. ``told``: the engines, when they publish KV events; ``polled``: when they tell
+    their loads.
     """
 
     def __init__(
@@ -56,6 +57,7 @@ class PolicyRouter(SimRouter):
         reports: bool = True,
         kv_tokens: Sequence[int] = (),
         told: Sequence[SimEngine] = (),
+        polled: Sequence[SimEngine] = (),
     ) -> None:
         self.policy = policy
         self.leases = LeaseBook()
@@ -70,6 +72,7 @@ class PolicyRouter(SimRouter):
         self._index = self._roster.index
         self._flights: dict[int, _Flight] = {}
         self._told = told
+        self._polled = polled
         self._next_poll = 0.0
 
     def _candidates(self, request: SimRequest, now: float) -> Sequence[Candidate]:
@@ -80,7 +83,7 @@ class PolicyRouter(SimRouter):
     def _poll(self, now: float) -> None:
         if now >= self._next_poll:
             self._next_poll = now + POLL_S
-            for worker, engine in zip(self._workers, self._told, strict=False):
+            for worker, engine in zip(self._workers, self._polled, strict=False):
                 self.leases.reported(worker, engine.backlog, engine.decodes, now, requests=engine.requests)
 
     def send(self, number: int, request: SimRequest, now: float) -> tuple[int, int]:
