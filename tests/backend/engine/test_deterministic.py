@@ -132,3 +132,12 @@ def test_tokens_equal_the_reference_whatever_the_chunk(folders, chunk):
 def test_an_attention_backend_of_ones_own_is_refused(folders):
     with pytest.raises(ValueError, match="attention of its own: drop --attention-backend triton"):
         make(folders["llama"], attention_backend="triton")
+
+
+def test_the_host_tier_changes_no_bit(folders):
+    scheduler = make(folders["llama"], max_total_tokens=96, enable_hierarchical_cache=True, hicache_ratio=8.0)
+    cold = run(scheduler, [request(1, PROMPT, SAMPLINGS[0], start=36)], 1)
+    for uid, other in enumerate(OTHERS, 2):
+        run(scheduler, [request(uid, other, SAMPLINGS[0], 3, -1)], uid)
+    assert run(scheduler, [request(1, PROMPT, SAMPLINGS[0], start=36)], 1) == cold
+    assert scheduler.stats.loaded_tokens_total >= 16

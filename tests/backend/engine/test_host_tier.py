@@ -6,6 +6,7 @@ import random
 import numpy as np
 import pytest
 
+from backend import Engine
 from backend.config import ServerArgs
 from backend.core import build_core
 from backend.messages import NewRequest, ToScheduler
@@ -122,3 +123,20 @@ def test_a_prefix_comes_back_whole_and_a_flush_forgets_it(folder):
 def test_a_tier_that_cannot_be_says_why(folder, settings, message):
     with pytest.raises(ValueError, match=message):
         Served(folder, **settings)
+
+
+def test_the_engine_tells_what_came_from_the_host(folder):
+    ids = {"sampling_params": {"temperature": 0, "max_new_tokens": 2, "ignore_eos": True}}
+    settings = {"enable_hierarchical_cache": True, "page_size": 4, "max_total_tokens": DEVICE_TOKENS, "cpu_threads": 1}
+    with Engine(folder, dtype="float32", skip_tokenizer_init=True, **settings) as engine:
+        first = engine.generate(input_ids=TEXTS[0], **ids)
+        for text in TEXTS[1:3]:
+            engine.generate(input_ids=text, **ids)
+        again = engine.generate(input_ids=TEXTS[0], **ids)
+        info = engine.get_server_info()
+    assert again["output_ids"] == first["output_ids"]
+    assert "cached_tokens_details" not in first["meta_info"]
+    assert again["meta_info"]["cached_tokens"] == 68
+    assert again["meta_info"]["cached_tokens_details"] == {"device": 0, "host": 68}
+    assert (info["host_total_tokens"], info["loaded_tokens_total"]) == (2 * DEVICE_TOKENS, 68)
+    assert 0 < info["host_used_tokens"] <= 2 * DEVICE_TOKENS

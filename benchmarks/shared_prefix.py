@@ -1,0 +1,79 @@
+"""Prompts that share a long head: the Engine with its prefix cache, without it, and ``transformers``, in one run.
+
+    python -m benchmarks.shared_prefix [--prompts 32] [--shared-tokens 1000] [--new-tokens 16] [--model-path PATH]
+
+All prompts arrive at once with the cache empty, so its gain is that of one batch: the head is computed once, and the
+others wait for it. ``transformers`` completes prompts one after the other; it gets the first few, and the time of all
+of them is taken to be in proportion. The Engines take turns, and medians count. The third one is deterministic
+(``--enable-deterministic-inference``): what batch-invariant answers cost.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+from contextlib import ExitStack
+from typing import Any
+
+import torch
+
+from backend import Engine
+from backend.prompt import resolve_model
+from benchmarks.offline import load_transformers, prompts, run_engine, run_transformers
+
+VARIANTS: dict[str, dict[str, Any]] = {
+    "Engine": {},
+    "Engine without the prefix cache": {"disable_radix_cache": True},
+    "Engine, deterministic": {"enable_deterministic_inference": True},
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model-path")
+    parser.add_argument("--prompts", type=int, default=32)
+    parser.add_argument("--shared-tokens", type=int, default=1000)
+    parser.add_argument("--new-tokens", type=int, default=16)
+    parser.add_argument("--reference-prompts", type=int, default=3, help="prompts that transformers gets")
+    parser.add_argument("--dtype", default="bfloat16", choices=["bfloat16", "float32"])
+    parser.add_argument("--repeat", type=int, default=1, help="runs of each Engine; the median counts")
+    args = parser.parse_args()
+
+    seconds, batch = measure_engines(args)
+    model = load_transformers(resolve_model(args.model_path), getattr(torch, args.dtype))
+    run_transformers(model, batch[:1], 2)
+    first, _ = run_transformers(model, batch[: args.reference_prompts], args.new_tokens)
+    whole = first / args.reference_prompts * len(batch)
+
+    print(
+        f"{len(batch)} prompts of {args.shared_tokens} shared tokens, {args.new_tokens} new tokens each, {args.dtype}"
+    )
+    fastest = seconds["Engine"]
+    print(f"{'':<44}{'seconds':>9}{'ratio':>8}")
+    for name, taken in seconds.items():
+        print(f"{name:<44}{taken:>9.2f}{taken / fastest:>7.1f}x")
+    print(f"{f'transformers, first {args.reference_prompts} in proportion':<44}{whole:>9.2f}{whole / fastest:>7.1f}x")
+
+
+def measure_engines(args: argparse.Namespace) -> tuple[dict[str, float], list[list[int]]]:
+    """Median seconds of each variant, and the prompts."""
+    room = (args.shared_tokens + 64 + args.new_tokens) * args.prompts
+    runs: dict[str, list[float]] = {name: [] for name in VARIANTS}
+    with ExitStack() as stack:
+        engines = {
+            name: stack.enter_context(
+                Engine(args.model_path, dtype=args.dtype, max_total_tokens=room, max_running_requests=64, **settings)
+            )
+            for name, settings in VARIANTS.items()
+        }
+        batch = prompts(args.prompts, args.shared_tokens, engines["Engine"].tokenizer)
+        for engine in engines.values():
+            run_engine(engine, batch[:2], 2)
+        for _ in range(args.repeat):
+            for name, engine in engines.items():
+                runs[name].append(run_engine(engine, batch, args.new_tokens)[0])
+    return {name: statistics.median(taken) for name, taken in runs.items()}, batch
+
+
+if __name__ == "__main__":
+    main()
