@@ -133,8 +133,8 @@ def _note_recovery(report: Report, workload: Workload, where: str, counts: Seque
 
 
 def several_routers(workload: Workload, seeds: int, with_live: bool, shared: Sequence[Peer]) -> Iterator[Work]:
-    """Four routers asked in turn, which ask the engines for their loads and nothing else; in replay also with KV events;
-    and ``shared``: processes of one router.
+    """Four routers asked in turn, which know the engines' loads and nothing else of each other; in replay also with KV
+    events; and ``shared``: processes of one router.
     """
     apart = f"{OURS}, 4 routers apart"
 

@@ -90,7 +90,8 @@ class TestReading:
 class TestReplaying:
     @pytest.mark.parametrize("name", NAMES)
     def test_every_policy_serves_every_request(self, trace, name):
-        result = replay(read_trace(trace), name, Setup((EngineSpec(20_000),) * 2, routers=2, told=True, polled=True), seed=0)
+        setup = Setup((EngineSpec(20_000),) * 2, routers=2, told=True, polled=True)
+        result = replay(read_trace(trace), name, setup, seed=0)
         assert (result.ttft > 0).all()
         hit_rate, mean, p50, _, p99, imbalance = row(result)
         assert 0 < hit_rate < 1
