@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import mkdtemp
+
+from benchmarks.processes import free_port
 
 PEERS = Path(__file__).parent / ".peers"
 Start = Callable[[int, Sequence[int]], list[str]]
@@ -36,6 +39,7 @@ class Peer:
 
     name: str
     command: Start
+    version: str = ""
 
 
 def ours(policy: str = "cache_aware", workers: int = 1) -> Peer:
@@ -47,7 +51,8 @@ def ours(policy: str = "cache_aware", workers: int = 1) -> Peer:
             "--policy", policy, "--log-level", "warning", *more, "--router-hosts", *hosts,
         ]  # fmt: skip
 
-    return Peer("warmlane" if workers == 1 else f"warmlane x{workers}", command)
+    name = "warmlane" if workers == 1 else f"warmlane x{workers}"
+    return Peer(name, command, importlib.metadata.version("warmlane"))
 
 
 def nginx() -> Peer:
@@ -58,29 +63,32 @@ def nginx() -> Peer:
         config.write_text(NGINX.format(folder=folder, servers=servers, port=port))
         return ["nginx", "-c", str(config), "-p", str(folder)]
 
-    return Peer("nginx", command)
+    told = subprocess.run(["nginx", "-v"], capture_output=True, text=True, check=True).stderr
+    return Peer("nginx", command, told.strip().rpartition("/")[2])
 
 
 def sglang_router() -> Peer:
-    python = _venv("sglang-router==0.3.2")
-    return Peer("sglang-router", lambda port, backends: _launch(python, "sglang_router.launch_router", port, backends))
+    return _installed("sglang-router", "0.3.2", "sglang_router.launch_router")
 
 
 def vllm_router() -> Peer:
-    python = _venv("vllm-router==0.1.17")
-    return Peer("vllm-router", lambda port, backends: _launch(python, "vllm_router.launch_router", port, backends))
+    return _installed("vllm-router", "0.1.17", "vllm_router.launch_router")
 
 
 def smg() -> Peer:
-    python = _venv("smg==1.13.0")
-    return Peer("smg", lambda port, backends: _launch(python, "smg.launch_router", port, backends))
+    return _installed("smg", "1.13.0", "smg.launch_router")
+
+
+def _installed(package: str, version: str, module: str) -> Peer:
+    python = _venv(f"{package}=={version}")
+    return Peer(package, lambda port, backends: _launch(python, module, port, backends), version)
 
 
 def _launch(python: str, module: str, port: int, backends: Sequence[int]) -> list[str]:
     urls = [f"http://127.0.0.1:{backend}" for backend in backends]
     return [
         python, "-m", module, "--host", "127.0.0.1", "--port", str(port), "--policy", "cache_aware",
-        "--prometheus-host", "127.0.0.1", "--prometheus-port", str(port + 1), "--log-level", "error",
+        "--prometheus-host", "127.0.0.1", "--prometheus-port", str(free_port()), "--log-level", "error",
         "--worker-urls", *urls,
     ]  # fmt: skip
 
