@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from typing import ClassVar, NamedTuple
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # frozen ones take a microsecond more to make
 class RouteRequest:
-    """What placement needs to know of one request."""
+    """What placement needs to know of one request. Nobody changes it."""
 
     text: bytes = b""  # UTF-8 of the conversation as the backend will see it; empty when the body has no prompt
     prompt_tokens: int = 0  # exact when the router tokenised, else an estimate

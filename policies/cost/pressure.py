@@ -14,26 +14,35 @@ FORGET = 0.998  # the last 500 prompts or so count
 BINS = 24  # by powers of two, from a sixteenth of a second to six days
 CERTAIN = 0.9  # the chance is cut here: the sum would have no end
 GROWTH = 20.0  # measured: what a conversation adds by its end, in what its first prompt adds
+HEAVIEST = 1e9  # weight of a prompt at which all are divided by it
 ENOUGH = 20.0  # prompts before the statistic is trusted
 
 
 class Pressure:
-    """A decayed histogram of the times between two uses of a prefix."""
+    """A decayed histogram of the times between two uses of a prefix.
+
+    Instead of the past losing weight, each new prompt weighs more; only ratios are asked for.
+    """
 
     def __init__(self) -> None:
         self._uses = [0.0] * BINS
         self._prompts = 0.0
+        self._weight = 1.0
 
     def add(self, rested: float | None) -> None:
         """A prompt was sent. ``rested``: seconds since the prompt that it continues; None when it continues none."""
-        self._uses = [count * FORGET for count in self._uses]
-        self._prompts = self._prompts * FORGET + 1.0
+        weight = self._weight = self._weight / FORGET
+        self._prompts += weight
         if rested is not None:
-            self._uses[_bin(rested)] += 1.0
+            self._uses[_bin(rested)] += weight
+        if weight > HEAVIEST:
+            self._uses = [count / weight for count in self._uses]
+            self._prompts /= weight
+            self._weight = 1.0
 
     def recomputed(self, age: float) -> float:
         """Tokens computed again for each one placed now, when that evicts what has rested for ``age`` seconds."""
-        if self._prompts < ENOUGH:
+        if self._prompts < ENOUGH * self._weight:
             return 0.0
         first = _bin(age)
         later = sum(self._uses[first + 1 :]) + self._uses[first] / 2.0

@@ -20,15 +20,18 @@ class PrefixReuse:
     def recent(self, text: bytes, matched: int, now: float) -> float:
         """How many recent requests began with the first ``matched`` bytes of ``text``."""
         key = _key(text, matched)
-        count, at = self._counts.get(key, (0.0, now)) if key else (0.0, now)
-        return count * exp2(-max(0.0, now - at) / HALF_LIFE_S)
+        return 0.0 if key is None else self._count(key, now)
+
+    def _count(self, key: tuple[int, bytes], now: float) -> float:
+        known = self._counts.get(key)
+        return 0.0 if known is None else known[0] * exp2(-max(0.0, now - known[1]) / HALF_LIFE_S)
 
     def add(self, text: bytes, matched: int, now: float) -> None:
         """One more request that began so."""
         key = _key(text, matched)
         if key is None:
             return
-        self._counts[key] = (self.recent(text, matched, now) + 1.0, now)
+        self._counts[key] = (self._count(key, now) + 1.0, now)
         self._counts.move_to_end(key)
         if len(self._counts) > MAX_PREFIXES:
             self._counts.popitem(last=False)

@@ -18,6 +18,7 @@ FAR_BELOW = 0.6  # a report under this share of a prediction does not confirm it
 SLACK_TOKENS = 64  # pages, template tokens
 PATIENCE = 40  # reports after which a suspicion without proof ends
 KEPT, KEPT_BYTES = 32, 2**20  # prompts remembered of each worker, to know what it was sent since
+ALL_BYTES = 2**25  # of all workers together
 
 
 class Sent(NamedTuple):
@@ -51,10 +52,13 @@ class RestartDetector:
 
     def sent(self, worker: str, prompt: Sent) -> None:
         """``worker`` gets ``prompt``."""
-        watch = self._watches.setdefault(worker, _Watch())
+        watch = self._watches.get(worker)
+        if watch is None:
+            watch = self._watches[worker] = _Watch()
         watch.sent.append(prompt)
         watch.sent_bytes += len(prompt.text)
-        while len(watch.sent) > KEPT or (watch.sent_bytes > KEPT_BYTES and len(watch.sent) > 1):
+        room = min(KEPT_BYTES, ALL_BYTES // len(self._watches))
+        while len(watch.sent) > KEPT or (watch.sent_bytes > room and len(watch.sent) > 1):
             watch.sent_bytes -= len(watch.sent.popleft().text)
 
     def find(self, worker: str, key: str, text: bytes) -> Sent | None:

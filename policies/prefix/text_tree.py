@@ -95,6 +95,8 @@ class TextTree:
         self._came = 0  # holders so far
         self.holder_changes = 0  # how often one came or went
         self._stamp = 0.0
+        self._shape = 0  # grows with each node that comes, goes or moves
+        self._walked: tuple[bytes, str, int, list[Node]] = b"", "", -1, []
         self._text_bytes = 0
         self._nodes = 0
         self._forks = 0
@@ -140,6 +142,7 @@ class TextTree:
         block = self.block
         position, end = 0, len(text) - block
         path: list[tuple[int, int]] = []
+        nodes: list[Node] = []
         shared = 0
         while node is not None and position <= end:
             node = node.kid(text[position : position + block])
@@ -148,17 +151,19 @@ class TextTree:
             if text.startswith(node.text, position):
                 position += len(node.text)
                 path.append((node.mask, position))
+                nodes.append(node)
                 if node.more is not None and node.more.count >= MANY:
                     shared = position
             else:
                 path.append((node.mask, position + self._common(node.text, text, position)))
                 break
         path.reverse()
+        self._walked = text, namespace, self._shape, nodes
         return PrefixMatch(path, shared, self._workers)
 
     def insert(self, text: bytes, worker: str, namespace: str = "", now: float = 0.0) -> Found:
         """``worker`` holds ``text`` from ``now`` on. Returns what was there before."""
-        block = self.block
+        known_nodes = iter(self._known_nodes(text, namespace))
         text = self._cut(text)
         if not text:
             return Found(0, 0)
@@ -169,12 +174,10 @@ class TextTree:
         held, known = 0, end
         passed = []
         while True:
-            child = node.kid(text[position : position + block])
-            if child is None:
+            child = next(known_nodes, None)
+            if child is None and (child := self._next(node, text, position)) is None:
                 known = position
                 child = self._add_leaf(node, text[position:])
-            elif not text.startswith(child.text, position):
-                child = self._split(child, self._common(child.text, text, position))
             position += len(child.text)
             if child.mask & bit:
                 held = position
@@ -182,7 +185,7 @@ class TextTree:
                 self._take(holder, child)
             if position == end:
                 break
-            if child.end_of(holder) is not None:
+            if child.owner is not None and child.end_of(holder) is not None:
                 passed.append(child)
             node = child
         self._mark(holder, child, self._rounded(now))
@@ -190,7 +193,9 @@ class TextTree:
         for node in passed:
             stamp = self._unmark(holder, node)
             self._tidy(node)
-        self._shrink(holder)
+        self._fullest.grown(holder)
+        if holder.size > holder.limit or self.used_bytes > self.budget_bytes:
+            self._shrink(holder)
         return Found(held, known, stamp)
 
     def touched(self, text: bytes, worker: str, namespace: str = "") -> float | None:
@@ -234,9 +239,23 @@ class TextTree:
         del self._workers[holder.bit]
         self.holder_changes += 1
 
+    def _known_nodes(self, text: bytes, namespace: str) -> Sequence[Node]:
+        """The nodes that the last walk passed, if it was that of this very text and the tree has kept its shape."""
+        walked, space, shape, nodes = self._walked
+        return nodes if walked is text and shape == self._shape and space == namespace else ()
+
+    def _next(self, node: Node, text: bytes, position: int) -> Node | None:
+        """The child of ``node`` that spells the text from ``position`` on, split off where it has to be."""
+        child = node.kid(text[position : position + self.block])
+        if child is not None and not text.startswith(child.text, position):
+            child = self._split(child, self._common(child.text, text, position))
+        return child
+
     def _cut(self, text: bytes) -> bytes:
         """Its whole blocks, within what one prompt may take."""
-        length = min(len(text), self._longest)
+        length = len(text)
+        if length > self._longest:
+            length = self._longest
         return text[: length - length % self.block]
 
     def _common(self, edge: bytes, text: bytes, position: int) -> int:
@@ -264,6 +283,7 @@ class TextTree:
     def _root(self, namespace: str) -> Root:
         root = self._roots.get(namespace)
         if root is None:
+            self._shape += 1
             root = self._roots[namespace] = Root(namespace)
             self._nodes += 1
             self._text_bytes += len(namespace)
@@ -283,6 +303,7 @@ class TextTree:
         return path
 
     def _add_leaf(self, parent: Node, text: bytes) -> Node:
+        self._shape += 1
         leaf = Node(text, parent)
         more = more_of(parent)
         self._forks += not more.count
@@ -292,6 +313,7 @@ class TextTree:
         return leaf
 
     def _split(self, node: Node, length: int) -> Node:
+        self._shape += 1
         self._nodes += 1
         self._forks += 1
         return split(node, length, self.block)
@@ -306,12 +328,12 @@ class TextTree:
 
     def _mark(self, holder: Holder, node: Node, stamp: float, newest: bool = True) -> None:
         """A prompt of ``holder`` ends at ``node``."""
-        link = node.end_of(holder)
-        if link is not None:
-            unlink(link)
-        elif node.owner is None:
+        link: Link | None
+        if node.owner is None:
             node.owner = holder
             link = node
+        elif (link := node.end_of(holder)) is not None:
+            unlink(link)
         else:
             more = more_of(node)
             if more.ends is None:
@@ -362,6 +384,7 @@ class TextTree:
         if node.mask:
             self._tidy(node)
             return
+        self._shape += 1
         parent.more.detach(node, node.text[: self.block])
         self._nodes -= 1
         self._text_bytes -= len(node.text)
@@ -372,10 +395,12 @@ class TextTree:
     def _tidy(self, node: Node) -> None:
         """Restore the canonical shape after ``node`` lost an end or a child."""
         if node.collapsible():
+            self._shape += 1
             collapse(node, self.block)
             self._nodes -= 1
             self._forks -= 1
         elif isinstance(node, Root) and not node.fanout:
+            self._shape += 1
             self._roots.pop(node.namespace, None)
             self._nodes -= 1
             self._text_bytes -= len(node.namespace)
@@ -392,7 +417,6 @@ class TextTree:
     def _shrink(self, holder: Holder) -> None:
         while holder.size > holder.limit and holder.several:
             self._evict_leaf(holder)
-        self._fullest.grown(holder)
         while self.used_bytes > self.budget_bytes:
             self._evict_leaf(self._fullest.find())
 

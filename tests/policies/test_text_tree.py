@@ -37,6 +37,17 @@ class TreeAgainstReference(RuleBasedStateMachine):
         self.tree.insert(text, worker, space, self.now)
         self.oracle.insert(text, worker, space, self.now)
 
+    @rule(text=texts, worker=workers, space=spaces)
+    def place(self, text, worker, space):
+        """Look first, then insert: the second walk takes the first one's way."""
+        self.now += 1.0
+        known = max(self.oracle.match(text, space).values(), default=0)
+        held = self.oracle.match(text, space).get(worker, 0)
+        self.tree.walk(text, space)
+        found = self.tree.insert(text, worker, space, self.now)
+        assert (found.held, found.known) == (held, known)
+        self.oracle.insert(text, worker, space, self.now)
+
     @rule(text=texts, space=spaces)
     def match(self, text, space):
         assert self.tree.match(text, space) == self.oracle.match(text, space)
