@@ -9,6 +9,7 @@ Workloads: ``mixed`` 256 requests, prompts and outputs uniform in 100..1024; ``s
 from __future__ import annotations
 
 import argparse
+import gc
 import json
 import tempfile
 import time
@@ -113,6 +114,8 @@ def load(model: str, **server_args: Any) -> tuple[Engine, float]:
         started = time.perf_counter()
         defaults = {"load_format": "dummy", "skip_tokenizer_init": True, "max_running_requests": 256}
         engine = Engine(folder, **(defaults | server_args))
+    gc.collect()
+    gc.freeze()  # as the server's scheduler process does: a full collection stops the steps meanwhile
     return engine, time.perf_counter() - started
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import importlib.metadata
+import importlib.util
 import json
 import platform
 import subprocess
@@ -23,7 +24,7 @@ import torch
 
 from benchmarks.gpu_offline import MODELS
 
-TESTS = ["-m", "pytest", "-q", "--import-mode=importlib", "tests/gpu", "tests/backend/kernels"]
+TESTS = ["-m", "pytest", "-q", "-o", "addopts=", "--import-mode=importlib", "tests/gpu", "tests/backend/kernels"]
 RESULTS = Path(__file__).parent / "results"
 VARIANTS = {"no graphs": "disable_cuda_graph=true", "no overlap": "disable_overlap_schedule=true"}
 VARIANT_WORK = ["single", "decode64"]
@@ -58,16 +59,19 @@ PEERS = {
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--models", nargs="+", choices=MODELS, default=list(PEERS))
-    parser.add_argument("--skip-tests", action="store_true")
+    parser.add_argument("--skip-tests", action="store_true", help="keep what the file says of the last tests")
     parser.add_argument("--out", type=Path, default=None, help="default: benchmarks/results/gpu-<name>.json")
     args = parser.parse_args()
     if not torch.cuda.is_available():
         sys.exit("gpu_report needs a CUDA device, and torch sees none")
     report: dict[str, Any] = {"machine": machine(), "tests": None, "models": {}}
-    if not args.skip_tests:
-        report["tests"] = tests()
     out = args.out or RESULTS / f"gpu-{report['machine']['gpu'].replace(' ', '-').lower()}.json"
     out.parent.mkdir(parents=True, exist_ok=True)
+    if not args.skip_tests:
+        report["tests"] = tests()
+        out.write_text(json.dumps(report, indent=1) + "\n")
+    elif out.exists():
+        report["tests"] = json.loads(out.read_text())["tests"]
     for model in args.models:
         report["models"][model] = measure(model)
         out.write_text(json.dumps(report, indent=1) + "\n")
@@ -94,7 +98,8 @@ def _version(package: str) -> str:
 
 def tests() -> str:
     """The last line of the test run. Ends the program when a test fails."""
-    done = subprocess.run([sys.executable, *TESTS], text=True, capture_output=True, check=False)
+    parallel = ["-n", "8"] if importlib.util.find_spec("xdist") else []
+    done = subprocess.run([sys.executable, *TESTS, *parallel], text=True, capture_output=True, check=False)
     if done.returncode:
         sys.exit(f"the tests fail, so nothing is measured:\n{done.stdout[-4000:]}")
     return done.stdout.strip().splitlines()[-1]

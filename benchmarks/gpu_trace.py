@@ -18,8 +18,8 @@ from torch.profiler import ProfilerActivity, profile
 from backend import Engine
 from benchmarks.gpu_offline import MODELS, ids, load, settings
 
-STEPS = 48
-LAST = 32  # of them are looked at: the first ones overlap with the prompts
+STEPS = 96
+LOOKED_AT = slice(-64, -32)  # of the steps: before them are prompts, and behind them some rows have ended
 TO_HOST = "Memcpy DtoH"  # every step ends with its tokens' way to the host
 MOST_KERNELS = 14
 
@@ -50,7 +50,7 @@ def _gpu_work(trace: profile) -> list[Work]:
 
 
 def _summary(work: list[Work]) -> dict[str, Any]:
-    ends = [i for i, each in enumerate(work) if each.name.startswith(TO_HOST)][-LAST - 1 :]
+    ends = [i for i, each in enumerate(work) if each.name.startswith(TO_HOST)][LOOKED_AT]
     steps = [work[a + 1 : b + 1] for a, b in itertools.pairwise(ends)]
     between = [_first_kernel(step) - work[end].end for step, end in zip(steps, ends, strict=False)]
     periods = [work[b].end - work[a].end for a, b in itertools.pairwise(ends)]

@@ -18,10 +18,12 @@ from backend.layers.activation import activation
 
 if TYPE_CHECKING:
     from backend.attention.base import KVTarget
+    from backend.layers.experts import ExpertWeights
     from backend.layers.norm import RMSNorm
     from backend.layers.rotary import RotaryTables
 
 Gate = Callable[[torch.Tensor], torch.Tensor]
+Linear = Callable[[torch.Tensor, torch.Tensor, torch.Tensor | None], torch.Tensor]
 
 
 class Norm(Protocol):
@@ -40,6 +42,12 @@ class RotateAndStore(Protocol):
     ) -> torch.Tensor: ...
 
 
+class ExpertsProduct(Protocol):
+    def __call__(
+        self, x: torch.Tensor, weights: torch.Tensor, ids: torch.Tensor, of: ExpertWeights
+    ) -> torch.Tensor: ...
+
+
 @dataclass(frozen=True, slots=True)
 class LayerOps:
     """``rms_norm(x, weight, eps)`` normalises the last dimension in float32 inside. With ``offset`` the weight is what
@@ -48,14 +56,21 @@ class LayerOps:
     ``gate(act)`` gives the function from ``[..., 2 I]`` to ``act(gate) * up`` ``[..., I]`` of the two halves;
     ``ValueError`` for an activation that is not known.
 
+    ``linear(x, weight, bias)`` is ``x W^T + b``.
+
     ``rotate_and_store(projected, rotary, target, norms)`` takes queries, keys and values ``[T, heads + 2 kv_heads,
     head_dim]``, stores the finished keys and the values, and returns queries and keys ``[T, heads + kv_heads,
     head_dim]``, normalised and turned. None: there is no such kernel here.
+
+    ``experts(x, weights, ids, of)`` is the weighted sum of each token's experts ``[T, hidden]``; ``weights`` and ``ids``
+    are ``[T, top_k]``. None: the same.
     """
 
     rms_norm: Norm
     gate: Callable[[str], Gate]
+    linear: Linear
     rotate_and_store: RotateAndStore | None = None
+    experts: ExpertsProduct | None = None
 
 
 def layer_ops(device: torch.device) -> LayerOps:
@@ -66,11 +81,13 @@ def layer_ops(device: torch.device) -> LayerOps:
 @cache
 def triton_ops() -> LayerOps:
     """Our kernels; imports triton."""
+    from backend.layers.kernels.few_rows import linear
+    from backend.layers.kernels.experts import experts
     from backend.layers.kernels.gate import gate
     from backend.layers.kernels.norm import rms_norm
     from backend.layers.kernels.rotary import rotate_and_store
 
-    return LayerOps(rms_norm, gate, rotate_and_store)
+    return LayerOps(rms_norm, gate, linear, rotate_and_store, experts)
 
 
 def _rms_norm(
@@ -93,4 +110,4 @@ def _gate(act: str) -> Gate:
     return gated
 
 
-TORCH_OPS = LayerOps(_rms_norm, _gate)
+TORCH_OPS = LayerOps(_rms_norm, _gate, F.linear)

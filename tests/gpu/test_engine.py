@@ -21,7 +21,9 @@ COMMON = {
     "initializer_range": 0.1,
 }
 MODELS = {
-    "llama": lambda: LlamaForCausalLM(LlamaConfig(**COMMON, num_attention_heads=8, num_key_value_heads=2, head_dim=64)),
+    "llama": lambda: LlamaForCausalLM(
+        LlamaConfig(**COMMON, num_attention_heads=4, num_key_value_heads=1, head_dim=128)
+    ),
     "qwen3": lambda: Qwen3ForCausalLM(
         Qwen3Config(**COMMON, num_attention_heads=4, num_key_value_heads=2, head_dim=128)
     ),
