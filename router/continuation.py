@@ -57,7 +57,8 @@ class Continuation:
         if model:
             question["model"] = model
         body = msgspec.json.encode(question)
-        for worker in self._registry.eligible(model, failed):
+        registry = self._registry
+        for worker in registry.eligible(model, failed) + registry.last_resort(model, failed):
             try:
                 status, told = await self._upstream.fetch(worker, "POST", TOKENIZE, TOKENIZE_SECONDS, body)
                 if status == 200:
