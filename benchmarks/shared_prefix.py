@@ -3,9 +3,9 @@
     python -m benchmarks.shared_prefix [--prompts 32] [--shared-tokens 1000] [--new-tokens 16] [--model-path PATH]
 
 All prompts arrive at once with the cache empty, so its gain is that of one batch: the head is computed once, and the
-others wait for it. ``transformers`` completes prompts one after the other; it gets the first few, and the time of all
-of them is taken to be in proportion. The Engines take turns, and medians count. The third one is deterministic
-(``--enable-deterministic-inference``): what batch-invariant answers cost.
+others wait for it. ``transformers`` completes prompts one after the other. It and the Engine without the cache get a
+few of them (``--few``), and the time of all is taken to be in proportion. The Engines take turns, and medians
+count. The third one is deterministic (``--enable-deterministic-inference``): what batch-invariant answers cost.
 """
 
 from __future__ import annotations
@@ -21,9 +21,10 @@ from backend import Engine
 from backend.prompt import resolve_model
 from benchmarks.offline import load_transformers, prompts, run_engine, run_transformers
 
+WITHOUT_CACHE = "Engine without the prefix cache, in proportion"
 VARIANTS: dict[str, dict[str, Any]] = {
     "Engine": {},
-    "Engine without the prefix cache": {"disable_radix_cache": True},
+    WITHOUT_CACHE: {"disable_radix_cache": True},
     "Engine, deterministic": {"enable_deterministic_inference": True},
 }
 
@@ -34,7 +35,7 @@ def main() -> None:
     parser.add_argument("--prompts", type=int, default=32)
     parser.add_argument("--shared-tokens", type=int, default=1000)
     parser.add_argument("--new-tokens", type=int, default=16)
-    parser.add_argument("--reference-prompts", type=int, default=3, help="prompts that transformers gets")
+    parser.add_argument("--few", type=int, default=4, help="prompts of those that compute each head anew")
     parser.add_argument("--dtype", default="bfloat16", choices=["bfloat16", "float32"])
     parser.add_argument("--repeat", type=int, default=1, help="runs of each Engine; the median counts")
     args = parser.parse_args()
@@ -42,8 +43,8 @@ def main() -> None:
     seconds, batch = measure_engines(args)
     model = load_transformers(resolve_model(args.model_path), getattr(torch, args.dtype))
     run_transformers(model, batch[:1], 2)
-    first, _ = run_transformers(model, batch[: args.reference_prompts], args.new_tokens)
-    whole = first / args.reference_prompts * len(batch)
+    first, _ = run_transformers(model, batch[: args.few], args.new_tokens)
+    whole = first / args.few * len(batch)
 
     print(
         f"{len(batch)} prompts of {args.shared_tokens} shared tokens, {args.new_tokens} new tokens each, {args.dtype}"
@@ -52,7 +53,7 @@ def main() -> None:
     print(f"{'':<44}{'seconds':>9}{'ratio':>8}")
     for name, taken in seconds.items():
         print(f"{name:<44}{taken:>9.2f}{taken / fastest:>7.1f}x")
-    print(f"{f'transformers, first {args.reference_prompts} in proportion':<44}{whole:>9.2f}{whole / fastest:>7.1f}x")
+    print(f"{f'transformers, first {args.few} in proportion':<44}{whole:>9.2f}{whole / fastest:>7.1f}x")
 
 
 def measure_engines(args: argparse.Namespace) -> tuple[dict[str, float], list[list[int]]]:
@@ -71,7 +72,8 @@ def measure_engines(args: argparse.Namespace) -> tuple[dict[str, float], list[li
             run_engine(engine, batch[:2], 2)
         for _ in range(args.repeat):
             for name, engine in engines.items():
-                runs[name].append(run_engine(engine, batch, args.new_tokens)[0])
+                part = batch[: args.few] if name == WITHOUT_CACHE else batch
+                runs[name].append(run_engine(engine, part, args.new_tokens)[0] * len(batch) / len(part))
     return {name: statistics.median(taken) for name, taken in runs.items()}, batch
 
 

@@ -39,7 +39,7 @@ class HostCopies:
     def start(self, transfers: Transfers) -> None:
         """Before a step: begin its transfers, and note what it must wait for."""
         if transfers.moves:
-            jobs = [self._job(group) for group in _groups(transfers.moves)]
+            jobs = [self._job(group) for group in grouped(transfers.moves)]
             self._last = self._stream.submit(partial(self._copy, jobs), len(self._pool.keys))
         if transfers.fence:
             self._awaited = self._last
@@ -71,7 +71,7 @@ class HostCopies:
                 self._copy_pages(source, job.source, target, job.target)
 
 
-def _groups(moves: Sequence[Move]) -> list[list[Move]]:
+def grouped(moves: Sequence[Move]) -> list[list[Move]]:
     """Neighbours that go the same way and write different pages, which may be copied at once."""
     groups: list[list[Move]] = []
     written: set[int] = set()

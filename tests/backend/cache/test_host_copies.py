@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from backend.attention.arriving import ArrivingPages
 from backend.attention.base import AttentionBackend
-from backend.cache.host_copies import HostCopies
+from backend.cache.host_copies import HostCopies, grouped
 from backend.cache.host_moves import Move, MoveList, Transfers
 from backend.cache.host_pool import HostPool
 from backend.cache.host_streams import ThreadCopies
@@ -140,6 +140,13 @@ def test_copies_are_made_in_the_order_in_which_they_were_asked_for(rounds, laten
     for layer in range(LAYERS):
         assert all(map(torch.equal, pool.storage(layer), expected_pool[layer]))
         assert all(map(torch.equal, host.layers[layer], expected_host[layer]))
+
+
+def test_copies_of_one_direction_go_together_unless_they_write_the_same_page():
+    save, other, again = (Move(True, pages(device), pages(host)) for device, host in ((1, 1), (2, 2), (3, 1)))
+    load = Move(False, pages(4), pages(1))
+    assert grouped([save, other, load, again]) == [[save, other], [load], [again]]
+    assert grouped([save, other, again]) == [[save, other], [again]]
 
 
 def test_nothing_to_copy_and_nothing_to_wait_for_is_nothing():
