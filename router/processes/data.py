@@ -10,6 +10,7 @@ import logging
 import signal
 import socket
 import sys
+from contextlib import suppress
 from typing import Any
 
 from router.app import Router
@@ -149,6 +150,8 @@ class DataProcess:
         """Without an owner nobody checks the workers: finish what is under way and end."""
         if self._stop.is_set():
             return
+        for awaited in (self._setup, self._first):
+            awaited.cancel()  # it will not come any more
         if self._router is None or not self._tasks:
             self._stop.set()
         else:
@@ -173,7 +176,8 @@ def main(argv: list[str]) -> None:
     """Signals are the owner's: it tells when to end."""
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, signal.SIG_IGN)
-    run_loop(serve(int(argv[0]), int(argv[1])))
+    with suppress(asyncio.CancelledError):  # the owner left before it had said what to do
+        run_loop(serve(int(argv[0]), int(argv[1])))
 
 
 if __name__ == "__main__":

@@ -6,6 +6,9 @@ import asyncio
 import os
 import re
 import signal
+import socket
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -172,3 +175,15 @@ def test_what_a_data_process_cannot_use_is_told_in_one_line(processes: Processes
     assert router.popen.wait(START_SECONDS) == 1
     assert "Traceback" not in router.log()
     assert missing in router.log().splitlines()[-1]
+
+
+def test_a_data_process_whose_owner_never_speaks_ends() -> None:
+    ours, theirs = socket.socketpair()
+    loads = os.memfd_create("loads")
+    command = [sys.executable, "-m", "router.processes.data", str(theirs.fileno()), str(loads)]
+    process = subprocess.Popen(command, pass_fds=(theirs.fileno(), loads), stderr=subprocess.PIPE)
+    theirs.close()
+    ours.close()
+    os.close(loads)
+    _, said = process.communicate(timeout=START_SECONDS)
+    assert (process.returncode, said) == (0, b"")
