@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from backend.attention.base import AttentionBackend, AttentionShape, KVTarget, StepLayout
 from backend.attention.kernels.decode import decode_merge, decode_parts
 from backend.attention.kernels.prefill import prefill_blocks
+from backend.attention.kernels.product import precision
 from backend.attention.kernels.store import store_tokens
 from backend.attention.tiles import SMALLEST, choose_tiles, padded
 from backend.attention.work import decode_items, query_blocks
@@ -76,7 +77,7 @@ class TritonAttention(AttentionBackend):
         self._device, self._dtype = pool.keys[0].device, pool.keys[0].dtype
         if self._device.type != "cuda" and not triton.knobs.runtime.interpret:
             raise ValueError("attention backend 'triton' needs an NVIDIA GPU; use --attention-backend torch_sdpa")
-        self._precision = "ieee" if self._device.type == "cuda" else "widened"
+        self._precision = precision(self._device)
         self._scales = (key_scale, value_scale)
         self._tiles = {shape: choose_tiles(shape, self._dtype) for shape in self._shapes}
         self._extra = self._spare_parts()

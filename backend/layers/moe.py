@@ -9,7 +9,9 @@ import torch.nn.functional as F
 from torch import nn
 
 from backend.layers.activation import activation
+from backend.layers.experts import ExpertWeights
 from backend.layers.mlp import GatedMLP
+from backend.layers.ops import layer_ops
 from backend.layers.routing import Router
 
 
@@ -20,7 +22,9 @@ class Experts(nn.Module):
         super().__init__()
         self.gate_up = nn.Parameter(torch.empty(count, 2 * intermediate_size, hidden_size), requires_grad=False)
         self.down = nn.Parameter(torch.empty(count, hidden_size, intermediate_size), requires_grad=False)
+        self.act = act
         self.activation = activation(act)
+        self._at_once = layer_ops(self.down.device).experts
 
     def places(self, path: str) -> Iterator[tuple[str, torch.Tensor]]:
         """The checkpoint's names at ``path``, with the part that each fills: one set of matrices for each expert."""
@@ -35,6 +39,8 @@ class Experts(nn.Module):
 
         Pairs of token and expert are sorted by expert, so that every expert is one product over its tokens.
         """
+        if self._at_once is not None:
+            return self._at_once(x, weights, ids, self.matrices())
         order = ids.flatten().argsort(stable=True)
         sorted_x = x[order // ids.shape[1]]
         computed = torch.empty_like(sorted_x)
@@ -47,6 +53,10 @@ class Experts(nn.Module):
         outputs = torch.empty_like(computed)
         outputs[order] = computed
         return (outputs.view(*ids.shape, -1) * weights[..., None]).sum(1).to(x.dtype)
+
+    def matrices(self) -> ExpertWeights:
+        """All experts, for a kernel that computes them at once."""
+        return ExpertWeights(self.gate_up, self.down, self.act)
 
     def expert(self, index: int, x: torch.Tensor) -> torch.Tensor:
         """One expert's output for its tokens."""

@@ -62,8 +62,8 @@ class LayerOps:
     head_dim]``, stores the finished keys and the values, and returns queries and keys ``[T, heads + kv_heads,
     head_dim]``, normalised and turned. None: there is no such kernel here.
 
-    ``experts(x, weights, ids, of)`` is the weighted sum of each token's experts ``[T, hidden]``; ``weights`` and ``ids``
-    are ``[T, top_k]``. None: the same.
+    ``experts(x, weights, ids, of)`` is the weighted sum of each token's experts ``[T, hidden]``; ``weights`` and
+    ``ids`` are ``[T, top_k]``. None: the same.
     """
 
     rms_norm: Norm
@@ -81,8 +81,8 @@ def layer_ops(device: torch.device) -> LayerOps:
 @cache
 def triton_ops() -> LayerOps:
     """Our kernels; imports triton."""
-    from backend.layers.kernels.few_rows import linear
     from backend.layers.kernels.experts import experts
+    from backend.layers.kernels.few_rows import linear
     from backend.layers.kernels.gate import gate
     from backend.layers.kernels.norm import rms_norm
     from backend.layers.kernels.rotary import rotate_and_store

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from backend.layers import Attention, Experts, Router, Routing, SparseMLP
+from backend.layers.experts import ExpertWeights
 from backend.loader.model_config import ModelConfig
 from backend.models.decoder import DecoderLayer, DecoderLM
 
@@ -30,6 +31,18 @@ class ClampedExperts(Experts):
         yield f"{path}.gate_up_proj_bias", self.gate_up_bias.data
         yield f"{path}.down_proj", self.down.data.transpose(1, 2)
         yield f"{path}.down_proj_bias", self.down_bias.data
+
+    def matrices(self) -> ExpertWeights:
+        return ExpertWeights(
+            self.gate_up,
+            self.down,
+            "clamped_swiglu",
+            gate_up_bias=self.gate_up_bias,
+            down_bias=self.down_bias,
+            interleaved=True,
+            alpha=self.alpha,
+            limit=self.limit,
+        )
 
     def expert(self, index: int, x: torch.Tensor) -> torch.Tensor:
         gate, up = F.linear(x, self.gate_up[index], self.gate_up_bias[index]).unflatten(-1, (-1, 2)).unbind(-1)

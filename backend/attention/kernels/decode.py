@@ -8,7 +8,8 @@ rows have many programs and the number of programs does not depend on the length
 import triton
 import triton.language as tl
 
-from backend.attention.kernels.softmax import join, load_tile, page_slots, product
+from backend.attention.kernels.product import product
+from backend.attention.kernels.softmax import join, load_tile, page_slots
 
 
 @triton.jit

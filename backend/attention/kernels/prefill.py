@@ -7,7 +7,8 @@ the heads of the group beside each other for every position, so that they share 
 import triton
 import triton.language as tl
 
-from backend.attention.kernels.softmax import join, load_tile, page_slots, product
+from backend.attention.kernels.product import product
+from backend.attention.kernels.softmax import join, load_tile, page_slots
 
 
 @triton.jit

@@ -7,6 +7,8 @@ weighted sum of the values, scaled down whenever the maximum grows.
 import triton
 import triton.language as tl
 
+from backend.attention.kernels.product import product
+
 
 @triton.jit
 def page_slots(table, positions, inside, PAGE: tl.constexpr, MASKED: tl.constexpr):
@@ -30,15 +32,6 @@ def load_tile(
         return tl.load(places, mask=inside[:, None], other=0.0)
     else:
         return tl.load(places)
-
-
-@triton.jit
-def product(a, b, sums, PRECISION: tl.constexpr):
-    """``sums + a b``. Triton's interpreter has no bfloat16 products: "widened" computes them in float32."""
-    if PRECISION == "widened":
-        return tl.dot(a.to(tl.float32), b.to(tl.float32), sums, input_precision="ieee")
-    else:
-        return tl.dot(a, b, sums, input_precision=PRECISION)
 
 
 @triton.jit

@@ -7,17 +7,20 @@ of shared memory. Run with TRITON_INTERPRET=0.
 import json
 import random
 from collections.abc import Iterator
+from dataclasses import replace
 
 import torch
 import triton
 from triton.backends.compiler import GPUTarget
 
 import backend.attention.triton as attention
+import backend.layers.kernels.experts as experts
 import backend.layers.kernels.gate as gate
 import backend.layers.kernels.norm as norm
 import backend.layers.kernels.rotary as rotary
 import backend.runner.kernels.draw as draw
 from backend.attention.base import AttentionShape, KVTarget
+from backend.layers.experts import ExpertWeights
 from backend.layers.norm import RMSNorm
 from backend.layers.rotary import RotaryTables
 from tests.backend.kernels.paged_rows import PagedRows
@@ -67,6 +70,7 @@ KERNELS = {
     attention: ("decode_parts", "decode_merge", "prefill_blocks", "store_tokens"),
     norm: ("_rms_norm",),
     gate: ("_gate",),
+    experts: ("expert_gates", "expert_outputs", "combine"),
     rotary: ("_rotate_and_store",),
     draw: ("_draw_rows",),
 }
@@ -75,7 +79,6 @@ KERNELS = {
 def attend(shape: AttentionShape, pool_dtype: torch.dtype = torch.bfloat16) -> None:
     rows = PagedRows(shape, [1, 1, 90], [80, 7, 100], page=16, dtype=torch.bfloat16, pool_dtype=pool_dtype, device=CPU)
     backend = attention.TritonAttention(rows.pool, [shape])
-    backend._precision = "ieee"  # as on a GPU
     backend.plan(rows.layout)
     backend.attend(0, rows.query, rows.key, rows.value, rows.sinks)
 
@@ -95,6 +98,14 @@ def layers() -> None:
             rotary.rotate_and_store(torch.zeros(3, 48, 128, dtype=torch.bfloat16), tables, target, norms)
 
 
+def mixtures() -> None:
+    of = ExpertWeights(torch.zeros(8, 512, 256).bfloat16(), torch.zeros(8, 256, 256).bfloat16(), "silu")
+    biased = replace(of, act="clamped_swiglu", interleaved=True, gate_up_bias=of.gate_up[..., 0], down_bias=of.down[0])
+    for tokens in (1, 100, 1000):
+        x, ids = torch.zeros(tokens, 256).bfloat16(), torch.zeros(tokens, 2, dtype=torch.int64)
+        experts.experts(x, ids.float(), ids, biased if tokens == 1 else of)
+
+
 def sampling() -> None:
     shares = torch.zeros(3)
     limits = (torch.zeros(3, dtype=torch.int64), shares, shares)
@@ -108,6 +119,7 @@ def cases() -> Iterator[None]:
         yield attend(shape)
     yield attend(SHAPES["plain"], torch.float8_e4m3fn)
     yield layers()
+    yield mixtures()
     yield sampling()
 
 
@@ -115,6 +127,7 @@ def main() -> None:
     random.seed(0)
     triton.runtime.driver.set_active(Hopper())
     triton.knobs.runtime.interpret = True  # of the check for a GPU alone: what was imported is compiled
+    attention.precision = experts.precision = lambda device: "ieee"  # as on a GPU
     found: dict[str, dict] = {}
     for module, names in KERNELS.items():
         for name in names:

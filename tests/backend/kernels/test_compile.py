@@ -31,7 +31,8 @@ def test_every_kernel_compiles(found):
 
 def test_attention_uses_tensor_cores_and_asynchronous_copies(found):
     assert {"mma.sync", "cp.async.cg"} <= set(found["decode_parts"]["instructions"])
-    assert {"wgmma.mma_async", "cp.async.cg"} <= set(found["prefill_blocks"]["instructions"])
+    for name in ("prefill_blocks", "expert_gates", "expert_outputs"):
+        assert {"wgmma.mma_async", "cp.async.cg"} <= set(found[name]["instructions"])
 
 
 def test_elementwise_kernels_read_sixteen_bytes_at_once(found):

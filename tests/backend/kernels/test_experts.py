@@ -1,0 +1,68 @@
+"""All experts at once against one after the other in float64."""
+
+import pytest
+import torch
+
+from backend.layers.activation import activation
+from backend.layers.experts import ExpertWeights
+from backend.layers.kernels.experts import experts
+from tests.backend.kernels.reference import assert_close
+
+LARGE = torch.cuda.is_available()
+
+
+def normal(*size, seed=0):
+    return torch.randn(*size, generator=torch.Generator().manual_seed(seed))
+
+
+def expected(x, weights, ids, of):
+    """float64, token by token."""
+    x, weights = x.double().cpu(), weights.double().cpu()
+    out = torch.zeros_like(x)
+    for token, choice in torch.ones_like(ids.cpu()).nonzero().tolist():
+        expert = int(ids[token, choice])
+        both = of.gate_up[expert].double().cpu() @ x[token]
+        if of.gate_up_bias is not None:
+            both += of.gate_up_bias[expert].double().cpu()
+        gate, up = both.unflatten(0, (-1, 2)).unbind(-1) if of.interleaved else both.chunk(2)
+        if of.act == "clamped_swiglu":
+            gate, up = gate.clamp(max=of.limit), up.clamp(-of.limit, of.limit)
+            inner = (up + 1) * gate * torch.sigmoid(of.alpha * gate)
+        else:
+            inner = activation(of.act)(gate) * up
+        result = of.down[expert].double().cpu() @ inner
+        if of.down_bias is not None:
+            result += of.down_bias[expert].double().cpu()
+        out[token] += weights[token, choice] * result
+    return out
+
+
+def matrices(count, size, hidden, act, dtype, device):
+    gate_up = normal(count, 2 * size, hidden) / hidden**0.5
+    down = normal(count, hidden, size, seed=1) / size**0.5
+    parts = [gate_up, down]
+    if act == "clamped_swiglu":
+        parts += [normal(count, 2 * size, seed=2), normal(count, hidden, seed=3)]
+    parts = [part.to(device, dtype) for part in parts]
+    more = {"interleaved": True, "alpha": 1.702, "limit": 1.0} if act == "clamped_swiglu" else {}
+    return ExpertWeights(*parts[:2], act, *parts[2:], **more)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("act", ["silu", "gelu_pytorch_tanh", "clamped_swiglu"])
+@pytest.mark.parametrize("tokens", [1, 5, 700 if LARGE else 40])
+def test_sums_of_random_choices(tokens, act, dtype, device):
+    count, top_k, size, hidden = (60, 4, 200, 136) if LARGE else (6, 2, 24, 40)
+    of = matrices(count, size, hidden, act, dtype, device)
+    x = normal(tokens, hidden, seed=4).to(device, dtype)
+    choice = normal(tokens, count, seed=5).topk(top_k)
+    weights, ids = choice.values.softmax(-1).to(device), choice.indices.to(device)
+    assert_close(experts(x, weights, ids, of), expected(x, weights, ids, of))
+
+
+@pytest.mark.parametrize("ids", [[[0, 1]] * 20, [[3, 2], [3, 0], [3, 1]]], ids=["two experts", "one above all"])
+def test_experts_without_tokens(ids, device):
+    of = matrices(4, 16, 32, "silu", torch.float32, device)
+    ids = torch.tensor(ids, device=device)
+    x, weights = normal(len(ids), 32).to(device), normal(*ids.shape, seed=1).abs().to(device)
+    assert_close(experts(x, weights, ids, of), expected(x, weights, ids, of))
