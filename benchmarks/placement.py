@@ -36,6 +36,7 @@ from router.traces import TraceError
 BEGIN, END = "<!-- report: begin -->", "<!-- report: end -->"
 RESULTS = Path(__file__).parent / "results" / "placement.json"
 PEERS = {"sglang-router": router_peers.sglang_router, "vllm-router": router_peers.vllm_router, "smg": router_peers.smg}
+BY_SEVERAL = (TRACE, "multi-turn")  # through several routers live; the others in replay
 SLOW = {"vllm-router": 6.0}  # most simulated seconds in one: every engine tokenises each prompt for it first
 VERSIONS = "sglang-router 0.3.2, vllm-router 0.1.17, smg 1.13.0"
 
@@ -78,7 +79,7 @@ def plan(args: argparse.Namespace) -> Iterator[Work]:
         return
     shared = [router_peers.ours(workers=4)] if args.workers else []
     for workload in traffic:
-        yield from studies.several_routers(workload, 2, bool(peers), shared)
+        yield from studies.several_routers(workload, 2, bool(peers) and workload.name in BY_SEVERAL, shared)
     yield from studies.unequal(args.seeds, bool(peers))
     yield from studies.lost_cache(traffic[-1], args.seeds, bool(peers))
 

@@ -28,7 +28,7 @@ class Workload:
     requests: Callable[[int], Sequence[SimRequest]]  # of a seed
     prefill_tokens_per_s: float
     kv_tokens: int | None = None  # of an engine; None: a quarter of the working set
-    speed: float = 16.0
+    speed: float = 10.0
 
     def spec(self, requests: Sequence[SimRequest]) -> EngineSpec:
         """The engines for ``requests``."""
