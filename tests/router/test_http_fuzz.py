@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 
 import pytest
 from hypothesis import given, settings
@@ -95,7 +96,7 @@ def say(*pieces: bytes) -> tuple[Service, Line]:
 
 
 def statuses(line: Line) -> list[int]:
-    return [int(part[:3]) for part in line.written.split(b"HTTP/1.1 ")[1:]]
+    return [int(status) for status in re.findall(rb"HTTP/1\.1 (\d{3}) ", line.written)]
 
 
 SMUGGLING = {
