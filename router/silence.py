@@ -106,19 +106,22 @@ class Silence:
             questions.append((worker, quiet.asking))
         return questions
 
-    def told(self, worker: str, well: bool, now: float) -> list[Wait]:
-        """How ``worker`` answered the question. Returns the waits that were given up."""
+    def told(self, worker: str, well: bool | None, now: float) -> list[Wait]:
+        """How ``worker`` answered the question; None: the question proves nothing, and is asked again.
+
+        Returns the waits that were given up.
+        """
         quiet = self._quiet.get(worker)
         if quiet is None or quiet.asking is None:
             return []
         depth, quiet.asking = quiet.asking, None
         if well:
             quiet.alive(depth)
-        else:
+        elif well is not None:
             quiet.strikes[depth] = quiet.strikes.get(depth, 0) + 1
         quiet.ask_again_at = now + self.after if well else now
         given_up: list[Wait] = []
-        if quiet.strikes.get(depth, 0) >= STRIKES:
+        if well is False and quiet.strikes.get(depth, 0) >= STRIKES:
             given_up = [wait for wait in quiet.waits if _lost(wait, depth, quiet, now)]
             quiet.strikes[depth] = STRIKES - 1  # until it says something, the next unanswered question is enough
         for wait in given_up:

@@ -76,7 +76,8 @@ class SilenceProbes:
         asked = {Depth.HEALTH, depth}
         answers = await asyncio.gather(*(self._answers(worker, self._paths[one]) for one in asked))
         answered = dict(zip(asked, answers, strict=True))
-        well = answered[depth] or self._held_up_at >= began
+        # A question that this process could not attend to proves nothing against the worker.
+        well = answered[depth] or (None if self._held_up_at >= began else False)
         given_up = self._silence.told(url, well, self._now())
         if given_up and worker is not None and not answered[Depth.HEALTH]:
             self._silent(worker)

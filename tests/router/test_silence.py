@@ -38,6 +38,21 @@ def test_two_unanswered_questions_make_it_silent():
     assert silence.due(100) == []
 
 
+def test_a_question_that_the_router_could_not_attend_to_proves_nothing():
+    """A strike stays, none is added, and the worker is asked again at once."""
+    silence = Watched()
+    silence.send("a", 0)
+    silence.due(1)
+    silence.told("w", False, 2)
+    for second in range(2, 6):
+        assert silence.due(second) == [("w", Depth.HEALTH)]
+        assert silence.told("w", None, second + 0.5) == []
+    assert silence.lost == []
+    silence.due(6)
+    silence.told("w", False, 7)
+    assert silence.lost == ["a"]
+
+
 def test_a_slow_worker_that_answers_its_probes_is_waited_for_without_end():
     silence = Watched()
     silence.send("a", 0)
