@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from backend.attention.base import AttentionBackend, StepLayout
+from backend.attention.base import AttentionBackend, KVTarget, StepLayout
 from backend.cache.host_copies import HostCopies
 
 
@@ -36,3 +36,17 @@ class ArrivingPages(AttentionBackend):
     ) -> torch.Tensor:
         self._copies.wait(layer)
         return self._inner.attend(layer, query, key, value, sinks)
+
+    def target(self, layer: int) -> KVTarget | None:
+        self._copies.wait(layer)  # the pages may be on their way to the host
+        return self._inner.target(layer)
+
+    def attend_stored(
+        self,
+        layer: int,
+        query: torch.Tensor,
+        key: torch.Tensor,
+        value: torch.Tensor,
+        sinks: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        return self._inner.attend_stored(layer, query, key, value, sinks)

@@ -193,3 +193,22 @@ def test_layers_wait_one_by_one_and_captured_steps_for_all():
     attention.attend(0, 1, 2, 3)
     attention.plan_fixed(None)
     assert log == ["plan", "wait 0", "attend 0", "wait all", "plan_fixed"]
+
+
+class FusedRecorder(Recorder):
+    """Lets layers store keys and values themselves."""
+
+    def target(self, layer):
+        self.log.append(f"target {layer}")
+
+    def attend_stored(self, layer, query, key, value, sinks=None):
+        self.log.append(f"attend stored {layer}")
+        return query
+
+
+def test_layers_that_store_themselves_wait_before_they_do():
+    log = []
+    attention = ArrivingPages(FusedRecorder(log), Waits(log))
+    attention.target(2)
+    attention.attend_stored(2, 1, 2, 3)
+    assert log == ["wait 2", "target 2", "attend stored 2"]
