@@ -114,6 +114,8 @@ def test_pages_hold_what_the_tree_says_and_events_tell_it(page, host, policy, st
                 assert tiers.device[place] == (namespace, tuple(tokens[: (i + 1) * page]))
         else:
             getattr(tiers, step)(*args)
+        held, free = tiers.tree.host_books()
+        assert sorted([*held, *free]) == list(range(1, host + 1))
         for event in events.events(tiers.tree.log.take()):
             follow(told, event)
         assert {spell(told, block) for block in told["GPU"]} == blocks(tiers, "pages")
