@@ -145,6 +145,13 @@ def test_the_leaf_of_the_lowest_priority_goes_first():
     assert [cache.matched_tokens(array(tokens)) for tokens in ([1, 2], [3, 4], [5, 6])] == [0, 0, 2]
 
 
+def test_a_leaf_whose_priority_rises_can_still_be_evicted():
+    cache, pool = RadixCache(1, "priority"), PageAllocator(4)
+    cache.insert(array([1, 2]), pool.alloc(2))
+    cache.insert(array([1, 2]), pool.alloc(2), priority=7)
+    assert len(cache.evict(2)) == 2
+
+
 def test_an_unknown_eviction_policy_is_named():
     with pytest.raises(ValueError, match="'clock' is unknown; known: lru, lfu, priority"):
         RadixCache(1, "clock")
