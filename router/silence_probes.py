@@ -15,7 +15,7 @@ from router.upstream import UpstreamError
 log = logging.getLogger(__name__)
 
 TICK_SECONDS = 0.1
-LATE_SECONDS = 0.1  # a tick that is so late says that this process was held up, and proves nothing against workers
+HELD_UP = 0.5  # of the time for an answer: who was held up itself for so much of it proves nothing against the worker
 GENERATE = "/health_generate"  # Warmlane and SGLang: 200 when a token came out
 
 
@@ -47,7 +47,7 @@ class SilenceProbes:
         self._paths = {Depth.HEALTH: health_endpoint, Depth.GENERATE: GENERATE}
         self._timeout = timeout
         self._now = now
-        self._held_up_at = float("-inf")
+        self._late = 0.0  # seconds that this process was held up, since it began
         self._questions: set[asyncio.Task[None]] = set()
         self._task: asyncio.Task[None] | None = None
 
@@ -63,21 +63,18 @@ class SilenceProbes:
         while True:
             before = self._now()
             await asyncio.sleep(TICK_SECONDS)
-            now = self._now()
-            if now - before > TICK_SECONDS + LATE_SECONDS:
-                self._held_up_at = now
+            self._late += max(0.0, self._now() - before - TICK_SECONDS)
             for url, depth in self._silence.due(self._now()):
                 task = asyncio.get_running_loop().create_task(self._ask(url, depth), name=f"silence {url}")
                 self._questions.add(task)
                 task.add_done_callback(self._questions.discard)
 
     async def _ask(self, url: str, depth: Depth) -> None:
-        worker, began = self._find(url), self._now()
+        worker, late = self._find(url), self._late
         asked = {Depth.HEALTH, depth}
         answers = await asyncio.gather(*(self._answers(worker, self._paths[one]) for one in asked))
         answered = dict(zip(asked, answers, strict=True))
-        # A question that this process could not attend to proves nothing against the worker.
-        well = answered[depth] or (None if self._held_up_at >= began else False)
+        well = answered[depth] or (None if self._late - late >= HELD_UP * self._timeout else False)
         given_up = self._silence.told(url, well, self._now())
         if given_up and worker is not None and not answered[Depth.HEALTH]:
             self._silent(worker)
