@@ -22,9 +22,18 @@ from typing import Any, NamedTuple
 
 import torch
 
-from benchmarks.gpu_offline import MODELS
-
-TESTS = ["-m", "pytest", "-q", "-o", "addopts=", "--import-mode=importlib", "tests/gpu", "tests/backend/kernels"]
+TESTS = [
+    "-m",
+    "pytest",
+    "-q",
+    "-o",
+    "addopts=",
+    "-o",
+    "timeout=300",
+    "--import-mode=importlib",
+    "tests/gpu",
+    "tests/backend/kernels",
+]
 RESULTS = Path(__file__).parent / "results"
 VARIANTS = {"no graphs": "disable_cuda_graph=true", "no overlap": "disable_overlap_schedule=true"}
 VARIANT_WORK = ["single", "decode64"]
@@ -58,7 +67,7 @@ PEERS = {
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--models", nargs="+", choices=MODELS, default=list(PEERS))
+    parser.add_argument("--models", nargs="*", default=list(PEERS), help="none: the tests alone")
     parser.add_argument("--skip-tests", action="store_true", help="keep what the file says of the last tests")
     parser.add_argument("--out", type=Path, default=None, help="default: benchmarks/results/gpu-<name>.json")
     args = parser.parse_args()
@@ -98,7 +107,7 @@ def _version(package: str) -> str:
 
 def tests() -> str:
     """The last line of the test run. Ends the program when a test fails."""
-    parallel = ["-n", "8"] if importlib.util.find_spec("xdist") else []
+    parallel = ["-n", "10"] if importlib.util.find_spec("xdist") else []
     done = subprocess.run([sys.executable, *TESTS, *parallel], text=True, capture_output=True, check=False)
     if done.returncode:
         sys.exit(f"the tests fail, so nothing is measured:\n{done.stdout[-4000:]}")

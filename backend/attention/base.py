@@ -62,7 +62,7 @@ class AttentionBackend(ABC):
 
     @classmethod
     def computes(cls, shapes: Sequence[AttentionShape]) -> bool:
-        """Whether the backend is for layers of all these shapes."""
+        """Whether ``auto`` may choose the backend for layers of these shapes."""
         return True
 
     @abstractmethod

@@ -16,6 +16,7 @@ from backend.transfer import Uploader
 
 WORKSPACE_BYTES = 384 << 20  # partial results of rows that are split
 HEAD_SIZES = (64, 128, 256)
+USUAL_HEAD = 128
 
 
 class FlashInfer(AttentionBackend):
@@ -23,7 +24,8 @@ class FlashInfer(AttentionBackend):
 
     @classmethod
     def computes(cls, shapes: Sequence[AttentionShape]) -> bool:
-        return all(_refusal(shape) is None for shape in shapes)
+        """Only what most models have: each further kind of layer takes its kernels a minute to compile at first use."""
+        return all(shape.head_dim == USUAL_HEAD and _is_plain(shape) for shape in shapes)
 
     def __init__(self, pool: KVPool, shapes: Sequence[AttentionShape]) -> None:
         self._pool, self._shapes = pool, tuple(shapes)
@@ -152,6 +154,10 @@ def _behind(table: NDArray[np.int32], skipped: NDArray[np.int64]) -> NDArray[np.
     """``table`` with the first ``skipped`` pages of each row left out; what comes in at the end is of no use."""
     columns = np.minimum(np.arange(table.shape[1]) + skipped[:, None], table.shape[1] - 1)
     return np.take_along_axis(table, columns, axis=1)
+
+
+def _is_plain(shape: AttentionShape) -> bool:
+    return _refusal(shape) is None and shape.window is None and shape.soft_cap is None
 
 
 def _refusal(shape: AttentionShape) -> str | None:
