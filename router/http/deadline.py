@@ -13,7 +13,7 @@ class Deadline:
     """Calls ``expired`` once the loop's clock passes the time set last. Moving it later is one assignment.
 
     The event loop's own timer may go off too early then; it looks at the time that counts and sleeps on. When it goes
-    off late, the peer's answer may lie unread in the socket: the peer gets that time on top, once.
+    off late, the peer's answer may lie unread in the socket: it is read first, once.
     """
 
     __slots__ = ("_armed", "_at", "_excused", "_expired", "_handle", "_loop")
@@ -54,7 +54,7 @@ class Deadline:
                 self._arm(self._at)
         elif late > LATE_SECONDS and self._excused != self._at:
             self._excused = self._at
-            self._arm(now + late)
+            self._arm(now + LATE_SECONDS)
         else:
             self._at = NEVER
             self._expired()
