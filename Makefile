@@ -30,9 +30,7 @@ bench: install
 	$(BIN)/python -m benchmarks.hit_rate $(ARGS)
 
 bench-runtime: install
-	$(BIN)/python -m benchmarks.host_cost
-	$(BIN)/python -m benchmarks.radix
-	$(BIN)/python -m benchmarks.offline
+	$(BIN)/python -m benchmarks.runtime $(ARGS)
 
 # Random lives of the scheduler, with what they covered; the suite runs 300 of them.
 fuzz: install
