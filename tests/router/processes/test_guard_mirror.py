@@ -1,6 +1,6 @@
 """Breakers of several processes: what mirrors tell and are shown amounts to the breaker that one process has."""
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from router.breaker import BreakerState
@@ -46,6 +46,7 @@ STEP = st.tuples(
 )
 
 
+@settings(deadline=None)
 @given(st.lists(STEP, max_size=60))
 def test_mirrors_decide_as_the_owner_of_the_breaker_would(steps):
     house, one = Household(), Guards(SETTINGS)

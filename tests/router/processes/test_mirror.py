@@ -1,7 +1,7 @@
 """Snapshots: after each one the data process's fleet is the owner's."""
 
 import msgspec
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from router.config import BreakerSettings
@@ -61,6 +61,7 @@ STEP = st.tuples(
 )
 
 
+@settings(deadline=None)
 @given(st.lists(STEP, max_size=40))
 def test_the_copy_is_the_owners_fleet(steps):
     pair = Pair()

@@ -1,7 +1,7 @@
 """The shared array and the leases that write it: whatever happens, each process sees its own work and the others'."""
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from policies.cost.leases import LeaseBook
@@ -28,6 +28,7 @@ STEP = st.tuples(
 )
 
 
+@settings(deadline=None)
 @given(st.lists(STEP, max_size=40))
 def test_every_process_sees_what_one_book_of_all_would_show(steps):
     shared, processes = books(3)
@@ -91,6 +92,7 @@ def test_a_worker_without_a_slot_is_counted_by_each_process_alone():
     assert other.load("many", 2.0).requests == 0
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.booleans(), st.integers(0, 20)), max_size=60))
 def test_no_two_workers_have_one_slot(steps):
     slots, there = Slots(), {}
