@@ -22,7 +22,7 @@ from policies.policy import WorkerLoad, WorkerSpeed
 
 MIN_TOKENS = 32  # below this the fixed part of a request hides its prefill
 CHANGED = 2.0  # a worker so many times faster than it was is another one
-CHANCE_GROWTH, LONGEST_CHANCE_S = 1.5, 30.0  # of the time to a second chance, for each one that showed nothing new
+CHANCE_GROWTH, LONGEST_CHANCE_S = 1.5, 120.0  # of the time to a second chance, for each one that showed nothing new
 
 
 class RateBook:
