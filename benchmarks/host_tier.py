@@ -1,6 +1,6 @@
 """What the host tier saves: the time to the first token of a prompt whose KV is on the device, on the host, or nowhere.
 
-    python -m benchmarks.host_tier [--tokens 512 1024] [--model-path PATH] [--device cpu]
+    python -m benchmarks.host_tier [--tokens 512 1024] [--model-path PATH] [--load-format dummy]
 
 The KV cache holds little more than one prompt, so that two prompts asked for in turns are always fetched from the host.
 A prompt that nobody has seen and one that was asked for just before are timed between them; medians count.
@@ -38,6 +38,8 @@ def measure(args: argparse.Namespace, tokens: int) -> dict[str, float]:
         args.model_path,
         dtype=args.dtype,
         device=args.device,
+        load_format=args.load_format,
+        skip_tokenizer_init=True,
         max_total_tokens=int(tokens * ROOM) // 16 * 16,
         enable_hierarchical_cache=True,
         hicache_ratio=args.repeat + 6,
@@ -62,6 +64,7 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, nargs="+", default=[512, 1024], help="multiples of 16")
     parser.add_argument("--dtype", default="bfloat16")
     parser.add_argument("--device", default="auto")
+    parser.add_argument("--load-format", default="auto", help="dummy: a folder with a configuration is enough")
     parser.add_argument("--repeat", type=int, default=3)
     args = parser.parse_args()
     print("milliseconds to the first token, by where the prompt's KV is")
