@@ -25,32 +25,34 @@ SETTLE_S = 1.5  # after a router answers: it may still be registering engines
 class Live:
     """How a workload is played: ``routers`` independent processes, asked in turn.
 
-    ``flush_at``: the time at which the second engine loses its cache, which nobody tells the router.
+    ``flush_at``: the time at which the second engine loses its cache, which nobody tells the router. ``heads``: answers
+    tell their cached tokens in the head, as our own backend's do, and not only at their end.
     """
 
     routers: int = 1
     speed: float | None = None  # None: the workload's own
     specs: tuple[EngineSpec, ...] = ()  # of the engines; none: what the workload says, four times
     flush_at: float | None = None
+    heads: bool = False
 
 
 @contextmanager
-def engines(specs: Sequence[EngineSpec], speed: float) -> Iterator[list[int]]:
+def engines(specs: Sequence[EngineSpec], speed: float, heads: bool = False) -> Iterator[list[int]]:
     """The ports of running engines; those of equal speed share a process."""
     with ExitStack() as stack:
         ports: list[int] = []
         for spec in dict.fromkeys(specs):
-            ports += stack.enter_context(_equal_engines(spec, specs.count(spec), speed))
+            ports += stack.enter_context(_equal_engines(spec, specs.count(spec), speed, heads))
         yield ports
 
 
 @contextmanager
-def _equal_engines(spec: EngineSpec, count: int, speed: float) -> Iterator[list[int]]:
+def _equal_engines(spec: EngineSpec, count: int, speed: float, heads: bool) -> Iterator[list[int]]:
     command = [
         sys.executable, "-m", "benchmarks.sim_backend", "--port", "0", "--count", str(count), "--speed", str(speed),
         "--kv-tokens", str(spec.kv_tokens), "--prefill-tokens-per-s", str(spec.prefill_tokens_per_s),
         "--step-ms", str(spec.step_ms), "--sequence-ms", str(spec.sequence_ms), "--tokenizer", "characters",
-        "--stream-interval", str(QUIET), "--no-cached-header",
+        "--stream-interval", str(QUIET), *([] if heads else ["--no-cached-header"]),
     ]  # fmt: skip
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     if process.stdout is None:
@@ -99,7 +101,7 @@ def live(
     requests = workload.requests(seed)
     speed = setup.speed or workload.speed
     specs = setup.specs or (workload.spec(requests),) * ENGINES
-    with engines(specs, speed) as ports, ExitStack() as stack:
+    with engines(specs, speed, setup.heads) as ports, ExitStack() as stack:
         urls = [stack.enter_context(router(peer, ports)) for _ in range(setup.routers)]
         flush = [] if setup.flush_at is None else [(setup.flush_at, f"http://127.0.0.1:{ports[1]}/flush_cache")]
         said = asyncio.run(play(requests, speed, lambda number: urls[number % len(urls)], tick, flush))

@@ -101,8 +101,9 @@ def lost_cache(workload: Workload, seeds: int, with_live: bool) -> Iterator[Work
     if with_live:
 
         def played(report: Report) -> None:
-            result = live(workload, ours(), 0, Live(flush_at=middle(0)))
-            _note_recovery(report, workload, LIVE, [until_right(result, middle(0))])
+            for heads, told in ((True, "told in the head of an answer"), (False, "told at its end")):
+                result = live(workload, ours(), 0, Live(flush_at=middle(0), heads=heads))
+                _note_recovery(report, workload, f"{LIVE}, cached tokens {told}", [until_right(result, middle(0))])
 
         yield f"live {workload.name}, a cache lost", played
 
