@@ -153,7 +153,8 @@ class CacheAwarePolicy(Policy):
 
     def _sample(self, view: FleetView | Listed, match: PrefixMatch) -> FleetView | Listed:
         """Of a large fleet the holders of the longest prefixes, and workers drawn at random."""
-        chosen = {index for worker in match.all(HOLDERS) if (index := view.find(worker)) is not None}
+        holders = [*match.all(HOLDERS), *view.holders[:HOLDERS]]
+        chosen = {index for worker in holders if (index := view.find(worker)) is not None}
         chosen.update(self._rng.sample(range(len(view)), OTHERS))
         return view.pick(sorted(chosen))
 

@@ -39,7 +39,7 @@ class Placement:
     ) -> tuple[Worker, Decision]:
         """One of ``workers`` (never empty). Nothing is booked; the decision is counted."""
         by_url, roster = self.rosters.of(workers, self.leases, self.speeds)
-        candidates = roster.view(now, self._held(dossier))
+        candidates = roster.view(now, *self._held(dossier))
         decision = self.policy.choose(route, candidates, now)
         self.metrics.decided(self.policy.name, decision)
         if dossier is not None:
@@ -62,15 +62,16 @@ class Placement:
 
     def candidates(self, workers: Sequence[Worker], now: float, dossier: Dossier | None = None) -> Sequence[Candidate]:
         """What is known of each worker, for this request."""
-        return self.rosters.of(workers, self.leases, self.speeds).roster.view(now, self._held(dossier))
+        return self.rosters.of(workers, self.leases, self.speeds).roster.view(now, *self._held(dossier))
 
-    def _held(self, dossier: Dossier | None) -> Held | None:
-        """What tells the cached tokens of each worker exactly, when that can be known."""
+    def _held(self, dossier: Dossier | None) -> tuple[Held | None, Sequence[str]]:
+        """What tells the cached tokens of each worker exactly, when that can be known, and who has the most."""
         exact = self.exact
         if exact is None or dossier is None or (tokens := dossier.tokens) is None:
-            return None
+            return None, ()
         matched, form = exact.match(tokens), dossier.form
-        return lambda url: exact.held(url, matched, tokens, form)
+        holders = sorted(matched, key=lambda url: matched[url].tokens, reverse=True)
+        return lambda url: exact.held(url, matched, tokens, form), holders
 
     def book(self, route: RouteRequest, decision: Decision, now: float, dossier: Dossier | None = None) -> Booking:
         """The request is sent to the chosen worker now."""

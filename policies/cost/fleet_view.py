@@ -30,11 +30,13 @@ class Roster:
         self._speeds = speeds
         self._look_up()
 
-    def view(self, now: float, held: Held | None = None) -> FleetView:
-        """The workers as they are ``now``. ``held`` tells what each one has cached of the prompt."""
+    def view(self, now: float, held: Held | None = None, holders: Sequence[str] = ()) -> FleetView:
+        """The workers as they are ``now``. ``held`` tells what each one has cached of the prompt, ``holders`` who has
+        most: a large fleet is not asked one by one.
+        """
         if self._forgotten != (self._leases.forgotten, self._speeds.forgotten):
             self._look_up()
-        return FleetView(self, now, held)
+        return FleetView(self, now, held, holders=holders)
 
     def standings(self, now: float, indices: Sequence[int] | None = None) -> list[Standing]:
         """Of all workers, or of some."""
@@ -63,10 +65,18 @@ class Roster:
 class FleetView(Sequence[Candidate]):
     """A sequence of candidates. What was looked at is that of its time, also when it is read again later."""
 
-    def __init__(self, roster: Roster, now: float, held: Held | None, indices: Sequence[int] | None = None) -> None:
+    def __init__(
+        self,
+        roster: Roster,
+        now: float,
+        held: Held | None,
+        indices: Sequence[int] | None = None,
+        holders: Sequence[str] = (),
+    ) -> None:
         self._roster = roster
         self._now = now
         self._held = held
+        self.holders = holders
         self.workers = roster.workers if indices is None else tuple([roster.workers[index] for index in indices])
         self._picked: tuple[dict[int, int], FleetView] | None = None
         self._standings: list[Standing] = []
@@ -157,6 +167,7 @@ class Listed:
 
     def __init__(self, candidates: Sequence[Candidate]) -> None:
         self._candidates = candidates
+        self.holders: Sequence[str] = ()
         self.workers = tuple([candidate.worker for candidate in candidates])
 
     def pick(self, indices: Sequence[int]) -> Listed:

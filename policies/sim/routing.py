@@ -78,7 +78,9 @@ class PolicyRouter(SimRouter):
     def _candidates(self, request: SimRequest, now: float) -> Sequence[Candidate]:
         if not self._told:
             return self._roster.view(now)
-        return self._roster.view(now, lambda worker: self._told[self._index[worker]].cached_tokens(request))
+        held = {worker: engine.cached_tokens(request) for worker, engine in zip(self._workers, self._told, strict=True)}
+        holders = sorted((worker for worker in held if held[worker]), key=held.__getitem__, reverse=True)
+        return self._roster.view(now, held.__getitem__, holders)
 
     def _poll(self, now: float) -> None:
         if now >= self._next_poll:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from policies import Candidate, LeaseBook, RateBook, WorkerLoad, WorkerSpeed
+from policies import Candidate, LeaseBook, RateBook, RouteRequest, WorkerLoad, WorkerSpeed, make_policy
 from policies.cost.fleet_view import SCANNED, Roster, view_of
 from policies.cost.pressure import Pressure
 from policies.cost.reuse import PrefixReuse
@@ -171,3 +171,12 @@ class TestRestartDetector:
     def test_right_predictions_raise_no_suspicion(self):
         detector = self.detector()
         assert all(self.report(detector, number, len(self.TALKS[number]) // 4 - 1) is None for number in range(8))
+
+
+def test_in_a_large_fleet_those_that_are_known_to_hold_the_prompt_are_weighed():
+    """Nothing was placed by this policy: only the events tell."""
+    workers = [f"w{index}" for index in range(400)]
+    view = Roster(workers, LeaseBook(), RateBook()).view(0.0, {"w321": 900}.get, ["w321"])
+    request = RouteRequest(b"x" * 4000, 1000)
+    decision = make_policy("cache_aware", seed=0).choose(request, view, 0.0)
+    assert (decision.worker, decision.cached_tokens, decision.reason) == ("w321", 900, "warm")
