@@ -47,6 +47,7 @@ class ServerArgs:
     attention_backend: str = "auto"
     prefill_attention_backend: str | None = None  # None: attention_backend
     decode_attention_backend: str | None = None
+    kv_cache_dtype: str = "auto"  # auto: the model's; fp8_e4m3, fp8_e5m2
     disable_cuda_graph: bool = False
     cuda_graph_max_bs: int | None = None
     cuda_graph_bs: Sequence[str] = ()  # whole numbers; empty: chosen up to cuda_graph_max_bs

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import torch
 
-from backend.attention import make_attention
+from backend.attention import make_attention, require_pool
 from backend.attention.arriving import ArrivingPages
 from backend.attention.base import AttentionBackend
 from backend.attention.row_by_row import RowByRow
@@ -29,7 +29,7 @@ from backend.models.build import empty_model, footprint, require_memory
 from backend.prompt import load_tokenizer
 from backend.prompt.source import ModelSource
 from backend.runner.deterministic import GROUP, DeterministicRunner
-from backend.runner.device import choose_device, choose_dtype, free_memory, kv_room, set_threads
+from backend.runner.device import choose_device, choose_dtype, choose_kv_dtype, free_memory, kv_room, set_threads
 from backend.runner.graphs import graph_sizes
 from backend.runner.host_tier import host_tier
 from backend.runner.model_runner import ModelRunner
@@ -59,7 +59,8 @@ def build_core(args: ServerArgs, source: ModelSource) -> Core:
     refuse_quantised(config)
     dtype = choose_dtype(args.dtype, config.dtype, device)
     model = build_model(args, source, config, dtype, device)
-    limits, pool = _size(args, config, dtype, device)
+    kv_dtype = choose_kv_dtype(args.kv_cache_dtype, dtype)
+    limits, pool = _size(args, config, kv_dtype, device)
     rows = make_rows(limits)
     attention = _attention(args, pool, model)
     copies = None if limits.host is None else HostCopies(pool, HostPool(pool, limits.host.pages))
@@ -70,7 +71,7 @@ def build_core(args: ServerArgs, source: ModelSource) -> Core:
         sizes = _graph_sizes(args, limits)
         attention.reserve(max(sizes), rows.slots.page_table.shape[1])
         runner.capture(sizes, pads=not args.disable_cuda_graph_padding)
-    per_token = KVPool.bytes_per_token(config.num_layers, config.num_kv_heads, config.head_dim, dtype, config.latent)
+    per_token = KVPool.bytes_per_token(config.num_layers, config.num_kv_heads, config.head_dim, kv_dtype, config.latent)
     ready = SchedulerReady(
         max_total_tokens=limits.num_pages * limits.page_size,
         max_running_requests=limits.max_running_requests,
@@ -96,6 +97,7 @@ def _attention(args: ServerArgs, pool: KVPool, model: CausalLM) -> AttentionBack
             raise ValueError(
                 f"--enable-deterministic-inference has attention of its own: drop --attention-backend {name}"
             )
+    require_pool(RowByRow, pool)
     return RowByRow(pool, model.attention_shapes())
 
 

@@ -13,7 +13,14 @@ if TYPE_CHECKING:
     from backend.cache.kv_pool import KVPool
     from backend.config import ServerArgs
 
-__all__ = ["ATTENTION_BACKENDS", "AttentionBackend", "AttentionShape", "attention_class", "make_attention"]
+__all__ = [
+    "ATTENTION_BACKENDS",
+    "AttentionBackend",
+    "AttentionShape",
+    "attention_class",
+    "make_attention",
+    "require_pool",
+]
 
 ATTENTION_BACKENDS = {
     "flashinfer": "backend.attention.flashinfer:FlashInfer",
@@ -50,11 +57,27 @@ def make_attention(args: ServerArgs, pool: KVPool, shapes: Sequence[AttentionSha
         ),
     )
     decode, prefill = (_kind(name, fastest, pool, shapes) for name, fastest in names)
+    require_pool(decode, pool)
+    require_pool(prefill, pool)
     if decode is prefill:
         return decode(pool, shapes)
     from backend.attention.split import SplitAttention
 
     return SplitAttention(decode(pool, shapes), prefill(pool, shapes), pool.keys[0].device)
+
+
+def require_pool(kind: type[AttentionBackend], pool: KVPool) -> None:
+    """``ValueError`` when ``kind`` cannot read numbers as ``pool`` holds them."""
+    if not _reads(kind, pool):
+        dtype = str(pool.keys[0].dtype).removeprefix("torch.")
+        raise ValueError(
+            f"keys and values in {dtype} need the kernels of --attention-backend triton on a GPU, and not "
+            f"{kind.__name__}; drop --kv-cache-dtype, or the flag that asks for other attention"
+        )
+
+
+def _reads(kind: type[AttentionBackend], pool: KVPool) -> bool:
+    return kind.eight_bit_pools or pool.keys[0].dtype.itemsize > 1
 
 
 def _kind(name: str, fastest: Sequence[str], pool: KVPool, shapes: Sequence[AttentionShape]) -> type[AttentionBackend]:
@@ -65,6 +88,6 @@ def _kind(name: str, fastest: Sequence[str], pool: KVPool, shapes: Sequence[Atte
         for candidate in fastest[:-1]:
             if importlib.util.find_spec(candidate) is not None:
                 kind = attention_class(candidate)
-                if kind.computes(shapes):
+                if kind.computes(shapes) and _reads(kind, pool):
                     return kind
     return attention_class(fastest[-1])

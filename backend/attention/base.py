@@ -60,6 +60,8 @@ class AttentionBackend(ABC):
     def __init__(self, pool: KVPool, shapes: Sequence[AttentionShape]) -> None:
         """``shapes`` has one entry for each layer. ``ValueError`` for one that the backend cannot compute."""
 
+    eight_bit_pools: bool = False  # whether keys and values may be stored in 8 bits
+
     @classmethod
     def computes(cls, shapes: Sequence[AttentionShape]) -> bool:
         """Whether ``auto`` may choose the backend for layers of these shapes."""

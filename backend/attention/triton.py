@@ -68,6 +68,7 @@ class _Step:
 
 class TritonAttention(AttentionBackend):
     captures = True
+    eight_bit_pools = True
 
     def __init__(
         self, pool: KVPool, shapes: Sequence[AttentionShape], *, key_scale: float = 1.0, value_scale: float = 1.0

@@ -14,6 +14,7 @@ CPU_KV_MAX_BYTES = 2 << 30
 GPU_STATIC_SHARE = 0.88  # weights and KV together, of the whole GPU memory
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+KV_DTYPES = {"fp8_e4m3": torch.float8_e4m3fn, "fp8_e5m2": torch.float8_e5m2}
 DTYPES |= {"float": torch.float32, "half": torch.float16}
 
 
@@ -35,6 +36,15 @@ def choose_dtype(name: str, declared: str, device: torch.device) -> torch.dtype:
     if device.type == "cuda":
         return torch.bfloat16 if declared == "float32" else DTYPES.get(declared, torch.bfloat16)
     return torch.bfloat16 if cpu_has_bfloat16() else torch.float32
+
+
+def choose_kv_dtype(name: str, dtype: torch.dtype) -> torch.dtype:
+    """The dtype to store keys and values in, for a model that computes in ``dtype``."""
+    if name == "auto":
+        return dtype
+    if name not in KV_DTYPES:
+        raise ValueError(f"--kv-cache-dtype {name!r} is unknown; known: auto, {', '.join(KV_DTYPES)}")
+    return KV_DTYPES[name]
 
 
 def cpu_has_bfloat16() -> bool:

@@ -47,7 +47,6 @@ QUANTIZATION = not_yet(
     "weights are used as they are stored; a GGUF file is unpacked when it is read",
     text("--quantization", "-q", harmless=("gguf",)),
     text("--quantization-param-path"),
-    text("--kv-cache-dtype", default="auto"),
     text("--qsa-indexer-dtype", default="auto"),
     text("--modelopt-quant"),
     text("--modelopt-checkpoint-restore-path"),

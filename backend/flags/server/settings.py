@@ -143,6 +143,14 @@ RUNTIME = works(
         rename={"torch_sdpa": "torch_native"},
         help="those of rows with one new token, instead of --attention-backend",
     ),
+    text(
+        "--kv-cache-dtype",
+        default="auto",
+        choices=("auto", "fp8_e4m3", "fp8_e5m2"),
+        rename={"fp8": "fp8_e4m3"},
+        help="of stored keys and values; auto: the model's. 8 bits take half the memory and need the triton attention",
+        sources=BOTH,
+    ),
     switch(
         "--disable-cuda-graph",
         "--enforce-eager",

@@ -149,7 +149,6 @@ def test_tuning_flags_are_accepted_and_logged(words):
         "--pp-size 2",
         "--quantization awq",
         "-q fp8",
-        "--kv-cache-dtype fp8_e5m2",
         "--speculative-algorithm EAGLE",
         "--enable-lora",
         "--ssl-keyfile k.pem",

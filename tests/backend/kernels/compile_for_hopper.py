@@ -30,7 +30,6 @@ INSTRUCTIONS = ("wgmma.mma_async", "mma.sync", "cp.async.cg", "ld.global.v4")
 SHAPES = {
     "plain": AttentionShape(32, 8, 128, 0.088),
     "everything": AttentionShape(8, 2, 64, 0.125, window=9, soft_cap=5.0, has_sinks=True),
-    "odd size": AttentionShape(4, 4, 96, 0.1),
     "latent": AttentionShape(16, 1, 576, 0.1, value_dim=512),
 }
 

@@ -7,6 +7,7 @@ import sys
 
 import pytest
 
+pytestmark = pytest.mark.timeout(400)  # the compiler takes 12 s of a quiet core
 MOST_SHARED = 227 << 10  # bytes that one program may have on such a GPU
 
 

@@ -128,3 +128,17 @@ def test_products_with_few_rows_are_those_with_many(biased, dtype, device):
         bias = normal(features).to(device, dtype) if biased else None
         expected = x.double().cpu() @ weight.double().cpu().T + (0 if bias is None else bias.double().cpu())
         assert_close(triton_ops().linear(x, weight, bias), expected)
+
+
+@pytest.mark.parametrize("dtype", [torch.float8_e4m3fn, torch.float8_e5m2])
+def test_rotate_and_store_in_eight_bits(dtype, device):
+    tokens, heads, kv_heads, size = 4, 4, 2, 64
+    projected = normal(tokens, heads + 2 * kv_heads, size).to(device)
+    angles = normal(tokens, 1, size // 2, seed=1).to(device)
+    pools = [torch.zeros(tokens, 1, kv_heads, size, dtype=dtype, device=device) for _ in "kv"]
+    target = KVTarget(*pools, torch.arange(tokens, device=device), key_scale=0.5, value_scale=2.0)
+    out = triton_ops().rotate_and_store(projected, RotaryTables(angles.cos(), angles.sin()), target, None)
+    keys, values = (pool.cpu().double().flatten(0, 1) for pool in pools)
+    # A rounded number is off by half a unit at most; the interpreter loses a carry now and then: half of the number.
+    assert_close(keys * 0.5, out[:, heads:].double().cpu(), 0.08 if LARGE else 0.3)
+    assert_close(values * 2.0, projected[:, heads + kv_heads :].double().cpu(), 0.08 if LARGE else 0.3)
