@@ -149,6 +149,11 @@ def test_copies_of_one_direction_go_together_unless_they_write_the_same_page():
     assert grouped([save, other, again]) == [[save, other], [again]]
 
 
+def test_memory_that_is_not_there_is_named_with_the_flag():
+    with pytest.raises(MemoryError, match="no memory for 100000000000000 pages; lower --hicache-ratio"):
+        HostPool(make_pool(), 10**14)
+
+
 def test_nothing_to_copy_and_nothing_to_wait_for_is_nothing():
     moves = MoveList()
     assert moves.take() is None
