@@ -25,6 +25,9 @@ class Batcher:
         self._admission = admission
         self._ones = np.ones(limits.max_running_requests, np.int32)
         self._since_admission = 0  # steps
+        self._plain: StepBatch | None = (
+            None  # the last batch, if all its rows were past their prompts and wanted no more
+        )
 
     def choose(self) -> StepBatch | None:
         """The next batch, newcomers placed in their slots; None when there is nothing to compute."""
@@ -75,23 +78,33 @@ class Batcher:
         slots = self._slots
         starts, known = slots.computed[rows], slots.known[rows]
         samples = (starts + lens == known) & (known < slots.limit[rows])
-        wanting = slots.wants_logprobs[rows]
-        logprobs = self._logprob_rows(rows, starts + lens, wanting) if np.count_nonzero(wanting) else ()
-        in_prompt = starts < slots.prompt_len[rows]
-        return StepBatch(
+        logprobs: tuple[LogprobRow, ...] = ()
+        pooled: tuple[PooledRow, ...] = ()
+        before = self._plain
+        if before is not None and rows is before.rows and slots.version == before.version:
+            generations, in_prompt = before.generations, None  # what held for them holds
+        else:
+            generations, ends, in_prompt = slots.generation[rows], starts + lens, starts < slots.prompt_len[rows]
+            in_prompt = in_prompt if np.count_nonzero(in_prompt) else None
+            wanting = slots.wants_logprobs[rows]
+            logprobs = self._logprob_rows(rows, ends, wanting) if np.count_nonzero(wanting) else ()
+            pooled = self._pooled_rows(rows, ends) if np.count_nonzero(slots.pooled[rows]) else ()
+        batch = StepBatch(
             rows=rows,
             starts=starts,
             lens=lens,
             samples=samples,
-            generations=slots.generation[rows],
+            generations=generations,
             version=slots.version,
-            in_prompt=in_prompt if np.count_nonzero(in_prompt) else None,
+            in_prompt=in_prompt,
             num_tokens=num_tokens,
             logprobs=logprobs,
-            pooled=self._pooled_rows(rows, starts + lens) if np.count_nonzero(slots.pooled[rows]) else (),
+            pooled=pooled,
             fresh=admitted,
             transfers=self._rows.take_transfers(),
         )
+        self._plain = batch if in_prompt is None and not logprobs and not pooled else None
+        return batch
 
     def _pooled_rows(self, rows: NDArray[np.int64], ends: NDArray[np.int32]) -> tuple[PooledRow, ...]:
         found = []

@@ -44,10 +44,16 @@ class Running:
         slots.in_flight[rows] -= 1
         # Written for leaving rows too: their pages enter the tree under these tokens.
         sampled = batch.samples.nonzero()[0]
-        slots.tokens[rows[sampled], ends[sampled]] = tokens[sampled]
+        everyone = len(sampled) == len(rows)
+        new_rows, new_tokens, places = (
+            (rows, tokens, ends) if everyone else (rows[sampled], tokens[sampled], ends[sampled])
+        )
+        slots.tokens[new_rows, places] = new_tokens
         live = None if batch.version == slots.version else slots.generation[rows] == batch.generations
-        new = sampled if live is None else (live & batch.samples).nonzero()[0]
-        new_rows, new_tokens = rows[new], tokens[new]
+        new = sampled
+        if live is not None:
+            new = (live & batch.samples).nonzero()[0]
+            new_rows, new_tokens = rows[new], tokens[new]
         self.out.uids += slots.uid[new_rows].tolist()
         self.out.tokens += new_tokens.tolist()
         if batch.logprobs:

@@ -26,6 +26,10 @@ class Harness:
             self.limits.num_pages, self.limits.page_size, late, self.limits.host.pages if self.limits.host else 0
         )
         self.scheduler = Scheduler(self.runner, self.limits, make_rows(self.limits))
+        self.begin()
+
+    def begin(self):
+        """Nothing was asked yet."""
         self.outputs: dict[int, list[int]] = {}
         self.finished = {}
         self.cached = {}
@@ -80,13 +84,16 @@ class Harness:
             self.step()
         raise AssertionError("the scheduler does not come to an end")
 
+    def expected(self, prompt, max_new, stop_ids):
+        return reference(prompt, max_new, stop_ids, self.limits.context_length)
+
     def check_answers(self):
         """Every request that was not aborted answered what the model says, and nothing is left."""
         for uid, (prompt, max_new, stop_ids) in self.asked.items():
             finish = self.finished[uid]
             if finish is None or finish.kind == "abort":
                 continue
-            expected = reference(prompt, max_new, stop_ids, self.limits.context_length)
+            expected = self.expected(prompt, max_new, stop_ids)
             assert self.outputs.get(uid, []) == expected
             stopped = bool(expected) and expected[-1] in stop_ids
             assert (finish.kind, finish.matched) == (("stop", expected[-1]) if stopped else ("length", -1))
