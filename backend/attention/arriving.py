@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 
 from backend.attention.base import AttentionBackend, KVTarget, StepLayout
+from backend.attention.sharing import Sharing
 from backend.cache.host_copies import HostCopies
 
 
@@ -14,7 +15,7 @@ class ArrivingPages(AttentionBackend):
     def __init__(self, inner: AttentionBackend, copies: HostCopies) -> None:
         self._inner = inner
         self._copies = copies
-        self.captures = inner.captures
+        self.captures, self.shares = inner.captures, inner.shares
 
     def plan(self, layout: StepLayout) -> None:
         self._inner.plan(layout)
@@ -25,6 +26,13 @@ class ArrivingPages(AttentionBackend):
     def plan_fixed(self, layout: StepLayout) -> None:
         self._copies.wait_all()  # the captured layers wait for nobody
         self._inner.plan_fixed(layout)
+
+    def find_sharing(self, layout: StepLayout) -> Sharing | None:
+        return self._inner.find_sharing(layout)
+
+    def plan_shared(self, layout: StepLayout, sharing: Sharing) -> None:
+        self._copies.wait_all()
+        self._inner.plan_shared(layout, sharing)
 
     def attend(
         self,

@@ -95,4 +95,6 @@ def _copy_pages_for(device: torch.device) -> CopyPages:
 
 def _copy_pages(source: torch.Tensor, source_pages: torch.Tensor, target: torch.Tensor, pages: torch.Tensor) -> None:
     """``target[pages] = source[source_pages]``."""
+    if source.dtype.itemsize == 1:  # torch copies no 8-bit floats by index, but bytes
+        source, target = source.view(torch.uint8), target.view(torch.uint8)
     target.index_copy_(0, pages, source.index_select(0, source_pages))

@@ -33,10 +33,10 @@ def gate():
         event.set()
 
 
-def make_pool(latent=None):
+def make_pool(latent=None, dtype=torch.float32):
     pool = KVPool(
         num_layers=LAYERS, num_pages=DEVICE, page_size=2, kv_heads=1, head_dim=4,
-        dtype=torch.float32, device=torch.device("cpu"), latent=latent,
+        dtype=dtype, device=torch.device("cpu"), latent=latent,
     )  # fmt: skip
     for layer in range(LAYERS):
         for tensor in pool.storage(layer):
@@ -147,6 +147,17 @@ def test_copies_of_one_direction_go_together_unless_they_write_the_same_page():
     load = Move(False, pages(4), pages(1))
     assert grouped([save, other, load, again]) == [[save, other], [load], [again]]
     assert grouped([save, other, again]) == [[save, other], [again]]
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float8_e4m3fn])
+def test_narrow_numbers_are_copied_too(dtype):
+    pool = make_pool(dtype=dtype)
+    copies = HostCopies(pool, HostPool(pool, HOST))
+    copies.start(Transfers((Move(True, pages(2), pages(1)), Move(False, pages(4), pages(1))), fence=True))
+    copies.wait_all()
+    for layer in range(LAYERS):
+        for tensor in pool.storage(layer):
+            assert torch.equal(tensor[4].float(), tensor[2].float())
 
 
 def test_memory_that_is_not_there_is_named_with_the_flag():
