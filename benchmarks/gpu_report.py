@@ -137,7 +137,7 @@ def _lines(module: str, *words: str) -> list[dict[str, Any]]:
 def _against_peer(model: str, line: dict[str, Any]) -> dict[str, float]:
     peer = PEERS[model][line["workload"]]
     mine = line[peer.unit]
-    return {"peer": peer.value, "ratio": round(peer.value / mine if peer.unit == "seconds" else mine / peer.value, 2)}
+    return {"peer": peer.value, "ratio": round(peer.value / mine if peer.unit == "seconds" else mine / peer.value, 3)}
 
 
 def table(report: dict[str, Any]) -> str:
@@ -147,7 +147,7 @@ def table(report: dict[str, Any]) -> str:
         for name, row in found["work"].items():
             unit = PEERS[model][name].unit
             lines.append(
-                f"| {model} | {name} | {_number(row[unit], unit)} | {_number(row['peer'], unit)} | {row['ratio']} |"
+                f"| {model} | {name} | {_number(row[unit], unit)} | {_number(row['peer'], unit)} | {row['ratio']:.2f} |"
             )
     return "\n".join(lines)
 

@@ -28,7 +28,7 @@ MODELS = {
         Qwen3Config(**COMMON, num_attention_heads=4, num_key_value_heads=2, head_dim=128)
     ),
 }
-TOLERANCE = 0.15  # of a log probability, in bfloat16
+WORST, MEAN = 0.8, 0.05  # of a log probability; transformers in bfloat16 is itself 0.4 off its float32 at worst
 
 
 @pytest.fixture(scope="module", params=MODELS)
@@ -67,11 +67,14 @@ def test_logprobs_are_those_of_transformers(model, backend, graphs):
         sampling = {"temperature": 0, "max_new_tokens": 40, "ignore_eos": True}
         answers = [r["output_ids"] for r in engine.generate(input_ids=batch, sampling_params=sampling, progress=False)]
     expected = reference_logprobs(model, [prompt + answer for prompt, answer in zip(batch, answers, strict=True)])
+    short = []  # of the likeliest token: greedy, but for rounding
     for prompt, answer, table in zip(batch, answers, expected, strict=True):
         assert len(answer) == 40
-        for i, token in enumerate(answer):
-            row = table[len(prompt) + i - 1]
-            assert float(row.max() - row[token]) < TOLERANCE  # greedy, but for rounding
+        rows = table[len(prompt) - 1 : len(prompt) + 39]
+        short.append(rows.max(-1).values - rows.gather(-1, torch.tensor(answer)[:, None])[:, 0])
+    found = torch.cat(short)
+    assert float(found.max()) < WORST
+    assert float(found.mean()) < MEAN
 
 
 def sampled(engine, batch, **sampling):
