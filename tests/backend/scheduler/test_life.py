@@ -115,3 +115,25 @@ def test_lost_memory_fails_a_test(what):
     BREAKAGES[what](harness.scheduler.rows)
     with pytest.raises(InvariantError):
         harness.step()
+
+
+@pytest.mark.parametrize("limits", OVERLAP)
+def test_what_a_failed_step_computed_is_not_read_from_the_cache(limits):
+    harness = Harness(**limits)
+    launch = harness.runner.launch
+
+    def broken(batch, slots):
+        step = launch(batch, slots)
+        step.tokens = lambda: 1 // 0
+        return step
+
+    harness.runner.launch = broken
+    (failed,) = harness.add([1] * 8, max_new=3, stop_ids=())
+    harness.step()
+    harness.runner.launch = launch
+    harness.run()
+    (again,) = harness.add([1] * 8, max_new=3, stop_ids=())
+    harness.run()
+    assert harness.finished[failed].status_code == 500
+    assert harness.cached[again] == 0
+    harness.check_answers()
