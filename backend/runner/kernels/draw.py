@@ -91,7 +91,7 @@ def _draw_in_token_order(row, vocab, floor, at_share, BLOCK: tl.constexpr):
     return tl.where(token < vocab, token, last)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["limits"])  # compiled once, whatever limits there are
 def _draw_rows(
     probabilities,  # float32[R, vocab]
     top_k,  # int64[R]
@@ -101,18 +101,16 @@ def _draw_rows(
     out,  # int64[R]
     vocab,
     stride,
-    HAS_TOP_K: tl.constexpr,
-    HAS_TOP_P: tl.constexpr,
-    HAS_MIN_P: tl.constexpr,
+    limits,  # 1 with top_k, plus 2 with top_p, plus 4 with min_p: the others are not read
     BLOCK: tl.constexpr,
 ):
     index = tl.program_id(0)
     row = probabilities + index.to(tl.int64) * stride
     share = tl.load(shares + index)
-    k = tl.load(top_k + index).to(tl.int32) if HAS_TOP_K else vocab
-    p = tl.load(top_p + index) if HAS_TOP_P else 1.0
-    floor = 0.0
-    if HAS_MIN_P:
+    k = tl.load(top_k + index, mask=(limits & 1) != 0, other=vocab).to(tl.int32)
+    p = tl.load(top_p + index, mask=(limits & 2) != 0, other=1.0)
+    floor = tl.full([], 0.0, tl.float32)
+    if (limits & 4) != 0:
         best = tl.zeros([BLOCK], tl.float32)
         for start in range(0, vocab, BLOCK):
             at = start + tl.arange(0, BLOCK)
@@ -158,11 +156,11 @@ def draw(
     block = min(BLOCK, triton.next_power_of_2(vocab))
     _draw_rows[(rows,)](
         probabilities,
-        at if top_k is None else top_k,
+        out if top_k is None else top_k,  # of the same dtype
         at if top_p is None else top_p,
         at if min_p is None else min_p,
         at, out, vocab, probabilities.stride(0),
-        HAS_TOP_K=top_k is not None, HAS_TOP_P=top_p is not None, HAS_MIN_P=min_p is not None,
+        sum(bit for bit, limit in ((1, top_k), (2, top_p), (4, min_p)) if limit is not None),
         BLOCK=block, num_warps=max(block // 256, 1),
     )  # fmt: skip
     return out

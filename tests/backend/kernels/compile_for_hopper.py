@@ -107,10 +107,7 @@ def mixtures() -> None:
 
 def sampling() -> None:
     shares = torch.zeros(3)
-    limits = (torch.zeros(3, dtype=torch.int64), shares, shares)
-    for chosen in ((1, 1, 1), (0, 0, 0)):
-        given = (limit if wanted else None for limit, wanted in zip(limits, chosen, strict=True))
-        draw.draw(torch.zeros(3, 151936), *given, shares)
+    draw.draw(torch.zeros(3, 151936), torch.zeros(3, dtype=torch.int64), shares, shares, shares)
 
 
 def cases() -> Iterator[None]:
