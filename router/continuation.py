@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 
 from router.fleet.registry import Registry
+from router.fleet.worker import Worker
 from router.metrics import Metrics
 from router.resume import Refused, Transcript, make_transcript, plan
 from router.upstream import Outgoing, Upstream, UpstreamError
@@ -57,8 +58,7 @@ class Continuation:
         if model:
             question["model"] = model
         body = msgspec.json.encode(question)
-        registry = self._registry
-        for worker in registry.eligible(model, failed) + registry.last_resort(model, failed):
+        for worker in self._who_may_tell(model, failed):
             try:
                 status, told = await self._upstream.fetch(worker, "POST", TOKENIZE, TOKENIZE_SECONDS, body)
                 if status == 200:
@@ -66,3 +66,10 @@ class Continuation:
             except (UpstreamError, msgspec.DecodeError) as error:
                 log.info("worker %s did not tokenise: %s", worker.url, error)
         return None
+
+    def _who_may_tell(self, model: str, failed: set[str]) -> list[Worker]:
+        """Those that failed this request too, but last: one that was busy or cut a stream may well count tokens."""
+        registry = self._registry
+        untried = registry.eligible(model, failed) + registry.last_resort(model, failed)
+        every = registry.eligible(model) + registry.last_resort(model)
+        return untried + [worker for worker in every if worker.url in failed]

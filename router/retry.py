@@ -24,7 +24,8 @@ class Failure(StrEnum):
     BUSY = "busy"  # a 429, or a 503 that says when to come back: no fault of the worker
 
 
-_AGAIN_ON_THE_SAME = frozenset({Failure.CONNECT, Failure.STALE, Failure.RESET, Failure.EMPTY})
+# A silent worker may only have been held up: where nobody else is left it is better than an error.
+_AGAIN_ON_THE_SAME = frozenset({Failure.CONNECT, Failure.STALE, Failure.RESET, Failure.EMPTY, Failure.SILENT})
 
 
 @dataclass(frozen=True, slots=True)

@@ -39,10 +39,11 @@ class Upstream:
         (["healthy", "healthy", "healthy"], {"1", "2", "3"}, ["2"], True),  # the first one failed
         (["healthy", "healthy", "unhealthy"], {"3"}, ["2", "3"], True),
         (["healthy", "unhealthy", "unhealthy"], {"3"}, ["2", "3"], True),
-        (["healthy", "healthy", "unhealthy"], set(), ["2", "3"], False),
+        (["healthy", "healthy", "unhealthy"], {"1"}, ["2", "3", "1"], True),  # busy, say: it can count all the same
+        (["healthy", "healthy", "unhealthy"], set(), ["2", "3", "1"], False),
     ],
 )
-async def test_workers_that_fail_their_checks_are_asked_when_no_other_tells(healths, answering, asked, goes_on):
+async def test_who_fails_its_checks_or_this_request_is_asked_when_no_other_tells(healths, answering, asked, goes_on):
     registry, upstream = Registry(), Upstream(answering)
     for port, health in enumerate(healths, 1):
         registry.add(WorkerSpec(url=f"http://127.0.0.1:{port}")).health = Health(health)

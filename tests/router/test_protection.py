@@ -111,6 +111,19 @@ async def test_a_silent_backend_is_found_out_and_its_requests_go_elsewhere():
         await silent.until(lambda: silent.abandoned == 1)
 
 
+async def test_a_backend_that_was_only_held_up_answers_in_the_end_where_it_is_the_only_one():
+    async with running(FakeBackend(), first_byte_probe_secs=0.05, retry_max_retries=100) as fleet:
+        (stalled,) = fleet.backends
+        stalled.health_gate.clear()
+        stalled.may_answer.clear()
+        asked = asyncio.create_task(ask(fleet))
+        await stalled.until(lambda: stalled.abandoned >= 1)
+        stalled.health_gate.set()
+        stalled.may_answer.set()
+        assert await asked == 200
+        assert fleet.metric("smg_router_retries_total", reason="silent") >= 1
+
+
 async def test_a_slow_backend_that_answers_its_probes_is_waited_for():
     async with running(FakeBackend(), first_byte_probe_secs=0.02, disable_health_check=True) as fleet:
         (slow,) = fleet.backends
