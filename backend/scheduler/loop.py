@@ -16,6 +16,7 @@ from backend.messages import Finish, FromScheduler, NewRequest, SchedulerStats, 
 from backend.scheduler.admission import Admission
 from backend.scheduler.batch import LaunchedStep, StepBatch
 from backend.scheduler.batching import Batcher
+from backend.scheduler.figures import tell
 from backend.scheduler.guided import Guides
 from backend.scheduler.invariants import check_invariants, idle_problem
 from backend.scheduler.limits import SchedulerLimits
@@ -86,22 +87,8 @@ class Scheduler:
             message = f"The request queue is full ({limit} requests wait). Try again later."
             self.running.out.finished.append(Finish(new.uid, "abort", message=message, status_code=503))
             return
-        tokens = np.frombuffer(new.input_ids, np.int32)
         seed = new.sampling.sampling_seed
-        request = Request(
-            uid=new.uid,
-            tokens=tokens,
-            prompt_len=len(tokens),
-            sampling=new.sampling,
-            seed=int(self._random.integers(0, 2**63)) if seed is None else seed,
-            stop_ids=new.stop_token_ids,
-            namespace=new.namespace,
-            priority=new.priority,
-            logprobs=new.logprobs,
-            pooling=new.pooling,
-        )
-        if new.logprobs is not None:
-            request.logprob_from = max(new.logprobs.start, 1) if new.logprobs.start >= 0 else len(tokens)
+        request = Request.of(new, int(self._random.integers(0, 2**63)) if seed is None else seed)
         if new.grammar is not None:
             try:
                 request.guide = self._guides.begin(new.grammar, jumps=new.logprobs is None, after=new.grammar_after)
@@ -207,18 +194,7 @@ class Scheduler:
 
     def _take_output(self) -> FromScheduler:
         out = self.running.take_output()
-        stats = self.stats
-        stats.running = self.slots.num_slots - self.slots.free_slots - len(self.running.leaving)
-        stats.waiting = len(self.admission.waiting)
-        stats.waiting_uncached_tokens = self.admission.waiting.uncached_tokens
-        page = self.limits.page_size
-        stats.cached_tokens = self.rows.radix.evictable_pages * page
-        stats.used_tokens = stats.total_tokens - self.rows.room * page
-        stats.evicted_tokens_total = self.rows.evicted_pages * page
-        if self.rows.host is not None:
-            stats.host_used_tokens = self.rows.host.used_host_pages * page
-            stats.loaded_tokens_total = self.rows.host.loaded_pages * page
-        stats.new_token_ratio = self.admission.ratio.value
-        stats.paused = self._paused
-        out.stats = stats
+        tell(self.stats, self.rows, self.running, self.admission)
+        self.stats.paused = self._paused
+        out.stats = self.stats
         return out

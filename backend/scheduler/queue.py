@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from backend.cache.node import Node
-from backend.messages import LogprobSpec
+from backend.messages import LogprobSpec, NewRequest
 from backend.sampling_params import SamplingParams
 
 if TYPE_CHECKING:
@@ -39,6 +39,26 @@ class Request:
     pooling: str = ""  # "last" or "mean"
     vector: NDArray[np.float32] | None = None  # summed over the steps so far
     guide: Guide | None = None  # where its output stands in its grammar, when it has to follow one
+
+    @staticmethod
+    def of(new: NewRequest, seed: int) -> Request:
+        """As it arrives from the frontend; ``seed`` is its own or one drawn for it."""
+        tokens = np.frombuffer(new.input_ids, np.int32)
+        request = Request(
+            uid=new.uid,
+            tokens=tokens,
+            prompt_len=len(tokens),
+            sampling=new.sampling,
+            seed=seed,
+            stop_ids=new.stop_token_ids,
+            namespace=new.namespace,
+            priority=new.priority,
+            logprobs=new.logprobs,
+            pooling=new.pooling,
+        )
+        if new.logprobs is not None:
+            request.logprob_from = max(new.logprobs.start, 1) if new.logprobs.start >= 0 else len(tokens)
+        return request
 
     @property
     def cacheable(self) -> int:
