@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -63,21 +64,25 @@ class DecodeGraphs:
     @torch.inference_mode()
     def capture(self, *, progress: bool = True) -> None:
         """Capture every size, the largest first: the smaller ones find their memory in its pool."""
-        memory = None
+        memory: Any = None  # the handle of a memory pool
         shares = self._shared_sizes if self._attention.shares else []
         jobs = [(size, False) for size in self._sizes[::-1]] + [(size, True) for size in shares[::-1]]
         bar = tqdm(jobs, desc="capturing decode graphs", unit="graph", disable=not progress, leave=False)
         for size, shared in bar:
             bar.set_postfix(rows=size)
             self._stage(padding(size, self._pool.spare), unshared(size) if shared else None)
-            for _ in range(WARM_UP_RUNS):
-                self._step(size)
-            torch.cuda.current_stream().synchronize()
-            graph = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(graph, pool=memory, stream=torch.cuda.current_stream()):
-                self._step(size)
+            graph = self._graphs[size, shared] = self._record(size, memory)
             memory = graph.pool()
-            self._graphs[size, shared] = graph
+
+    def _record(self, size: int, memory: Any) -> torch.cuda.CUDAGraph:
+        """The graph of a step of ``size`` rows, its memory in that of the graphs before."""
+        for _ in range(WARM_UP_RUNS):
+            self._step(size)
+        torch.cuda.current_stream().synchronize()
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph, pool=memory, stream=torch.cuda.current_stream()):
+            self._step(size)
+        return graph
 
     def run(self, inputs: StepInputs, size: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Replay a graph of ``size`` rows, or a larger one with shared prefixes, for a decode step.

@@ -1,0 +1,147 @@
+"""Decode steps through graphs: padded, grouped by what they share, drawn. On the CPU a replay runs the step anew."""
+
+import itertools
+import random
+
+import numpy as np
+import pytest
+import torch
+
+from backend import Engine, core
+from backend.attention.sharing import Sharing
+from backend.attention.torch_sdpa import TorchSDPA
+from backend.runner import graphs, model_runner
+from backend.runner.graphs import DecodeGraphs, graph_sizes
+from backend.runner.token_pool import TokenPool
+from tests.backend.tiny_models import VOCAB, greedy, write_model
+
+ROWS = 10
+
+
+class Replayed:
+    """Stands for a CUDA graph: it computes from what stands in the fixed buffers."""
+
+    def __init__(self, step):
+        self._step = step
+        self.replays = 0
+
+    def replay(self):
+        self.replays += 1
+        self._step()
+
+    def pool(self):
+        return (0, 0)
+
+
+class SparePool(TokenPool):
+    """As on a GPU: memory of its own, with a token for rows of padding."""
+
+    def __init__(self, slots, device, upload):
+        super().__init__(slots, device, upload)
+        self.flat = torch.zeros(self.spare + 1, dtype=torch.int32)
+
+    def upload(self, slots, rows):
+        for row in rows:
+            known, start = slots.known[row], row * slots.tokens.shape[1]
+            self.flat[start : start + known] = torch.from_numpy(slots.tokens[row, :known])
+
+
+class FixedSDPA(TorchSDPA):
+    """Plans that a graph may hold; rows are put in random order, as groups of them would be."""
+
+    captures = shares = True
+    random = np.random.default_rng(0)
+
+    def reserve(self, max_rows, max_row_pages):
+        self.reserved = max_rows
+
+    def plan_fixed(self, layout):
+        assert len(layout.query_lens) <= self.reserved
+        self.plan(layout)
+
+    def find_sharing(self, layout):
+        rows = len(layout.query_lens)
+        if self.random.random() < 0.5:
+            return None
+        return Sharing(self.random.permutation(rows), np.array([0, rows], np.int32), (np.empty(0, np.int32),))
+
+    def plan_shared(self, layout, sharing):
+        assert sharing.bounds[-1] == len(layout.query_lens)
+        self.plan(layout)
+
+
+@pytest.fixture
+def recorded(monkeypatch):
+    """Engines capture their decode steps; what was captured."""
+    made = []
+
+    def record(self, size, memory):
+        self._step(size)
+        made.append(Replayed(lambda: self._step(size)))
+        return made[-1]
+
+    class CapturingRunner(model_runner.ModelRunner):
+        def __init__(self, model, attention, *args, **more):
+            super().__init__(model, attention, *args, **more)
+            attention.reserve(ROWS, 64)
+            self.capture(graph_sizes(ROWS))
+
+    monkeypatch.setattr(DecodeGraphs, "_record", record)
+    monkeypatch.setattr(graphs, "LEAST_SHARED", 4)
+    monkeypatch.setattr(model_runner, "TokenPool", SparePool)
+    monkeypatch.setattr(core, "ModelRunner", CapturingRunner)
+    monkeypatch.setattr(core, "make_attention", lambda args, pool, shapes: FixedSDPA(pool, shapes))
+    return made
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return write_model("qwen3", tmp_path_factory.mktemp("qwen3"))
+
+
+def prompts(count):
+    r = random.Random(4)
+    return [[r.randrange(3, VOCAB) for _ in range(r.randint(1, 40))] for _ in range(count)]
+
+
+def answers(folder, batch, **sampling):
+    parameters = [
+        {"max_new_tokens": 5 + i, "sampling_seed": i, "ignore_eos": True} | sampling for i in range(len(batch))
+    ]
+    with Engine(
+        folder,
+        dtype="float32",
+        skip_tokenizer_init=True,
+        cpu_threads=1,
+        max_total_tokens=2048,
+        max_running_requests=ROWS,
+        check_invariants=True,
+    ) as engine:
+        results = engine.generate(input_ids=batch, sampling_params=parameters, progress=False)
+    return [result["output_ids"] for result in results]
+
+
+def test_replayed_steps_give_the_reference(folder, recorded):
+    batch = prompts(14)
+    found = answers(folder, batch, temperature=0, ignore_eos=False)
+    assert found == [greedy(folder, prompt, 5 + i) for i, prompt in enumerate(batch)]
+    assert sum(graph.replays for graph in recorded) > 15
+
+
+def test_rows_that_draw_sample_once_more(folder, recorded, monkeypatch):
+    batch = prompts(12)
+    sampling = {"temperature": 0.9, "top_p": 0.8, "frequency_penalty": 0.2}
+    found = answers(folder, batch, **sampling)
+    assert sum(graph.replays for graph in recorded) > 10
+    monkeypatch.undo()
+    assert found == answers(folder, batch, **sampling)
+
+
+def test_sizes_are_all_small_ones_and_the_largest():
+    assert graph_sizes(1) == [1]
+    assert graph_sizes(20) == [1, 2, 3, 4, 5, 6, 7, 8, 12, 16, 20]
+    for largest in (256, 300, 1000):
+        sizes = graph_sizes(largest)
+        assert sizes[-1] == largest
+        assert sizes == sorted(set(sizes))
+        assert all(b - a <= a // 2 for a, b in itertools.pairwise(sizes) if a >= 8)
