@@ -70,6 +70,8 @@ def require_pool(kind: type[AttentionBackend], pool: KVPool) -> None:
     """``ValueError`` when ``kind`` cannot read numbers as ``pool`` holds them."""
     if not _reads(kind, pool):
         dtype = str(pool.keys[0].dtype).removeprefix("torch.")
+        if pool.keys[0].dtype.itemsize > 1:
+            raise ValueError(f"{kind.__name__} does not compute in {dtype}; use --attention-backend triton")
         raise ValueError(
             f"keys and values in {dtype} need the kernels of --attention-backend triton on a GPU, and not "
             f"{kind.__name__}; drop --kv-cache-dtype, or the flag that asks for other attention"
@@ -77,7 +79,8 @@ def require_pool(kind: type[AttentionBackend], pool: KVPool) -> None:
 
 
 def _reads(kind: type[AttentionBackend], pool: KVPool) -> bool:
-    return kind.eight_bit_pools or pool.keys[0].dtype.itemsize > 1
+    size = pool.keys[0].dtype.itemsize
+    return (kind.eight_bit_pools or size > 1) and (kind.float32_pools or size < 4)
 
 
 def _kind(name: str, fastest: Sequence[str], pool: KVPool, shapes: Sequence[AttentionShape]) -> type[AttentionBackend]:

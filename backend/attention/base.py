@@ -61,6 +61,7 @@ class AttentionBackend(ABC):
         """``shapes`` has one entry for each layer. ``ValueError`` for one that the backend cannot compute."""
 
     eight_bit_pools: bool = False  # whether keys and values may be stored in 8 bits
+    float32_pools: bool = True  # or in full precision
 
     @classmethod
     def computes(cls, shapes: Sequence[AttentionShape]) -> bool:

@@ -21,6 +21,7 @@ USUAL_HEAD = 128
 
 class FlashInfer(AttentionBackend):
     captures = True
+    float32_pools = False
 
     @classmethod
     def computes(cls, shapes: Sequence[AttentionShape]) -> bool:
