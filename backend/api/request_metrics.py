@@ -57,7 +57,9 @@ class RequestMetrics:
         self._requests = make.counter("num_requests", "Finished requests", *mode)
         self._prompt_tokens = make.counter("prompt_tokens", "Prompt tokens", *mode)
         self._generated = make.counter("generation_tokens", "Generated tokens", *mode)
-        self._cached = make.counter("cached_tokens", "Prompt tokens found in the cache", "cache_source", ("device", "host"))
+        self._cached = make.counter(
+            "cached_tokens", "Prompt tokens found in the cache", "cache_source", ("device", "host")
+        )
         self._aborts = make.plain_counter("num_aborted_requests", "Requests that were aborted")
         self._ttft = make.histogram("time_to_first_token_seconds", "Arrival to first token", TTFT_BUCKETS, *mode)
         self._e2e = make.histogram("e2e_request_latency_seconds", "Arrival to last token", E2E_BUCKETS, *mode)
@@ -111,7 +113,6 @@ class RequestMetrics:
             if state.completion_tokens > 1:
                 seconds = state.finished_at - state.first_token_at
                 self._per_token[mode].observe(seconds / (state.completion_tokens - 1))
-
 
     def _observe_stages(self, state: RequestState) -> None:
         if state.started_at is None:
