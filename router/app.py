@@ -25,6 +25,7 @@ from router.cors import Cors
 from router.errors import Refusal
 from router.exchange import now_seconds
 from router.explain_routes import ExplainRoutes
+from router.fleet.discovery.kubernetes import DiscoveryError
 from router.fleet.load_polls import LoadPolls
 from router.fleet.registry import Registry
 from router.fleet.worker import Worker
@@ -117,11 +118,11 @@ class Router:
             if config.prometheus_port is not None:
                 metrics = await self._metrics_alone(probes)
                 self.metrics_port = await self._listen(metrics, config.prometheus_host, config.prometheus_port, None)
-        except OSError:
+            for source in self._sources:
+                source.start()
+        except (OSError, DiscoveryError):
             await self.stop()
             raise
-        for source in self._sources:
-            source.start()
 
     async def drain(self) -> None:
         """Tell probes first, then take no new requests and let those under way finish, within the grace period."""

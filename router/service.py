@@ -13,6 +13,7 @@ from prometheus_client import disable_created_metrics
 
 from router.app import Router
 from router.config import ConfigError, RouterConfig
+from router.fleet.discovery.kubernetes import DiscoveryError
 from router.fleet.worker import WorkerSpec
 from router.local import LocalBackendError, LocalBackends
 from router.processes.keeper import DataProcessError
@@ -39,7 +40,7 @@ def run(config: RouterConfig, notes: Sequence[str] = ()) -> None:
         run_loop(serve(config, load_text(config)))
     except OSError as error:
         raise StartError(error.strerror or str(error)) from None
-    except (ConfigError, LocalBackendError, PromptTextError, DataProcessError) as error:
+    except (ConfigError, DataProcessError, DiscoveryError, LocalBackendError, PromptTextError) as error:
         raise StartError(str(error)) from None
 
 

@@ -15,12 +15,14 @@ from router.fleet.worker import Worker
 from router.http.answer import Answer, Fault
 from router.http.client import ClientConnection
 from router.http.deadline import NEVER
-from router.http.pool import Address, Pool
+from router.http.pool import Address, NobodyListens, Pool
 from router.retry import Failure
 
 
 class UpstreamError(Exception):
     """An exchange with a worker failed. The text is for the log: it may name the worker."""
+
+    gone = False  # nobody listens at the worker's address
 
     def __init__(self, failure: Failure, detail: str, status: int = 0, retry_after: float | None = None) -> None:
         super().__init__(f"{failure.value}: {detail}")
@@ -31,7 +33,9 @@ class UpstreamError(Exception):
     @classmethod
     def of(cls, fault: Fault) -> UpstreamError:
         """What an exchange's fault is to the router."""
-        return cls(Failure(fault.kind), fault.detail)
+        error = cls(Failure(fault.kind), fault.detail)
+        error.gone = isinstance(fault, NobodyListens)
+        return error
 
 
 @dataclass(slots=True)  # frozen ones take a microsecond more to make

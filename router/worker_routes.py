@@ -103,6 +103,7 @@ class WorkerRoutes:
             "worker_type": spec.worker_type,
             "is_healthy": worker.health is Health.HEALTHY,
             "health": worker.health.value,
+            "problem": worker.problem or None,
             "draining": worker.draining,
             "load": self._load(worker.url),
             "connection_mode": "http",

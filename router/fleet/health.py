@@ -171,8 +171,13 @@ class HealthMonitor:
             worker.health = Health.HEALTHY
             log.info("worker %s is healthy", worker.url)
             self._listener.recovered(worker)
+        elif worker.health is Health.STARTING and watch.failures == 1 and not worker.gone:
+            log.warning("worker %s is not ready yet: %s", worker.url, worker.problem)
         elif worker.health is Health.HEALTHY and watch.failures >= (
             spec.health_failure_threshold or self._settings.failures
         ):
             worker.health = Health.UNHEALTHY
-            log.warning("worker %s is unhealthy: %d health checks in a row failed", worker.url, watch.failures)
+            log.warning(
+                "worker %s is unhealthy: %d health checks in a row failed (%s)",
+                worker.url, watch.failures, worker.problem,
+            )  # fmt: skip

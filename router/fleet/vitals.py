@@ -9,7 +9,6 @@ from typing import Any, Protocol
 import msgspec
 
 from router.fleet.worker import Worker
-from router.retry import Failure
 from router.upstream import UpstreamError
 
 _START = re.compile(rb"^process_start_time_seconds(?:\{[^}]*\})? ([0-9.e+]{1,32})$", re.MULTILINE)
@@ -42,12 +41,15 @@ class Vitals:
         self._fetcher = fetcher
 
     async def check(self, worker: Worker, endpoint: str, timeout: float) -> Vital:
-        """Did the health endpoint answer 2xx in time?"""
+        """Did the health endpoint answer 2xx in time? ``worker.problem`` says why not."""
         try:
             status, _ = await self._fetcher.fetch(worker, "GET", endpoint, timeout)
         except UpstreamError as error:
-            return Vital.GONE if error.failure is Failure.CONNECT else Vital.UNWELL
-        return Vital.WELL if 200 <= status < 300 else Vital.UNWELL
+            worker.problem = str(error)
+            return Vital.GONE if error.gone else Vital.UNWELL
+        well = 200 <= status < 300
+        worker.problem = "" if well else f"status {status} of {endpoint}"
+        return Vital.WELL if well else Vital.UNWELL
 
     async def models(self, worker: Worker, timeout: float) -> dict[str, dict[str, Any]] | None:
         """The model cards that ``/v1/models`` lists, by id; None when it did not say."""

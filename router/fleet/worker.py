@@ -99,6 +99,7 @@ class Worker:
     id: str = field(default_factory=lambda: str(uuid.uuid4()))
     health: Health = Health.STARTING
     gone: bool = False  # at the last check nobody listened at its address
+    problem: str = ""  # what the last health check met, for the log and /workers
     draining: bool = False  # gets no new requests, by an operator's order
     models: dict[str, dict[str, Any]] = field(default_factory=dict)  # model cards by id; empty: not known
     notes: dict[str, Callable[[], Any]] = field(default_factory=dict)  # what others found out: shown in /workers

@@ -12,6 +12,10 @@ from router.http.client import ClientConnection
 IDLE_SECONDS = 3.0  # below the keep-alive of the usual servers (uvicorn: 5), so that few kept connections are stale
 
 
+class NobodyListens(Fault):
+    """The connection was refused: the process that was there is gone."""
+
+
 class Address(NamedTuple):
     """Where a backend listens, and the Host header that it is asked with."""
 
@@ -63,7 +67,8 @@ class Pool:
             kind = "timeout" if by == deadline else "connect"
             raise Fault(kind, "no connection in time") from error
         except (OSError, ssl.SSLError) as error:
-            raise Fault("connect", str(error) or type(error).__name__) from error
+            kind_of_fault = NobodyListens if _refused(error) else Fault
+            raise kind_of_fault("connect", str(error) or type(error).__name__) from error
         if connection.usable:
             self._all.add(connection)
         return connection
@@ -95,3 +100,11 @@ class Pool:
         self._all.discard(connection)
         if connection in self._idle:
             self._idle.remove(connection)
+
+
+def _refused(error: Exception) -> bool:
+    """A name that is not found or a certificate that is not trusted says nothing of the process.
+
+    Where a name has several addresses the loop raises one plain error for all of them.
+    """
+    return isinstance(error, ConnectionRefusedError) or (type(error) is OSError and error.errno is None)

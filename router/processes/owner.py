@@ -18,6 +18,7 @@ from router.breaker import BreakerState
 from router.config import RouterConfig
 from router.control import ControlPlane
 from router.exchange import now_seconds
+from router.fleet.discovery.kubernetes import DiscoveryError
 from router.fleet.discovery.sources import make_sources
 from router.fleet.health import HealthMonitor
 from router.fleet.registry import Registry
@@ -75,7 +76,9 @@ class Owner:
         return sum(self._load(worker.url) for worker in self.registry.all())
 
     async def start(self) -> None:
-        """Listen, and watch the workers of the configuration. Raises ``OSError``, :class:`DataProcessError`."""
+        """Listen, and watch the workers of the configuration. Raises ``OSError``, :class:`DataProcessError`,
+        :class:`DiscoveryError`.
+        """
         config = self.config
         self._loads = SharedLoads(config.workers)
         self._upstream = Upstream(config.timeouts, self._backend_tls)
@@ -87,14 +90,14 @@ class Owner:
         await self._control.start()
         self._port = Reservation(config.host, config.port)
         self.port = self._port.port
-        for source in self._sources:
-            source.start()
         try:
+            for source in self._sources:
+                source.start()
             if config.prometheus_port is not None:
                 self._listener = Listener(MetricsFront(self._control), Limits())
                 self.metrics_port = await self._listener.start(config.prometheus_host, config.prometheus_port)
             await asyncio.gather(*(keeper.start() for keeper in self.keepers))
-        except (OSError, DataProcessError):
+        except (OSError, DataProcessError, DiscoveryError):
             await self.stop()
             raise
 

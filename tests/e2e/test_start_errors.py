@@ -67,6 +67,16 @@ def test_a_port_in_use_is_named(module: str) -> None:
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_no_way_to_a_cluster_is_said(workers: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KUBECONFIG", "/nowhere/config")
+    monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
+    done = start(ROUTER, "--service-discovery", "--host", "127.0.0.1", "--port", "0", "--workers", workers)
+    assert done.returncode == 1
+    assert "--service-discovery found no way to a cluster" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 BLOCKING_MODULE = """
 import os
 os.write(1, b"importing")

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import socket
+
 import pytest
 
-from router.config import HealthSettings
+from router.config import HealthSettings, Timeouts
 from router.fleet.health import HealthMonitor
-from router.fleet.vitals import Vital
+from router.fleet.vitals import Vital, Vitals
 from router.fleet.worker import Health, Worker, WorkerSpec
+from router.upstream import Upstream
 from tests.router.conftest import chat, running, until
 from tests.router.fake_backend import FakeBackend
 
@@ -32,6 +35,46 @@ async def test_a_backend_that_was_gone_starts_with_an_empty_tree():
         await until(lambda: worker.health is Health.HEALTHY)
         assert await prefix_nodes(fleet) == empty
         assert fleet.metric("warmlane_worker_restarts_total") == 1
+
+
+@pytest.mark.parametrize(
+    ("address", "vital"),
+    [("http://127.0.0.1:{free}", Vital.GONE), ("http://localhost:{free}", Vital.GONE),
+     ("https://127.0.0.1:{taken}", Vital.UNWELL), ("http://no-such-host.invalid:1", Vital.UNWELL)],
+    ids=["refused", "refused at every address", "no TLS there", "no such name"],
+)  # fmt: skip
+async def test_only_a_refused_connection_shows_that_the_process_is_gone(address, vital):
+    async with running(FakeBackend(), FakeBackend()) as fleet:
+        await fleet.backends[1].stop()
+        taken, free = (backend.port for backend in fleet.backends)
+        worker = Worker(WorkerSpec(url=address.format(taken=taken, free=free)))
+        upstream = Upstream(fleet.router.config.timeouts)
+        try:
+            assert await Vitals(upstream).check(worker, "/health", 5.0) is vital
+            assert worker.problem.startswith("connect: ")
+        finally:
+            await upstream.close()
+
+
+async def test_no_connection_in_time_does_not_make_prefixes_forgotten():
+    """A connect timeout below the checks' own: whoever could not answer in time may well be there."""
+    listener = socket.socket()  # takes no connections: its queue of one is full
+    listener.bind(("127.0.0.1", 0))
+    listener.listen(0)
+    port = listener.getsockname()[1]
+    fillers = [socket.socket() for _ in range(4)]
+    upstream = Upstream(Timeouts(connect=0.05))
+    try:
+        for filler in fillers:
+            filler.setblocking(False)
+            filler.connect_ex(("127.0.0.1", port))
+        worker = Worker(WorkerSpec(url=f"127.0.0.1:{port}"))
+        assert await Vitals(upstream).check(worker, "/health", 5.0) is Vital.UNWELL
+        assert worker.problem == "connect: no connection in time"
+    finally:
+        await upstream.close()
+        for one in (listener, *fillers):
+            one.close()
 
 
 class Scripted:
