@@ -200,7 +200,7 @@ class Exchange:
         if good and visit.facts.inference and not visit.facts.stream:
             await _hold(answer)
         tail = Tail()
-        head = to_client(answer.pairs, visit.id_name, visit.id_value)
+        head = to_client(answer, visit.id_name, visit.id_value)
         if visit.explain:
             head += header_line(visit.dossier, leg.worker.id)
         if visit.transcript is not None and is_stream(answer):
@@ -262,7 +262,7 @@ class Exchange:
         except Fault as fault:
             raise UpstreamError.of(fault) from fault
         if answer.complete:
-            lines = to_client(answer.pairs, visit.id_name, visit.id_value)
+            lines = to_client(answer, visit.id_name, visit.id_value)
             visit.kept = Reply(answer.status, body, lines=lines, reason=answer.reason)
         pause = retry_after_seconds(answer.headers.get("retry-after"), time.time())
         busy = answer.status == 429 or (answer.status == 503 and pause is not None)

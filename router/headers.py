@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Mapping, Sequence
 
+from router.http.answer import Answer
 from router.http.message import Pairs, Request, fields
 
 REQUEST_ID_HEADERS = ("x-request-id", "x-correlation-id", "x-trace-id", "request-id")
@@ -40,6 +41,18 @@ def to_backend(request: Request, id_name: str, id_value: str) -> tuple[bytes, by
 
     Host, length and authorization are left to the connection, which knows the worker and the body.
     """
+    lines = request.memo.get(id_name)
+    if lines is None:
+        lines = request.memo[id_name] = _passed_on(request, id_name)
+    given = request.headers.get("authorization")
+    return (
+        lines + f"{id_name}: {id_value}\r\n".encode("latin-1"),
+        f"Authorization: {given}\r\n".encode("latin-1") if given is not None else b"",
+    )
+
+
+def _passed_on(request: Request, id_name: str) -> bytes:
+    """The lines that do not depend on the request's id."""
     headers = request.headers
     dropped = _NOT_ON | {id_name.encode("latin-1")}
     if "connection" in headers:
@@ -48,23 +61,31 @@ def to_backend(request: Request, id_name: str, id_value: str) -> tuple[bytes, by
     before = headers.get("x-forwarded-for")
     came_from = request.remote or "unknown"
     through = f"{before}, {came_from}" if before else came_from
-    added = f"{id_name}: {id_value}\r\nX-Forwarded-For: {through}\r\n"
+    added = f"X-Forwarded-For: {through}\r\n"
     if "x-forwarded-proto" not in headers:
         added += f"X-Forwarded-Proto: {request.scheme}\r\n"
     lines.append(added.encode("latin-1"))
-    given = headers.get("authorization")
-    return b"".join(lines), f"Authorization: {given}\r\n".encode("latin-1") if given is not None else b""
+    return b"".join(lines)
 
 
-def to_client(pairs: Pairs, id_name: str, id_value: str) -> bytes:
+def to_client(answer: Answer, id_name: str, id_value: str) -> bytes:
     """The header lines to answer with; the framing is left to the connection."""
-    names = [name.lower() for name, _ in pairs]
+    lines = answer.memo.get(id_name)
+    if lines is None:
+        names = [name.lower() for name, _ in answer.pairs]
+        lines = _passed_back(answer.pairs, names)
+        if id_name.encode("latin-1") in names:
+            return lines
+        answer.memo[id_name] = lines
+    return lines + f"{id_name}: {id_value}\r\n".encode("latin-1")
+
+
+def _passed_back(pairs: Pairs, names: Sequence[bytes]) -> bytes:
+    """``names``: of ``pairs``, in lower case."""
     dropped = _NOT_BACK
     if b"connection" in names:
         dropped = dropped | _named(fields(pairs)["connection"])
     lines = [b"%b: %b\r\n" % pair for name, pair in zip(names, pairs, strict=True) if name not in dropped]
-    if id_name.encode("latin-1") not in names:
-        lines.append(f"{id_name}: {id_value}\r\n".encode("latin-1"))
     if b"server" not in names:
         lines.append(_SERVER)
     return b"".join(lines)

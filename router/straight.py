@@ -87,7 +87,7 @@ class StraightWay:
         """What has come goes out, and what follows will."""
         answer, visit = self._answer, self._visit
         answer.first = answer.take()
-        head = to_client(answer.pairs, visit.id_name, visit.id_value)
+        head = to_client(answer, visit.id_name, visit.id_value)
         if relay.begin(visit.client, answer, head, self._tail):
             self._finish()
         else:

@@ -51,6 +51,7 @@ class Answer:
         self.status = 0
         self.reason = b""
         self.pairs: Pairs = []
+        self.memo: dict[str, bytes] = {}  # what was worked out from the head, and holds whatever its length
         self.length: int | None = None  # announced length of the body
         self.first = b""  # set by peek()
         self.ended = False  # the last byte has arrived

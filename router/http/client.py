@@ -10,7 +10,8 @@ from httptools import HttpParserError, HttpResponseParser
 
 from router.http.answer import Answer, Fault
 from router.http.deadline import NEVER, Deadline
-from router.http.message import bodiless
+from router.http.message import bodiless, without_length
+from router.http.repeated import Repeated
 
 SMALL = 65536  # bytes of a body that are cheaper to copy behind the head than to write on their own
 MAX_HEAD = 65536
@@ -33,6 +34,7 @@ class ClientConnection(asyncio.Protocol):
         self._reused = False
         self._head_bytes = 0
         self._began = False  # the first byte of the answer's body is there
+        self._last: tuple[Repeated, Answer] | None = None  # the head of an answer that came in one piece
         self._fresh_parser()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -91,12 +93,16 @@ class ClientConnection(asyncio.Protocol):
         if answer is None:  # a word out of turn
             self._transport.abort()
             return
-        try:
-            self._parser.feed_data(data)
-        except HttpParserError as error:
-            cause = error.__context__
-            self._fail(cause if isinstance(cause, Fault) else Fault("reset", f"no proper answer: {error}"))
-            return
+        begins = not answer.status and not self._head_bytes
+        if not (begins and self._repeats(answer, data)):
+            try:
+                self._parser.feed_data(data)
+            except HttpParserError as error:
+                cause = error.__context__
+                self._fail(cause if isinstance(cause, Fault) else Fault("reset", f"no proper answer: {error}"))
+                return
+            if begins and answer.ended and self._keep and self._method != "HEAD":
+                self._remember(answer, data)
         if not answer.status:
             self._head_bytes += len(data)
             if self._head_bytes > MAX_HEAD:
@@ -121,6 +127,30 @@ class ClientConnection(asyncio.Protocol):
         else:
             stale = self._reused and not answer.status and not self._head_bytes
             answer.fail(Fault("stale" if stale else "reset", str(error or "the backend closed the connection")))
+
+    def _repeats(self, answer: Answer, data: bytes) -> bool:
+        """Is ``data`` the whole answer, with the head of an earlier one? Then that is what ``answer`` gets."""
+        if self._last is None or self._method == "HEAD":
+            return False
+        repeated, like = self._last
+        body = repeated.body(data)
+        if body is None:
+            return False
+        answer.status, answer.reason, answer.memo, answer.length = like.status, like.reason, like.memo, len(body)
+        answer.pairs = [*like.pairs, (b"Content-Length", b"%d" % len(body))]
+        answer.ended = True
+        if body:
+            answer.add(body)
+        return True
+
+    def _remember(self, answer: Answer, data: bytes) -> None:
+        """``data`` was the whole ``answer``: the next one may come with the same head."""
+        repeated = Repeated.of(data, answer.size)
+        if repeated is not None:
+            like = Answer(self, self._loop)
+            like.status, like.reason, like.memo = answer.status, answer.reason, answer.memo
+            like.pairs = without_length(answer.pairs)
+            self._last = repeated, like
 
     # What the parser calls.
 

@@ -6,7 +6,8 @@ from collections.abc import Callable, Mapping
 
 from httptools import HttpParserUpgrade, HttpRequestParser
 
-from router.http.message import Pairs, Reply, Request, fields
+from router.http.message import Pairs, Reply, Request, fields, without_length
+from router.http.repeated import Repeated
 from router.http.response import malformed
 
 LONG_BODY = 65536  # the rest of a longer one goes past the parser
@@ -55,6 +56,8 @@ class Intake:
         self._stalled = 0
         self._progress = False
         self._body_follows = False  # a change of protocols was declined, and a body is to come
+        self._whole: list[Request] = []  # of the piece that is being read
+        self._last: tuple[Repeated, Request] | None = None  # of a request that came in one piece
         self._parser = HttpRequestParser(self)
 
     @property
@@ -63,6 +66,14 @@ class Intake:
 
     def feed(self, data: bytes) -> None:
         """The next bytes of the connection."""
+        if self._last is not None and not self.in_head and self._request is None:
+            repeated, like = self._last
+            body = repeated.body(data)
+            if body is not None and len(body) <= self._max_body:
+                request = like.again(body)
+                self._on_head(request)
+                self._on_whole(request)
+                return
         while data:
             if self._left:
                 data = self._rest_of_body(data)
@@ -75,6 +86,8 @@ class Intake:
 
     def _parse(self, data: bytes) -> None:
         self._progress = False
+        self._whole.clear()
+        begins = not self.in_head and self._request is None
         try:
             self._parser.feed_data(data)
         except HttpParserUpgrade as upgrade:  # declined: what follows is HTTP as before
@@ -86,6 +99,17 @@ class Intake:
             return
         if not self._progress:
             self._count_stalled(len(data))
+        if begins and self._whole:
+            self._keep(data, self._whole[0])
+
+    def _keep(self, data: bytes, request: Request) -> None:
+        """``data`` began with ``request``: when it was nothing else, the next one may come with the same head."""
+        self._whole.clear()
+        repeated = Repeated.of(data, len(request.body)) if request.keep_alive else None
+        if repeated is not None:
+            like = request.again(b"")
+            like.pairs = without_length(request.pairs)
+            self._last = repeated, like
 
     def _rest_of_body(self, data: bytes) -> bytes:
         """Collect what is missing of a long body; what stands behind it is given back."""
@@ -197,6 +221,7 @@ class Intake:
         if request is not None:
             chunks, self._chunks = self._chunks, []
             request.body = chunks[0] if len(chunks) == 1 else b"".join(chunks)
+            self._whole.append(request)
             self._on_whole(request)
 
 

@@ -10,9 +10,14 @@ Pairs = list[tuple[bytes, bytes]]  # header names and values as they came
 
 
 class Request:
-    """A client's request. ``headers`` has lower-case names; values of repeated ones are joined with commas."""
+    """A client's request. ``headers`` has lower-case names; values of repeated ones are joined with commas.
 
-    __slots__ = ("body", "headers", "keep_alive", "method", "pairs", "path", "remote", "scheme", "target", "version")
+    ``memo``: what was worked out from the head, by name; it holds for all requests with this head, whatever its length.
+    """
+
+    __slots__ = (
+        "body", "headers", "keep_alive", "memo", "method", "pairs", "path", "remote", "scheme", "target", "version",
+    )  # fmt: skip
 
     def __init__(
         self, method: str, target: str, version: str, pairs: Pairs, headers: dict[str, str], remote: str, scheme: str
@@ -25,8 +30,20 @@ class Request:
         self.headers = headers
         self.remote = remote
         self.scheme = scheme
+        self.memo: dict[str, bytes] = {}
         self.body = b""
         self.keep_alive = True
+
+    def again(self, body: bytes) -> Request:
+        """A request with this head, whose length was left out, and a body of its own."""
+        request: Request = object.__new__(Request)
+        length = b"%d" % len(body)
+        request.method, request.target, request.path = self.method, self.target, self.path
+        request.version, request.remote, request.scheme = self.version, self.remote, self.scheme
+        request.pairs = [*self.pairs, (b"Content-Length", length)]
+        request.headers = {**self.headers, "content-length": length.decode("ascii")}
+        request.memo, request.keep_alive, request.body = self.memo, self.keep_alive, body
+        return request
 
 
 @dataclass(slots=True)
@@ -46,6 +63,11 @@ def fields(pairs: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:
     pairs = list(pairs)
     found = {raw.decode("latin-1").lower(): value.decode("latin-1") for raw, value in pairs}
     return found if len(found) == len(pairs) else _joined(pairs)
+
+
+def without_length(pairs: Pairs) -> Pairs:
+    """The same headers but for Content-Length."""
+    return [pair for pair in pairs if pair[0].lower() != b"content-length"]
 
 
 def _joined(pairs: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:
