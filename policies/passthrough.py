@@ -8,6 +8,8 @@ from random import Random
 from policies.least_load import least_loaded
 from policies.policy import Candidate, Decision, Policy, RouteRequest
 
+MAX_DIGITS = 9  # of a position; the target is whatever a client sends
+
 
 class PassthroughPolicy(Policy):
     """Reasons: ``target``, ``less_loaded`` (no target was named, or it cannot be chosen now)."""
@@ -30,7 +32,7 @@ def named(request: RouteRequest, candidates: Sequence[Candidate]) -> str | None:
     if not target:
         return None
     if target.isdecimal():
-        index = int(target)
+        index = int(target) if len(target) <= MAX_DIGITS else len(candidates)
         return candidates[index].worker if index < len(candidates) else None
     wanted = target.rstrip("/")
     return next((c.worker for c in candidates if c.worker == wanted or c.worker.endswith(f"//{wanted}")), None)

@@ -96,5 +96,5 @@ def _tokens(body: bytes) -> int:
     try:
         rows = msgspec.json.decode(body)
         return sum(int(row["num_tokens"]) for row in (rows if isinstance(rows, list) else [rows]))
-    except (msgspec.DecodeError, KeyError, TypeError, ValueError):
+    except (msgspec.DecodeError, RecursionError, KeyError, TypeError, ValueError):
         return -1

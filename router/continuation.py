@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 
 from router.fleet.registry import Registry
+from router.fleet.told import decoded
 from router.fleet.worker import Worker
 from router.metrics import Metrics
 from router.resume import Refused, Transcript, make_transcript, plan
@@ -61,10 +62,13 @@ class Continuation:
         for worker in self._who_may_tell(model, failed):
             try:
                 status, told = await self._upstream.fetch(worker, "POST", TOKENIZE, TOKENIZE_SECONDS, body)
-                if status == 200:
-                    return msgspec.json.decode(told, type=_Tokens).tokens
-            except (UpstreamError, msgspec.DecodeError) as error:
+            except UpstreamError as error:
                 log.info("worker %s did not tokenise: %s", worker.url, error)
+                continue
+            counted: _Tokens | None = decoded(told, _Tokens) if status == 200 else None
+            if counted is not None:
+                return counted.tokens
+            log.info("worker %s did not tokenise: status %d", worker.url, status)
         return None
 
     def _who_may_tell(self, model: str, failed: set[str]) -> list[Worker]:

@@ -14,6 +14,7 @@ from router.exact import ExactPrefixes
 from router.explain import ExplainRing
 from router.fleet.kv_events import KVEvents
 from router.fleet.load_polls import LoadPolls
+from router.fleet.told import MOST
 from router.fleet.vitals import Fetcher
 from router.fleet.worker import Worker
 from router.metrics import Gauges, Metrics
@@ -83,7 +84,7 @@ class Insight:
     def _told(self, worker: Worker, info: Mapping[str, Any]) -> None:
         """``/server_info`` of a worker: policies that weigh evictions want the size of its cache."""
         kv_tokens = info.get("max_total_num_tokens")
-        if isinstance(kv_tokens, int) and kv_tokens > 0:
+        if isinstance(kv_tokens, int) and 0 < kv_tokens <= MOST:
             self._policy.capacity(worker.url, kv_tokens)
             if self._shadow is not None:
                 self._shadow.capacity(worker.url, kv_tokens)

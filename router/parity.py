@@ -16,6 +16,7 @@ import msgspec
 
 from router.conversation import is_stand_in
 from router.fleet.tasks import WorkerTasks
+from router.fleet.told import decoded
 from router.fleet.vitals import Fetcher
 from router.fleet.worker import Health, Worker
 from router.prompt_text import PromptText
@@ -134,12 +135,7 @@ class ParityProbe:
         """The decoded answer; None when the worker does not know the question."""
         body = {"model": next(iter(worker.names), "default"), **fields}
         status, answer = await self._fetcher.fetch(worker, "POST", path, ASK_SECONDS, msgspec.json.encode(body))
-        if status != 200:
-            return None
-        try:
-            return msgspec.json.decode(answer, type=kind)
-        except (msgspec.DecodeError, UnicodeDecodeError):
-            return None
+        return decoded(answer, kind) if status == 200 else None
 
 
 def _own_tokens(prompt_text: PromptText) -> tuple[list[int] | None, list[int] | None]:

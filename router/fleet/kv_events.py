@@ -7,7 +7,6 @@ import logging
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-import msgspec
 import zmq.asyncio
 from prometheus_client import CollectorRegistry, Counter
 
@@ -15,6 +14,7 @@ from policies.prefix.block_index import BlockIndex, Source
 from router.fleet.kv_sources import PATHS, KVSource, sources
 from router.fleet.kv_stream import KVStream
 from router.fleet.tasks import WorkerTasks
+from router.fleet.told import decoded
 from router.fleet.vitals import Fetcher
 from router.fleet.worker import Health, Worker
 from router.upstream import UpstreamError
@@ -152,10 +152,7 @@ class KVEvents:
             status, body = await self._fetcher.fetch(worker, "GET", path, ASK_SECONDS)
         except UpstreamError:
             return None
-        try:
-            return msgspec.json.decode(body, type=dict[str, Any]) if status == 200 else {}
-        except msgspec.DecodeError:
-            return {}
+        return (decoded(body, dict[str, Any]) or {}) if status == 200 else {}
 
 
 def _cancel(tasks: list[asyncio.Task[None]]) -> None:

@@ -8,8 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
-import msgspec
-
+from router.fleet.told import decoded
 from router.fleet.worker import Worker
 
 ENDPOINT_LABEL, REPLAY_LABEL = "kv_events_endpoint", "kv_events_replay_endpoint"
@@ -61,10 +60,7 @@ def _announced(info: Mapping[str, Any]) -> dict[str, Any] | None:
         for name in ("kv_events", "kv_events_config"):
             config = holder.get(name)
             if isinstance(config, str):
-                try:
-                    config = msgspec.json.decode(config)
-                except msgspec.DecodeError:
-                    continue
+                config = decoded(config, Any)
             if isinstance(config, dict) and _publishes(config):
                 return config
     return None

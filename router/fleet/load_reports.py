@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import msgspec
+
+from router.fleet.told import counted, decoded, figure
 
 _VLLM = {
     name: re.compile(rb"^vllm:num_requests_" + name.encode() + rb"(?:\{[^}]*\})? ([0-9.e+]{1,32})$", re.MULTILINE)
@@ -43,40 +45,37 @@ class _OldRank(msgspec.Struct):
 
 def read_loads(body: bytes) -> LoadReport | None:
     """``/v1/loads``: the ranks' sum. None when it is something else."""
-    ranks = _decoded(body, _Loads)
+    ranks = decoded(body, _Loads)
     if ranks is None or not ranks.loads:
         return None
-    running = sum(rank.num_running_reqs for rank in ranks.loads)
-    waiting = sum(rank.num_waiting_reqs for rank in ranks.loads)
+    running = counted(sum(rank.num_running_reqs for rank in ranks.loads))
+    waiting = counted(sum(rank.num_waiting_reqs for rank in ranks.loads))
     tokens = [rank.num_waiting_uncached_tokens for rank in ranks.loads]
-    told = None if None in tokens else sum(each or 0 for each in tokens)
+    told = None if None in tokens else counted(sum(each or 0 for each in tokens))
     return LoadReport(running + waiting, running, told)
 
 
 def read_get_load(body: bytes) -> LoadReport | None:
     """``/get_load``, a rank or a list of them."""
-    ranks = _decoded(body, list[_OldRank] | _OldRank)
+    ranks = decoded(body, list[_OldRank] | _OldRank)
     if not ranks:
         return None
     ranks = ranks if isinstance(ranks, list) else [ranks]
-    requests = sum(rank.num_reqs for rank in ranks)
-    return LoadReport(requests, requests - sum(rank.num_waiting_reqs for rank in ranks))
+    requests = counted(sum(rank.num_reqs for rank in ranks))
+    return LoadReport(requests, counted(requests - sum(rank.num_waiting_reqs for rank in ranks)))
 
 
 def read_vllm_metrics(body: bytes) -> LoadReport | None:
     """vLLM's gauges, summed over engines."""
-    found = {name: [float(number) for number in pattern.findall(body)] for name, pattern in _VLLM.items()}
-    if not all(found.values()):
-        return None
-    running = round(sum(found["running"]))
-    return LoadReport(running + round(sum(found["waiting"])), running)
+    running, waiting = _summed(_VLLM["running"], body), _summed(_VLLM["waiting"], body)
+    return None if running is None or waiting is None else LoadReport(running + waiting, running)
 
 
-def _decoded(body: bytes, kind: Any) -> Any:
-    try:
-        return msgspec.json.decode(body, type=kind)
-    except msgspec.DecodeError:
-        return None
+def _summed(gauge: re.Pattern[bytes], body: bytes) -> int | None:
+    """Over all engines; None when it is not there, or one of them is no number."""
+    numbers = [figure(number) for number in gauge.findall(body)]
+    known = [number for number in numbers if number is not None]
+    return counted(round(sum(known))) if known and len(known) == len(numbers) else None
 
 
 # Where a backend may tell, the most telling first.

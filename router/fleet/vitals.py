@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 import msgspec
 
+from router.fleet.told import decoded, figure
 from router.fleet.worker import Worker
 from router.upstream import UpstreamError
 
@@ -55,10 +56,10 @@ class Vitals:
         """The model cards that ``/v1/models`` lists, by id; None when it did not say."""
         try:
             status, body = await self._fetcher.fetch(worker, "GET", "/v1/models", timeout)
-            cards = msgspec.json.decode(body, type=_ModelList).data if status == 200 else None
-        except (UpstreamError, msgspec.DecodeError):
+        except UpstreamError:
             return None
-        return None if cards is None else {str(card["id"]): card for card in cards if "id" in card}
+        listed = decoded(body, _ModelList) if status == 200 else None
+        return None if listed is None else {str(card["id"]): card for card in listed.data if "id" in card}
 
     async def started_at(self, worker: Worker, timeout: float) -> float | None:
         """When its process began, in seconds since 1970, if its metrics say so."""
@@ -67,4 +68,4 @@ class Vitals:
         except UpstreamError:
             return None
         found = _START.search(body) if status == 200 else None
-        return float(found[1]) if found else None
+        return figure(found[1]) if found else None

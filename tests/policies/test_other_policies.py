@@ -167,7 +167,7 @@ class TestPassthrough:
         decision = choose(make_policy(name, seed=0), request, fleet(0, 9, 0))
         assert (decision.worker, decision.reason) == ("http://w1:80", "target")
 
-    @pytest.mark.parametrize("target", ["", "7", "http://elsewhere:80"])
+    @pytest.mark.parametrize("target", ["", "7", "9" * 5000, "http://elsewhere:80"])
     def test_without_a_worker_of_that_name_load_decides(self, target):
         request = RouteRequest(text=b"x", prompt_tokens=1, target=target)
         assert choose(make_policy("passthrough", seed=0), request, fleet(5, 0, 5)).worker == "http://w1:80"

@@ -9,6 +9,7 @@ import pytest
 from policies import LeaseBook
 from router.fleet.load_polls import LoadPolls
 from router.fleet.load_reports import LoadReport, read_get_load, read_loads, read_vllm_metrics
+from router.fleet.told import MOST
 from router.fleet.worker import Worker, WorkerSpec
 from router.retry import Failure
 from router.upstream import UpstreamError
@@ -43,6 +44,25 @@ class TestShapes:
     @pytest.mark.parametrize("body", [b"", b"{}", b"[]", b"<html>", b'{"loads": []}', b'{"loads": [{}]}', b"null"])
     def test_anything_else_is_no_report(self, body):
         assert [read(body) for read in (read_loads, read_get_load, read_vllm_metrics)] == [None] * 3
+
+    @pytest.mark.parametrize("number", [b"1e999", b"1.2.3", b"e"])
+    def test_a_gauge_that_is_no_number_is_no_report(self, number):
+        assert read_vllm_metrics(METRICS.replace(b"1.0", number)) is None
+
+    @pytest.mark.parametrize("field", [b'"\xff"', b"[" * 5000 + b"]" * 5000], ids=["not UTF-8", "deep"])
+    def test_what_cannot_be_decoded_is_no_report(self, field):
+        rank = b'{"num_running_reqs": %s, "num_reqs": %s, "num_waiting_reqs": %s}' % (field, field, field)
+        assert read_loads(b'{"loads": [%s]}' % rank) is None
+        assert read_get_load(rank) is None
+
+    def test_counts_are_kept_within_reason(self):
+        """A number that fits into no float would fail every decision."""
+        huge, negative = 10**400, -5
+        rank = {"num_running_reqs": huge, "num_waiting_reqs": negative, "num_waiting_uncached_tokens": huge}
+        assert read_loads(json.dumps({"loads": [rank]}).encode()) == LoadReport(MOST, MOST, MOST)
+        rank = {"num_reqs": negative, "num_waiting_reqs": huge}
+        assert read_get_load(json.dumps(rank).encode()) == LoadReport(0, 0)
+        assert read_vllm_metrics(METRICS.replace(b"3.0", b"1e300")) == LoadReport(MOST + 2, MOST)
 
 
 class Fetcher:
