@@ -74,7 +74,7 @@ class CacheAwarePolicy(Policy):
         evicted = self._evicted(tokens, holders, cached, now) if self._capacities else {}
         for index, lost in evicted.items():
             totals[index] += lost * view.speed(index).prefill_ms_per_token
-        scores = LazyScores(lambda: _scores(view, tokens, cached, delayed, evicted))
+        scores = LazyScores(_scores, view, tokens, cached, delayed, evicted)
         if self._gate is not None and (least := self._gate.least_loaded(list(view))) is not None:
             return Decision(view.workers[least], cached[least], "balance", scores)
         index = self._cheapest(request, match, view, cached, totals)
@@ -97,8 +97,11 @@ class CacheAwarePolicy(Policy):
         match: PrefixMatch,
     ) -> list[int]:
         """Cached tokens of each candidate: as known exactly, else as the tree says."""
-        steps = [(mask, cached_tokens(request, tokens, length, self._threshold)) for mask, length in match.steps()]
-        guessed = credits(steps, bits)
+        if cached_tokens(request, tokens, match.longest, self._threshold):
+            steps = [(mask, cached_tokens(request, tokens, length, self._threshold)) for mask, length in match.steps()]
+            guessed = credits(steps, bits)
+        else:
+            guessed = [0] * len(bits)
         held = view.held()
         if held is None:
             return guessed

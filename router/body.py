@@ -45,7 +45,7 @@ _SEVERAL = re.compile(rb"\[\s*[\[\"]")  # how a list of prompts begins; a list o
 ABSENT = msgspec.Raw()
 
 
-class Envelope(msgspec.Struct):
+class Envelope(msgspec.Struct, gc=False):
     """The fields that placement reads; the rest of the body is only checked to be JSON."""
 
     model: Any = None
@@ -231,6 +231,8 @@ def _value(raw: msgspec.Raw) -> Any:
 
 
 def _namespace(envelope: Envelope) -> str:
+    if envelope.lora_path is envelope.cache_salt is envelope.extra_key is None:
+        return ""
     return joined([_word(envelope.lora_path), _word(envelope.cache_salt), _word(envelope.extra_key)])
 
 
@@ -239,7 +241,10 @@ def _of_headers(headers: Mapping[str, str]) -> RouteRequest:
 
 
 def _header_key(headers: Mapping[str, str]) -> str:
-    return next((value for name in ROUTING_KEY_HEADERS if (value := headers.get(name))), "")
+    for name in ROUTING_KEY_HEADERS:
+        if value := headers.get(name):
+            return value
+    return ""
 
 
 def _word(value: Any) -> str:

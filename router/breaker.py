@@ -136,7 +136,8 @@ class Permit:
 
     def success(self) -> None:
         """The whole answer came."""
-        self.first_byte()
+        if self._probe:
+            self.first_byte()
         if self._end() and self._breaker.closed:
             self._breaker.answered()
 

@@ -71,6 +71,8 @@ class Guards:
             return
         if outcome == _WELL:
             permit.success()
+            if url not in self._guarded:  # it is closed, and stays so
+                return
         elif outcome in _BLAMED:
             permit.failure(now)
         elif outcome == _SILENT:

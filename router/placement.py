@@ -88,6 +88,11 @@ class Placement:
 class Booking:
     """One attempt on one worker. A context manager: leaving it releases the lease, whatever happened."""
 
+    __slots__ = (
+        "_attempt", "_cached_known", "_decision", "_dossier", "_lease", "_load_before", "_placement", "_route",
+        "_started", "outcome",
+    )  # fmt: skip
+
     def __init__(
         self, placement: Placement, route: RouteRequest, decision: Decision, now: float, dossier: Dossier | None = None
     ) -> None:

@@ -79,7 +79,10 @@ class Silence:
     def begin(self, worker: str, now: float, patience: float | None, give_up: Callable[[], None] = _nothing) -> Wait:
         """A request was sent; ``give_up`` is called at most once, when its worker is found silent."""
         wait = Wait(worker, now, patience, give_up)
-        self._quiet.setdefault(worker, _Quiet()).waits[wait] = None
+        quiet = self._quiet.get(worker)
+        if quiet is None:
+            quiet = self._quiet[worker] = _Quiet()
+        quiet.waits[wait] = None
         return wait
 
     def end(self, wait: Wait, answered: bool) -> None:

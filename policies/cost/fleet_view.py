@@ -65,6 +65,8 @@ class Roster:
 class FleetView(Sequence[Candidate]):
     """A sequence of candidates. What was looked at is that of its time, also when it is read again later."""
 
+    __slots__ = ("_held", "_now", "_picked", "_roster", "_speeds", "_standings", "holders", "workers")
+
     def __init__(
         self,
         roster: Roster,

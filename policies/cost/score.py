@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from functools import cached_property
 from typing import NamedTuple, overload
 
 from policies.policy import Candidate, Score
@@ -45,12 +44,19 @@ def score(
 class LazyScores(Sequence[Score]):
     """The scores behind a decision. Few are ever read, so they are worked out when the first one is."""
 
-    def __init__(self, work_out: Callable[[], tuple[Score, ...]]) -> None:
-        self._work_out = work_out
+    __slots__ = ("_arguments", "_known", "_work_out")
 
-    @cached_property
+    def __init__(self, work_out: Callable[..., tuple[Score, ...]], *arguments: object) -> None:
+        self._work_out = work_out
+        self._arguments = arguments
+        self._known: tuple[Score, ...] | None = None
+
+    @property
     def _scores(self) -> tuple[Score, ...]:
-        return self._work_out()
+        if self._known is None:
+            self._known = self._work_out(*self._arguments)
+            self._arguments = ()
+        return self._known
 
     def __len__(self) -> int:
         return len(self._scores)

@@ -49,16 +49,17 @@ class RestartDetector:
 
     def __init__(self) -> None:
         self._watches: dict[str, _Watch] = {}
+        self._room = KEPT_BYTES  # of each worker
 
     def sent(self, worker: str, prompt: Sent) -> None:
         """``worker`` gets ``prompt``."""
         watch = self._watches.get(worker)
         if watch is None:
             watch = self._watches[worker] = _Watch()
+            self._share()
         watch.sent.append(prompt)
         watch.sent_bytes += len(prompt.text)
-        room = min(KEPT_BYTES, ALL_BYTES // len(self._watches))
-        while len(watch.sent) > KEPT or (watch.sent_bytes > room and len(watch.sent) > 1):
+        while len(watch.sent) > KEPT or (watch.sent_bytes > self._room and len(watch.sent) > 1):
             watch.sent_bytes -= len(watch.sent.popleft().text)
 
     def find(self, worker: str, key: str, text: bytes) -> Sent | None:
@@ -101,3 +102,7 @@ class RestartDetector:
 
     def forget(self, worker: str) -> None:
         self._watches.pop(worker, None)
+        self._share()
+
+    def _share(self) -> None:
+        self._room = min(KEPT_BYTES, ALL_BYTES // max(1, len(self._watches)))

@@ -45,6 +45,11 @@ class Flow(Protocol):
 class Answer:
     """One answer. Close it always: an unfinished one cancels the work at the backend."""
 
+    __slots__ = (
+        "_chunks", "_error", "_flow", "_headers", "_held", "_loop", "_seen", "_sink", "_size", "_waiter", "ended",
+        "first", "length", "memo", "on_news", "pairs", "reason", "status",
+    )  # fmt: skip
+
     def __init__(self, flow: Flow, loop: asyncio.AbstractEventLoop) -> None:
         self._flow = flow
         self._loop = loop
