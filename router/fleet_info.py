@@ -14,6 +14,7 @@ from router.fleet.registry import Registry
 from router.upstream import Upstream
 
 MAX_BODY = 1024 * 1024
+_SECRETS = frozenset({"api_key", "admin_api_key", "ssl_keyfile_password"})  # SGLang's /server_info tells its flags
 
 
 class FleetInfo:
@@ -47,7 +48,8 @@ class FleetInfo:
         told: list[dict[str, Any]] = []
         for answer in answers:
             if answer.ok and (fields := _object(answer.body)) is not None:
-                told.append({"worker_id": answer.worker.id, **fields})
+                kept = {name: value for name, value in fields.items() if name not in _SECRETS}
+                told.append({"worker_id": answer.worker.id, **kept})
         if not told:
             raise unavailable("No healthy backend could tell.", code="no_healthy_backend")
         first = {key: value for key, value in told[0].items() if key != "worker_id"}
@@ -63,5 +65,5 @@ class FleetInfo:
 def _object(body: bytes) -> dict[str, Any] | None:
     try:
         return msgspec.json.decode(body, type=dict[str, Any])
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None

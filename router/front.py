@@ -7,6 +7,7 @@ from collections.abc import Mapping
 
 from router.auth import Auth
 from router.body import INFERENCE_ROUTES
+from router.client_paths import clients_may_ask, ends_others
 from router.control import ControlPlane
 from router.cors import Cors
 from router.errors import Refusal
@@ -38,11 +39,19 @@ class Front:
             return Reply(204, lines=_lines(allowed))
         try:
             self._auth.check(request)
+            if request.path not in INFERENCE_ROUTES and self._for_operators(request):
+                self._auth.check_admin(request)
             if _announces_much(request):
                 self._gateway.look(request)
         except Refusal as refusal:
             return refusal.reply()
         return None
+
+    def _for_operators(self, request: Request) -> bool:
+        """The router's own routes for operators say so themselves."""
+        if self._control.owns(request.method, request.path):
+            return ends_others(request.path)
+        return not clients_may_ask(request.path)
 
     def serve(self, request: Request, client: ResponseWriter, turn: Turn) -> None:
         """Answer from the control plane or from a backend."""

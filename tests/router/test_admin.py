@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import aiohttp
 import pytest
+from yarl import URL
 
 from tests.router.conftest import chat, running, until
 from tests.router.fake_backend import FakeBackend
@@ -133,6 +135,36 @@ async def test_an_abort_is_told_to_all_workers():
             assert answer.status == 200
         for backend in fleet.backends:
             assert [received.body for received in backend.received] == [b'{"rid": "x"}']
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["/pause_generation", "/update_weights_from_disk", "/%70ause_generation", "/v1/load_lora_adapter", "/sleep",
+     "/v1/../sleep", "/v1/%2e%2e/sleep", "/v1//load_lora_adapter", "//sleep", "/abort_request", "/%61bort_request"],
+)  # fmt: skip
+async def test_what_steers_a_backend_is_an_operators(path):
+    async with running(FakeBackend()) as fleet:
+        url = URL(f"http://127.0.0.1:{fleet.router.port}{path}", encoded=True)
+        async with aiohttp.ClientSession() as client:
+            answer = await client.post(url, json={"abort_all": True}, headers={"X-Forwarded-For": "203.0.113.9"})
+            assert (answer.status, fleet.backends[0].received) == (403, [])
+            assert (await client.post(url, json={"rid": "x"})).status == 200
+        assert len(fleet.backends[0].received) == 1
+
+
+@pytest.mark.parametrize("path", ["/tokenize", "/v1/tokenize", "/v1/audio/speech", "/health_generate", "/v1/files/a"])
+async def test_what_only_answers_is_for_every_client(path):
+    async with running(FakeBackend()) as fleet:
+        answer = await fleet.client.post(path, json={}, headers={"X-Forwarded-For": "203.0.113.9"})
+        assert (answer.status, len(fleet.backends[0].received)) == (200, 1)
+
+
+async def test_keys_of_backends_are_not_told():
+    info = {"model_path": "m", "api_key": "s3cret", "admin_api_key": "s3cret"}
+    async with running(FakeBackend(server_info=info)) as fleet, fleet.client.get("/get_server_info") as answer:
+        said = await answer.text()
+        assert '"model_path": "m"' in said
+        assert "s3cret" not in said
 
 
 @pytest.mark.parametrize("header", ["X-Forwarded-For", "X-Forwarded-Host", "Forwarded", "X-Real-IP", "Origin"])

@@ -78,7 +78,7 @@ async def test_hop_by_hop_headers_stay_behind_and_the_rest_arrives():
 
 async def test_the_backend_is_told_who_asked():
     async with running(FakeBackend()) as fleet:
-        async with fleet.client.get("/x", headers={"X-Forwarded-For": "203.0.113.7"}):
+        async with fleet.client.get("/v1/x", headers={"X-Forwarded-For": "203.0.113.7"}):
             pass
         got = fleet.backends[0].received[0]
         assert got.header("X-Forwarded-For") == "203.0.113.7, 127.0.0.1"
