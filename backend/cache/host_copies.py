@@ -13,7 +13,7 @@ from backend.cache.host_moves import Move, Transfers
 from backend.cache.host_pool import HostPool
 from backend.cache.host_streams import Arrival, copy_stream
 from backend.cache.kv_pool import KVPool
-from backend.transfer import to_device
+from backend.transfer import Uploader
 
 CopyPages = Callable[[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor], None]
 
@@ -33,13 +33,15 @@ class HostCopies:
         self._device = pool.keys[0].device
         self._stream = copy_stream(self._device)
         self._copy_pages = _copy_pages_for(self._device)
+        self._upload = Uploader(self._device)
         self._last: Sequence[Arrival] = ()  # of the last job; those before it are done when it begins
         self._awaited: Sequence[Arrival] = ()  # what the step waits for, layer by layer
 
     def start(self, transfers: Transfers) -> None:
         """Before a step: begin its transfers, and note what it must wait for."""
         if transfers.moves:
-            jobs = [self._job(group) for group in grouped(transfers.moves)]
+            with self._stream.current():  # else a step could take the numbers' memory while copies read it
+                jobs = [self._job(group) for group in grouped(transfers.moves)]
             self._last = self._stream.submit(partial(self._copy, jobs), len(self._pool.keys))
         if transfers.fence:
             self._awaited = self._last
@@ -61,7 +63,7 @@ class HostCopies:
         host = np.concatenate([move.host for move in moves]).astype(np.int64)
         to_host = moves[0].to_host
         source, target = (device, host) if to_host else (host, device)
-        return _Job(to_host, to_device(source, self._device), to_device(target, self._device))
+        return _Job(to_host, *self._upload(source, target))
 
     @torch.inference_mode()
     def _copy(self, jobs: Sequence[_Job], layer: int) -> None:

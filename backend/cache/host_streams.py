@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
 from typing import Protocol
 
 import torch
@@ -23,6 +24,14 @@ class CopyStream(ABC):
     @abstractmethod
     def submit(self, copy: CopyLayer, layers: int) -> Sequence[Arrival]:
         """Run ``copy`` for each layer, after the jobs before it and what the caller has computed. One arrival each."""
+
+    def current(self) -> AbstractContextManager[object]:
+        """While it is open, device memory that the caller takes is used again by later jobs only.
+
+        What a job reads must be made here: what is made in the stream of the steps and dropped after :meth:`submit` is
+        given to the next step, which does not wait for the job.
+        """
+        return nullcontext()
 
 
 def copy_stream(device: torch.device) -> CopyStream:
@@ -77,8 +86,11 @@ class CudaCopies(CopyStream):
     def submit(self, copy: CopyLayer, layers: int) -> Sequence[Arrival]:
         arrivals = [_Event() for _ in range(layers)]
         self._stream.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(self._stream):
+        with self.current():
             for layer, arrival in enumerate(arrivals):
                 copy(layer)
                 arrival.event.record()
         return arrivals
+
+    def current(self) -> AbstractContextManager[object]:
+        return torch.cuda.stream(self._stream)

@@ -1,5 +1,6 @@
 """Copies between the tiers: their order, who waits for them, and what a failed one does."""
 
+import contextlib
 import threading
 
 import numpy as np
@@ -10,11 +11,13 @@ from hypothesis import strategies as st
 
 from backend.attention.arriving import ArrivingPages
 from backend.attention.base import AttentionBackend
+from backend.cache import host_copies
 from backend.cache.host_copies import HostCopies, grouped
 from backend.cache.host_moves import Move, MoveList, Transfers
 from backend.cache.host_pool import HostPool
 from backend.cache.host_streams import ThreadCopies
 from backend.cache.kv_pool import KVPool
+from backend.transfer import Uploader
 
 LAYERS = 3
 DEVICE, HOST = 6, 5
@@ -228,3 +231,29 @@ def test_layers_that_store_themselves_wait_before_they_do():
     attention.target(2)
     attention.attend_stored(2, 1, 2, 3)
     assert log == ["wait 2", "target 2", "attend stored 2"]
+
+
+def test_page_numbers_are_made_where_copies_run(monkeypatch):
+    """On a GPU memory that was taken in the stream of the steps is the next step's once nobody holds it here."""
+    inside, made = [], []
+
+    class Stream(ThreadCopies):
+        @contextlib.contextmanager
+        def current(self):
+            inside.append(True)
+            yield
+            inside.pop()
+
+    class Upload(Uploader):
+        def __call__(self, *arrays):
+            made.append(bool(inside))
+            return super().__call__(*arrays)
+
+    monkeypatch.setattr(host_copies, "copy_stream", lambda _: Stream())
+    monkeypatch.setattr(host_copies, "Uploader", Upload)
+    pool = make_pool()
+    copies = HostCopies(pool, HostPool(pool, HOST))
+    copies.start(Transfers((Move(True, pages(1), pages(2)), Move(False, pages(3), pages(2))), fence=True))
+    copies.wait_all()
+    assert made == [True, True]
+    assert torch.equal(pool.storage(0)[0][3], pool.storage(0)[0][1])
