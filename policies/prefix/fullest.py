@@ -15,6 +15,7 @@ class Fullest:
     def __init__(self) -> None:
         self._heap: list[Entry] = []
         self._holders: set[Holder] = set()
+        self._grown: set[Holder] = set()  # since somebody asked: an insert must not cost more than this
 
     def add(self, holder: Holder) -> None:
         self._holders.add(holder)
@@ -23,14 +24,18 @@ class Fullest:
     def remove(self, holder: Holder) -> None:
         """Its entries go when they come up."""
         self._holders.discard(holder)
+        self._grown.discard(holder)
 
     def grown(self, holder: Holder) -> None:
         """``holder`` may be larger than it was listed."""
-        if holder.size > holder.listed:
-            self._list(holder)
+        self._grown.add(holder)
 
     def find(self) -> Holder:
         """The fullest one; there must be one."""
+        while self._grown:
+            holder = self._grown.pop()
+            if holder.size > holder.listed:
+                self._list(holder)
         heap = self._heap
         while True:
             size, order, holder = heap[0]

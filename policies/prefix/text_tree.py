@@ -96,7 +96,7 @@ class TextTree:
         self.holder_changes = 0  # how often one came or went
         self._stamp = 0.0
         self._shape = 0  # grows with each node that comes, goes or moves
-        self._walked: tuple[bytes, str, int, list[Node]] = b"", "", -1, []
+        self._walked: tuple[bytes, str, int, list[Node], bool] = b"", "", -1, [], False
         self._text_bytes = 0
         self._nodes = 0
         self._forks = 0
@@ -144,9 +144,11 @@ class TextTree:
         path: list[tuple[int, int]] = []
         nodes: list[Node] = []
         shared = 0
+        new = False  # there is no child for what follows
         while node is not None and position <= end:
             node = node.kid(text[position : position + block])
             if node is None:
+                new = True
                 break
             if text.startswith(node.text, position):
                 position += len(node.text)
@@ -158,12 +160,13 @@ class TextTree:
                 path.append((node.mask, position + self._common(node.text, text, position)))
                 break
         path.reverse()
-        self._walked = text, namespace, self._shape, nodes
+        self._walked = text, namespace, self._shape, nodes, new
         return PrefixMatch(path, shared, self._workers)
 
     def insert(self, text: bytes, worker: str, namespace: str = "", now: float = 0.0) -> Found:
         """``worker`` holds ``text`` from ``now`` on. Returns what was there before."""
-        known_nodes = iter(self._known_nodes(text, namespace))
+        nodes, new = self._known_nodes(text, namespace)
+        known_nodes = iter(nodes)
         text = self._cut(text)
         if not text:
             return Found(0, 0)
@@ -175,7 +178,7 @@ class TextTree:
         passed = []
         while True:
             child = next(known_nodes, None)
-            if child is None and (child := self._next(node, text, position)) is None:
+            if child is None and (new or (child := self._next(node, text, position)) is None):
                 known = position
                 child = self._add_leaf(node, text[position:])
             position += len(child.text)
@@ -239,10 +242,13 @@ class TextTree:
         del self._workers[holder.bit]
         self.holder_changes += 1
 
-    def _known_nodes(self, text: bytes, namespace: str) -> Sequence[Node]:
-        """The nodes that the last walk passed, if it was that of this very text and the tree has kept its shape."""
-        walked, space, shape, nodes = self._walked
-        return nodes if walked is text and shape == self._shape and space == namespace else ()
+    def _known_nodes(self, text: bytes, namespace: str) -> tuple[Sequence[Node], bool]:
+        """The nodes that the last walk passed, and whether it saw that the rest of the text is new.
+
+        Nothing unless it was the walk of this very text, and the tree has kept its shape.
+        """
+        walked, space, shape, nodes, new = self._walked
+        return (nodes, new) if walked is text and shape == self._shape and space == namespace else ((), False)
 
     def _next(self, node: Node, text: bytes, position: int) -> Node | None:
         """The child of ``node`` that spells the text from ``position`` on, split off where it has to be."""
