@@ -11,9 +11,11 @@ in seconds.
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from random import Random
 
@@ -84,6 +86,8 @@ def table(rows: dict[str, tuple[float, ...]]) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     args = _parser().parse_args(arguments)
+    if args.plot:
+        _check_plot(args.plot)
     try:
         requests = read_trace(args.trace, args.requests)
     except TraceError as error:
@@ -104,12 +108,23 @@ def main(arguments: Sequence[str] | None = None) -> None:
         _plot(args.plot, results)
 
 
-def _plot(path: Path, results: dict[str, Result]) -> None:
-    try:
-        from router.replay_plot import plot
-    except ImportError:
+def _check_plot(path: Path) -> None:
+    """Before minutes of work: can the picture be drawn, and written there?"""
+    if path.suffix != ".png":
+        sys.exit(f"router.replay: --plot writes a .png file, got {path}")
+    if not path.parent.is_dir():
+        sys.exit(f"router.replay: --plot {path}: there is no folder {path.parent}")
+    if find_spec("matplotlib") is None:
         sys.exit("router.replay: --plot needs matplotlib: pip install matplotlib")
-    plot(path, results)
+
+
+def _plot(path: Path, results: dict[str, Result]) -> None:
+    from router.replay_plot import plot
+
+    try:
+        plot(path, results)
+    except OSError as error:
+        sys.exit(f"router.replay: cannot write {path}: {error}")
     print(f"wrote {path}")
 
 
@@ -128,7 +143,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--chunk-tokens", type=_positive, default=4096)
     parser.add_argument("--requests", type=_positive, help="only the first ones")
     parser.add_argument("--rate", type=_speed, default=1.0, help="speed of the arrivals")
-    parser.add_argument("--spread", type=float, default=0.0, metavar="SECONDS", help="of arrivals that come in batches")
+    parser.add_argument(
+        "--spread", type=_seconds, default=0.0, metavar="SECONDS", help="of arrivals that come in batches"
+    )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--plot", type=Path, metavar="FILE.png", help="TTFT distribution and hit rate over time")
     return parser
@@ -143,8 +160,15 @@ def _positive(text: str) -> int:
 
 def _speed(text: str) -> float:
     value = float(text)
-    if not value > 0:
-        raise argparse.ArgumentTypeError(f"must be above 0, got {value}")
+    if not 0 < value < math.inf:
+        raise argparse.ArgumentTypeError(f"must be a number above 0, got {value}")
+    return value
+
+
+def _seconds(text: str) -> float:
+    value = float(text)
+    if not 0 <= value < math.inf:
+        raise argparse.ArgumentTypeError(f"must be a number of seconds, got {value}")
     return value
 
 

@@ -7,6 +7,7 @@ The numbers are keyed with a secret of this run, so that nobody can try out text
 from __future__ import annotations
 
 import logging
+import re
 import secrets
 import threading
 from pathlib import Path
@@ -24,6 +25,9 @@ log = logging.getLogger(__name__)
 BLOCK_TOKENS = 64  # that a number stands for, by the bytes a token of the first prompt has
 MOST_BYTES_PER_TOKEN = 16
 MAX_WAITING = 10_000  # lines; a disk that is slower than the traffic loses some
+BEGINNING = b'{"timestamp":'  # of a line
+TAIL_BYTES = 2**20  # of a recording that goes on, in which its newest line is
+_STAMP = re.compile(rb'^\{"timestamp":(\d{1,18}(?:\.\d{1,9})?),', re.MULTILINE)
 _JSON = msgspec.json.Encoder()
 
 
@@ -33,6 +37,7 @@ class TraceRecorder:
     def __init__(self, path: Path) -> None:
         """Raises ``OSError`` when the file cannot be written."""
         try:
+            self._resumed_ms = _end_of(path)
             self._file: TextIO = path.open("a", encoding="utf-8")
         except OSError as error:
             raise OSError(error.errno, f"--record-trace {path}: {error.strerror}") from None
@@ -57,7 +62,7 @@ class TraceRecorder:
         self._started = first if self._started is None else self._started
         self._queue.put(
             {
-                "timestamp": round((first - self._started) * 1000, 3),
+                "timestamp": round(self._resumed_ms + (first - self._started) * 1000, 3),
                 "input_length": attempt.prompt_tokens or route.prompt_tokens,
                 "output_length": attempt.output_tokens or 0,
                 "hash_ids": route,  # hashed by the writing thread
@@ -100,3 +105,19 @@ class TraceRecorder:
             chain = xxhash.xxh3_64_intdigest(route.text[start : start + size], seed=chain)
             numbers.append(chain >> 11)
         return numbers
+
+
+def _end_of(path: Path) -> float:
+    """The newest timestamp of a recording that is there already, which a new one follows: else the two would overlay.
+
+    A line of ours without an end was cut off when its router was killed; it is taken away. Raises ``OSError``.
+    """
+    if not path.is_file() or not path.stat().st_size:
+        return 0.0
+    with path.open("rb+") as file:
+        file.seek(max(0, path.stat().st_size - TAIL_BYTES))
+        tail = file.read()
+        whole, _, cut = tail.rpartition(b"\n")
+        if cut.startswith(BEGINNING):
+            file.truncate(file.tell() - len(cut))
+    return max((float(stamp) for stamp in _STAMP.findall(whole)), default=0.0)

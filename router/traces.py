@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import gzip
 import json
+import math
+import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from io import TextIOWrapper
@@ -37,7 +39,7 @@ def read_trace(path: Path, limit: int | None = None) -> list[SimRequest]:
                     requests.append(_request(_parsed(path, number, line), f"{path}, line {number}"))
                 if len(requests) == limit:
                     break
-    except (OSError, EOFError, UnicodeDecodeError) as error:
+    except (OSError, EOFError, UnicodeDecodeError, zlib.error) as error:
         raise TraceError(f"cannot read the trace {path}: {error}") from None
     if not requests:
         raise TraceError(f"the trace {path} has no requests")
@@ -76,15 +78,19 @@ def _parsed(path: Path, number: int, line: str) -> dict[str, Any]:
 
 def _request(line: dict[str, Any], where: str) -> SimRequest:
     bailian = "chat_id" in line
-    block = int(line.get("block_size", BAILIAN_BLOCK if bailian else MOONCAKE_BLOCK))
     try:
+        block = int(line.get("block_size", BAILIAN_BLOCK if bailian else MOONCAKE_BLOCK))
         hashes = [int(number) for number in line["hash_ids"]]
         length, output = int(line["input_length"]), max(1, int(line["output_length"]))
         arrival = float(line["timestamp"]) * (1.0 if bailian else 1e-3)
     except KeyError as error:
         raise TraceError(f"{where} has no field {error}") from None
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise TraceError(f"{where}: {error}") from None
+    if block < 1:
+        raise TraceError(f"{where}: block_size must be at least 1, got {block}")
+    if not math.isfinite(arrival):
+        raise TraceError(f"{where}: {arrival} is no timestamp")
     sizes = list(_sizes(length, block))
     if len(hashes) < len(sizes):  # the incomplete last block may have no number: nobody else has it
         sizes = sizes[: len(hashes)]

@@ -71,6 +71,10 @@ class TestReading:
             ("[1]", "line 1 is not a JSON object"),
             ('{"timestamp": 1}', "line 1 has no field 'hash_ids'"),
             ('{"timestamp": 1, "hash_ids": [], "input_length": 5, "output_length": 1}', "5 tokens with 0 blocks"),
+            ('{"timestamp": 1, "hash_ids": [1], "input_length": 5, "output_length": 1, "block_size": 0}', "block_size"),
+            ('{"timestamp": 1, "hash_ids": [1], "input_length": 5, "output_length": 1, "block_size": null}', "int"),
+            ('{"timestamp": 1, "hash_ids": [1], "input_length": 1e999, "output_length": 1}', "infinity"),
+            ('{"timestamp": NaN, "hash_ids": [1], "input_length": 5, "output_length": 1}', "nan is no timestamp"),
         ],
     )
     def test_what_is_wrong_is_said(self, tmp_path, text, says):
@@ -109,6 +113,24 @@ class TestReplaying:
             main([str(tmp_path / "none.jsonl")])
         with pytest.raises(SystemExit, match="does not fit into --kv-tokens 100"):
             main([str(trace), "--kv-tokens", "100"])
+        with pytest.raises(SystemExit, match="there is no folder"):
+            main([str(trace), "--plot", str(tmp_path / "none" / "out.png")])
+        with pytest.raises(SystemExit, match=r"a \.png file"):
+            main([str(trace), "--plot", str(tmp_path / "out.zzz")])
+
+    def test_a_damaged_archive_is_one_line(self, tmp_path):
+        path = tmp_path / "t.jsonl.gz"
+        whole = bytearray(gzip.compress(b'{"timestamp": 1}' * 1000))
+        whole[20:30] = b"\xff" * 10
+        path.write_bytes(whole)
+        with pytest.raises(SystemExit, match="cannot read the trace"):
+            main([str(path)])
+
+    @pytest.mark.parametrize("option", [("--rate", "inf"), ("--spread", "nan"), ("--spread", "-1")])
+    def test_numbers_that_make_no_sense_are_refused(self, trace, option, capsys):
+        with pytest.raises(SystemExit):
+            main([str(trace), *option])
+        assert "must be a number" in capsys.readouterr().err
 
     def test_the_plot(self, trace, tmp_path):
         pytest.importorskip("matplotlib")

@@ -49,6 +49,27 @@ def test_two_runs_give_the_same_text_different_numbers(tmp_path):
     assert not set(one) & set(two)
 
 
+def test_a_recording_goes_on_where_it_ended(tmp_path):
+    path = tmp_path / "trace.jsonl"
+    for _ in range(2):
+        recorder = TraceRecorder(path)
+        settle(recorder, HEAD, 7.0, 900)
+        settle(recorder, HEAD, 9.25, 900)
+        recorder.close()
+        with path.open("a") as file:
+            file.write('{"timestamp":99999.0,"input_le')  # its router was killed
+    TraceRecorder(path).close()
+    assert [json.loads(line)["timestamp"] for line in path.read_text().splitlines()] == [0, 2250, 2250, 4500]
+    assert [request.arrival for request in read_trace(path)] == [0, 2.25, 2.25, 4.5]
+
+
+def test_a_file_that_is_no_recording_loses_nothing(tmp_path):
+    path = tmp_path / "notes.txt"
+    path.write_text("notes without an end")
+    TraceRecorder(path).close()
+    assert path.read_text() == "notes without an end"
+
+
 async def test_replay_reads_what_the_router_recorded(tmp_path):
     path = tmp_path / "trace.jsonl"
     async with running(FakeBackend(), record_trace=str(path)) as fleet:
