@@ -46,6 +46,7 @@ class Admission:
 
     def __init__(self, settings: AdmissionSettings, clock: Clock, shed: Callable[[str], None]) -> None:
         self._settings = settings
+        self._any = settings.any
         self._clock = clock
         self._shed = shed
         self._line = WaitingLine(settings.queue_size)
@@ -58,7 +59,7 @@ class Admission:
     @property
     def limited(self) -> bool:
         """Is there any limit at all?"""
-        return self.worker_limits or self._settings.any
+        return self.worker_limits or self._any
 
     @property
     def waiting(self) -> int:

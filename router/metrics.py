@@ -21,6 +21,7 @@ OTHER = "other"
 _METHODS = frozenset({"GET", "POST", "PUT", "DELETE", "HEAD", "OPTIONS", "PATCH"})
 _MAX_REASONS = 64
 _STATUS = {status: str(status) for status in range(100, 600)}
+_PATHS = {path: path for path in INFERENCE_ROUTES}  # label values
 
 
 class WorkerSeries:
@@ -43,7 +44,7 @@ class WorkerSeries:
         series = self._outcomes.get(outcome)
         if series is None:
             series = self._outcomes[outcome] = self._metrics.worker_outcomes.labels(self._url, outcome)
-        series.inc()
+        series.value += 1
 
     def breaker(self, state: str) -> None:
         """Count a turn of the worker's breaker to ``state``."""
@@ -131,15 +132,15 @@ class Metrics:
         return self._workers.get(url)
 
     def arrived(self, method: str, path: str) -> None:
-        self.requests.labels(method if method in _METHODS else OTHER, self.path_label(path)).inc()
+        self.requests.count(method if method in _METHODS else OTHER, _PATHS.get(path, OTHER))
 
     def answered(self, path: str, status: int, seconds: float) -> None:
-        self.responses.labels(_STATUS.get(status) or str(status)).inc()
-        self.duration.labels(self.path_label(path)).observe(seconds)
+        self.responses.count(_STATUS.get(status) or str(status))
+        self.duration.labels(_PATHS.get(path, OTHER)).observe(seconds)
 
     def asked(self, model: str, path: str, stream: bool) -> None:
         """An inference request."""
-        self.model_requests.labels(self.model_label(model), self.path_label(path), "true" if stream else "false").inc()
+        self.model_requests.count(self.model_label(model), _PATHS.get(path, OTHER), "true" if stream else "false")
 
     def first_token(self, model: str, seconds: float) -> None:
         """The first token came so long after the request."""
@@ -147,7 +148,7 @@ class Metrics:
 
     def refused(self, status: int) -> None:
         """A request was answered before it was read."""
-        self.responses.labels(str(status)).inc()
+        self.responses.count(str(status))
 
     def decided(self, policy: str, decision: Decision) -> None:
         reason = decision.reason or "none"
@@ -155,14 +156,11 @@ class Metrics:
             if len(self._reasons) >= _MAX_REASONS:
                 reason = OTHER
             self._reasons.add(reason)
-        self.decisions.labels(policy, reason).inc()
+        self.decisions.count(policy, reason)
 
     def model_label(self, model: str) -> str:
         """Any of the known models, or "default" for none named where there are several."""
         return model if self._knows_model(model) else OTHER if model else "default"
-
-    def path_label(self, path: str) -> str:
-        return path if path in INFERENCE_ROUTES else OTHER
 
     def text(self) -> bytes:
         """The exposition of everything."""

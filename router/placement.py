@@ -16,7 +16,7 @@ from router.body import Facts, Form
 from router.dossier import Attempt, Dossier, Watcher
 from router.exact import ExactPrefixes, with_length
 from router.fleet.worker import Worker
-from router.metrics import Metrics, WorkerSeries
+from router.metrics import Metrics
 from router.prompt_text import PromptText
 from router.rosters import Rosters
 
@@ -90,7 +90,7 @@ class Booking:
 
     __slots__ = (
         "_attempt", "_cached_known", "_decision", "_dossier", "_lease", "_load_before", "_placement", "_route",
-        "_started", "outcome",
+        "_series", "_started", "outcome",
     )  # fmt: skip
 
     def __init__(
@@ -107,6 +107,7 @@ class Booking:
         uncached = max(0, route.prompt_tokens - decision.cached_tokens)
         self._load_before = placement.leases.load(decision.worker, now)
         self._lease = placement.leases.open(decision.worker, uncached, now)
+        self._series = placement.metrics.worker(decision.worker)
         self._cached_known = False
         self.outcome = "client_gone"  # unless somebody says otherwise before the end
 
@@ -122,7 +123,7 @@ class Booking:
         """The attempt is over: release the lease and tell everybody how it went. Further calls change nothing."""
         if not self._lease.release():
             return
-        if series := self._series:
+        if (series := self._series) is not None:
             series.outcome(outcome)
             if self._attempt.cached_tokens is not None:
                 series.predicted.inc(self._predicted())
@@ -174,14 +175,10 @@ class Booking:
         if prompt is not None:
             if self._dossier is None or self._dossier.form is not Form.IDS:  # those have four bytes a token, always
                 self._placement.prompt_text.learn(self._route.model, len(self._route.text), prompt)
-            if series := self._series:
-                series.prompt.inc(prompt)
+            if self._series is not None:
+                self._series.prompt.value += prompt
         if cached is not None and not self._cached_known:
             self._told(cached, now)
-
-    @property
-    def _series(self) -> WorkerSeries | None:
-        return self._placement.metrics.worker(self._decision.worker)
 
     def _told(self, cached: int, now: float) -> None:
         """The worker said how much it had cached: compare with the prediction."""

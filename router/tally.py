@@ -44,6 +44,10 @@ class Counter(Collector):
             series = self._series[values] = Count()
         return series
 
+    def count(self, *values: str) -> None:
+        """One more of the series with these label values."""
+        (self._series.get(values) or self.labels(*values)).value += 1
+
     def inc(self, amount: float = 1) -> None:
         self._series[()].value += amount
 

@@ -46,8 +46,8 @@ class Answer:
     """One answer. Close it always: an unfinished one cancels the work at the backend."""
 
     __slots__ = (
-        "_chunks", "_error", "_flow", "_headers", "_held", "_loop", "_seen", "_sink", "_size", "_waiter", "ended",
-        "first", "length", "memo", "on_news", "pairs", "reason", "status",
+        "_chunks", "_error", "_flow", "_headers", "_held", "_loop", "_seen", "_sink", "_waiter", "ended",
+        "first", "length", "memo", "on_news", "pairs", "reason", "size", "status",
     )  # fmt: skip
 
     def __init__(self, flow: Flow, loop: asyncio.AbstractEventLoop) -> None:
@@ -62,7 +62,7 @@ class Answer:
         self.ended = False  # the last byte has arrived
         self._headers: dict[str, str] | None = None
         self._chunks: list[bytes] = []
-        self._size = 0
+        self.size = 0  # bytes of the body that wait to be taken
         self._error: Fault | None = None
         self._waiter: asyncio.Future[None] | None = None
         self._sink: Sink | None = None
@@ -74,11 +74,6 @@ class Answer:
     def failed(self) -> bool:
         """It will not end properly."""
         return self._error is not None
-
-    @property
-    def size(self) -> int:
-        """Bytes of the body that wait to be taken."""
-        return self._size
 
     @property
     def headers(self) -> dict[str, str]:
@@ -136,12 +131,12 @@ class Answer:
 
     def add(self, data: bytes) -> None:
         self._chunks.append(data)
-        self._size += len(data)
+        self.size += len(data)
 
     def arrived(self) -> None:
         """A read of the socket is over: wake whoever waits, or send on."""
         if self._sink is None:
-            if self._size > BUFFERED_BYTES and not self.ended:
+            if self.size > BUFFERED_BYTES and not self.ended:
                 self._hold()
             self._wake()
             return
@@ -170,7 +165,7 @@ class Answer:
             return b""
         data = chunks[0] if len(chunks) == 1 else b"".join(chunks)
         self._chunks = []
-        self._size = 0
+        self.size = 0
         if self._held and self._sink is None:
             self._resume()
         return data
