@@ -14,7 +14,7 @@ from typing import Annotated, Any, NamedTuple
 import msgspec
 
 MAX_BYTES = 16 * 2**20
-MAX_EVENTS = 4096
+MAX_EVENTS = 2**18  # SGLang tells each page by itself, and its pages are single tokens: a chunk is thousands
 MAX_DEPTH = 16
 
 BlockHash = int | bytes  # opaque: engines salt theirs

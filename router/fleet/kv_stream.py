@@ -25,6 +25,7 @@ log = logging.getLogger(__name__)
 END = (-1).to_bytes(8, "big", signed=True)
 RECEIVE_QUEUE = 100_000
 REPLAY_SECONDS = 5.0  # between two rows of a replay
+SLICE = 1024  # events of a large batch that are taken in at once
 YIELD_EVERY = 16  # batches taken in before other work gets its turn
 
 
@@ -152,7 +153,10 @@ class KVStream:
             self.complete = True  # the beginning
         if any(isinstance(event, Cleared) for event in batch.events):
             self.complete = True  # what was missed before is gone there as well
-        self._index.apply(self._source, batch.events)
+        for start in range(0, len(batch.events), SLICE):
+            if start:
+                await asyncio.sleep(0)
+            self._index.apply(self._source, batch.events[start : start + SLICE])
         self._position.taken(number, batch.stamp)
         self._taken += 1
         if self._taken % YIELD_EVERY == 0:

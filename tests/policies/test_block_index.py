@@ -248,7 +248,7 @@ def deep(levels):
 def test_limits():
     with pytest.raises(DecodeError, match="at most"):
         decode_batch(b"\x00" * (MAX_BYTES + 1))
-    with pytest.raises(DecodeError, match="length <= 4096"):
+    with pytest.raises(DecodeError, match=f"length <= {MAX_EVENTS}"):
         decode_batch(batch(*[["AllBlocksCleared"]] * (MAX_EVENTS + 1)))
     for levels, skipped in ((10, 0), (20, 1), (500, 1)):
         event = ["BlockStored", [1], None, [1], 1, None, None, None, deep(levels)]

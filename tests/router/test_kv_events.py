@@ -134,6 +134,16 @@ async def test_an_engine_that_has_said_nothing_holds_nothing():
         assert events.index.held(Source(URL)) == 0
 
 
+async def test_a_chunk_of_single_token_pages_is_one_batch():
+    """As SGLang tells a chunk of thousands of tokens with its usual page size."""
+    chunk = range(1, 5001)
+    async with following() as (engine, events, worker):
+        engine.batch(*[stored(token, token - 1 or None) for token in chunk])
+        engine.batch(["BlockRemoved", [5000]])
+        events.watch(worker)
+        await until(lambda: events.exact(URL) and held(events, *chunk) == 4999)
+
+
 async def test_live_batches_follow():
     async with following() as (engine, events, worker):
         await connect(engine, events, worker)
