@@ -42,7 +42,7 @@ class Guides:
         self._compiler = compiler
         self._words = bitmask_words(vocab_size)
         self._by_slot: dict[int, Guide] = {}
-        self._jumped: list[int] = []  # slots whose forced tokens the device has not seen
+        self._jumped: set[int] = set()  # slots whose forced tokens the device has not seen
 
     def begin(self, spec: GrammarSpec, *, jumps: bool, after: int = -1) -> Guide:
         """Start compiling. Raises GrammarError when this server has no grammars."""
@@ -83,6 +83,7 @@ class Guides:
     def place(self, slot: int, guide: Guide | None) -> None:
         """A request with ``guide`` (if any) now runs in ``slot``."""
         self._slots.guided[slot] = guide is not None
+        self._jumped.discard(slot)  # an answer before may have ended with forced tokens
         if guide is None:
             self._by_slot.pop(slot, None)
         else:
@@ -108,7 +109,7 @@ class Guides:
         if forced:
             slots.tokens[slot, known : known + len(forced)] = forced
             slots.known[slot] += len(forced)
-            self._jumped.append(slot)
+            self._jumped.add(slot)
         if not state.is_done:
             guide.allowed = self._mask(state)
         return forced, state.is_done
@@ -121,7 +122,7 @@ class Guides:
         sampling = (guided & batch.samples).nonzero()[0]
         masks = [self._by_slot[int(slot)].allowed for slot in batch.rows[sampling]]
         bits = np.stack([mask for mask in masks if mask is not None]) if masks else None
-        jumped, self._jumped = self._jumped, []
+        jumped, self._jumped = sorted(self._jumped), set()
         return replace(
             batch,
             allowed=AllowedTokens(sampling, bits) if bits is not None else None,

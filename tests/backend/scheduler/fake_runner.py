@@ -49,7 +49,8 @@ class Launched:
 class FakeRunner:
     """Implements ``StepRunner``. Counts the tokens it computed.
 
-    Like a device it takes the page table at launch, and reads and writes the token pool when the step runs. With
+    Like a device it takes the page table at launch, and reads and writes a token pool of its own when the step runs,
+    which hears of the host's tokens only through a batch's ``fresh`` rows. With
     ``late`` that is at the last moment which the order of steps allows, without it at once. Copies between device and
     host run in their order, but not before a step has to wait for them.
     """
@@ -60,6 +61,7 @@ class FakeRunner:
         self.kv = np.full((num_pages + 1) * page_size, -1, np.int64)
         self.host = np.full((host_pages + 1, page_size), -2, np.int64)
         self._moves = []
+        self._pool = None
         self.computed = 0
         self.steps = 0
         self._queue = []
@@ -72,7 +74,10 @@ class FakeRunner:
             (row, start, end, sample, self._locations(slots, row, end))
             for row, start, end, sample in zip(batch.rows, batch.starts, ends, batch.samples, strict=True)
         ]
-        step = Launched(lambda: self._run(rows, slots.tokens, batch.transfers, self.chooser(batch)))
+        if self._pool is None:
+            self._pool = np.full_like(slots.tokens, -1)
+        fresh = [(row, slots.tokens[row, : slots.known[row]].copy()) for row in batch.fresh]
+        step = Launched(lambda: self._run(rows, fresh, batch.transfers, self.chooser(batch)))
         self._queue.append(step)
         if not self.late:
             self._drain(step)
@@ -103,7 +108,10 @@ class FakeRunner:
         """How the step of ``batch`` chooses the next token of its i-th row."""
         return lambda _, tokens: next_token(tokens)
 
-    def _run(self, rows, pool, transfers, choose):
+    def _run(self, rows, fresh, transfers, choose):
+        pool = self._pool
+        for row, tokens in fresh:
+            pool[row, : len(tokens)] = tokens
         if transfers is not None:
             self._copy(transfers)
         sampled = np.zeros(len(rows), np.int32)

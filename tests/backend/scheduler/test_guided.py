@@ -194,3 +194,25 @@ def test_without_grammars_such_requests_are_refused():
     scheduler.receive(ToScheduler(new=[new]))
     (finish,) = scheduler.step().finished
     assert (finish.status_code, "--grammar-backend" in finish.message) == (400, True)
+
+
+def test_tokens_of_an_answer_that_is_over_do_not_reach_the_next_owner_of_its_row():
+    harness = GuidedHarness(max_running_requests=2, overlap=True)
+    harness.add([5, 6], GrammarSpec("regex", "[ab] and the end"))  # ends with forced tokens, which no step computes
+    harness.run()
+    harness.add([7, 8], None, 20)
+    for _ in range(4):
+        harness.step()
+    guided = harness.add([9], GRAMMARS[0])  # while a token of the second is sampled that only the device knows
+    harness.scheduler.requests[guided].guide.compiled.result()
+    harness.run()
+    harness.check()
+
+
+@pytest.mark.parametrize("spec", [GrammarSpec("regex", ""), GrammarSpec("ebnf", 'root ::= ""')])
+def test_a_grammar_that_allows_nothing_but_the_end(spec):
+    harness = GuidedHarness()
+    uid = harness.add([5, 6], spec)
+    harness.run()
+    assert harness.finished[uid].kind == "stop"
+    assert harness.outputs.get(uid, []) in ([], [EOS])
