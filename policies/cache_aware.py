@@ -64,12 +64,13 @@ class CacheAwarePolicy(Policy):
     def choose(self, request: RouteRequest, candidates: Sequence[Candidate], now: float) -> Decision:
         tokens = prompt_tokens(request)
         match = self._tree.walk(request.text, tree_key(request))
-        whole = view = view_of(candidates)
-        if len(whole) > SCANNED:
-            view = self._sample(whole, match)
+        view, share = view_of(candidates), 1.0
+        if (size := len(view)) > SCANNED:
+            view = self._sample(view, match)
+            share = size / len(view)
         holders, bits = self._holders_of(view.workers)
         cached = self._credits(request, tokens, view, bits, match)
-        delayed = self._delayed_per_token(request, len(whole) / len(view), view, match.longest, now)
+        delayed = self._delayed_per_token(request, share, view, match.longest, now)
         totals = view.costs(tokens, cached, delayed)
         evicted = self._evicted(tokens, holders, cached, now) if self._capacities else {}
         for index, lost in evicted.items():

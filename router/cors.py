@@ -27,8 +27,10 @@ class Cors:
 
     def preflight(self, method: str, request_headers: Mapping[str, str]) -> dict[str, str] | None:
         """The answer's headers when the request asks what a page may do; None when it does not, or is not allowed."""
+        if method != "OPTIONS" or "access-control-request-method" not in request_headers:
+            return None
         allowed = self.headers(request_headers)
-        if method != "OPTIONS" or not allowed or "access-control-request-method" not in request_headers:
+        if not allowed:
             return None
         wanted = request_headers.get("access-control-request-headers", "Authorization, Content-Type")
         return {

@@ -87,7 +87,10 @@ class Leg:
     will say. :meth:`over` does the same for those that cannot wait in a block; it counts once.
     """
 
-    __slots__ = ("_guards", "_open", "_permit", "_silence", "_wait", "answer", "booking", "cached", "outcome", "worker")
+    __slots__ = (
+        "_guards", "_open", "_permit", "_silence", "_url", "_wait", "_watched", "answer", "booking", "cached", "outcome",
+        "worker",
+    )  # fmt: skip
 
     def __init__(self, worker: Worker, booking: Booking, guards: Guards, silence: Silence, now: float) -> None:
         self.worker = worker
@@ -97,9 +100,10 @@ class Leg:
         self.outcome = "client_gone"  # unless somebody says otherwise before the end
         self._guards = guards
         self._silence = silence
-        self._open = True
-        self._permit = guards.begin(worker.url, now)
-        self._wait = silence.begin(worker.url, now, booking.patience(silence.after))
+        self._open = self._watched = True
+        self._url = url = worker.url
+        self._permit = guards.begin(url, now)
+        self._wait = silence.begin(url, now, booking.patience(silence.after))
 
     def __enter__(self) -> Self:
         return self
@@ -116,11 +120,12 @@ class Leg:
 
     def first_byte(self) -> None:
         """The answer began: nobody probes the worker for its sake any more."""
+        self._watched = False
         self._silence.end(self._wait, answered=True)
 
     def good(self, now: float) -> None:
         """What began is no error."""
-        self._guards.first_byte(self._permit, self.worker.url, now)
+        self._guards.first_byte(self._permit, self._url, now)
 
     def over(self) -> None:
         if not self._open:
@@ -128,9 +133,10 @@ class Leg:
         self._open = False
         if self.answer is not None:
             self.answer.close()
-        self._silence.end(self._wait, answered=False)
+        if self._watched:
+            self._silence.end(self._wait, answered=False)
         self.booking.settle(self.outcome)
-        self._guards.settle(self._permit, self.worker.url, self.outcome, now_seconds())
+        self._guards.settle(self._permit, self._url, self.outcome, now_seconds())
 
 
 class Exchange:

@@ -69,8 +69,9 @@ class RateBook:
 
     def speeds(self, lines: Sequence[Line], standings: Sequence[Standing], now: float) -> list[WorkerSpeed]:
         """:meth:`speed` of several workers by their lines; those without requests are idle."""
+        usual = self._usual or self.usual()
         return [
-            (line.speed if now < line.chance_at or standing[0] else self.fastest()) if line.speed else self.usual()
+            (line.speed if now < line.chance_at or standing[0] else self.fastest()) if line.speed else usual
             for line, standing in zip(lines, standings, strict=True)
         ]
 
