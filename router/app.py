@@ -25,7 +25,7 @@ from router.cors import Cors
 from router.errors import Refusal
 from router.exchange import now_seconds
 from router.explain_routes import ExplainRoutes
-from router.fleet.discovery.kubernetes import DiscoveryError
+from router.fleet.discovery.membership import DiscoveryError
 from router.fleet.load_polls import LoadPolls
 from router.fleet.registry import Registry
 from router.fleet.worker import Worker

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Self
@@ -13,6 +14,8 @@ from router.fleet.worker import worker_url
 from router.headers import REQUEST_ID_HEADERS
 
 MIB = 1024 * 1024
+_HEADER_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
+_ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[^\s/*?#]+")
 
 
 class ConfigError(ValueError):
@@ -193,6 +196,23 @@ class RouterConfig(BaseModel):
             if urls.count(url) > 1:
                 raise ValueError(f"{url} is named twice")
         return urls
+
+    @field_validator("request_id_headers")
+    @classmethod
+    def _header_names(cls, names: list[str]) -> list[str]:
+        for name in names:
+            if not _HEADER_NAME.fullmatch(name):
+                raise ValueError(f"{name!r} is no name of a header")
+        return names
+
+    @field_validator("cors_allowed_origins")
+    @classmethod
+    def _origins(cls, origins: list[str]) -> list[str]:
+        """As browsers send them: one that is written otherwise would never match."""
+        for origin in origins:
+            if origin != "*" and not _ORIGIN.fullmatch(origin):
+                raise ValueError(f"{origin!r} must be SCHEME://HOST or SCHEME://HOST:PORT, or *")
+        return origins
 
     @field_validator("health_check_endpoint")
     @classmethod

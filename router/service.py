@@ -13,7 +13,7 @@ from prometheus_client import disable_created_metrics
 
 from router.app import Router
 from router.config import ConfigError, RouterConfig
-from router.fleet.discovery.kubernetes import DiscoveryError
+from router.fleet.discovery.membership import DiscoveryError
 from router.fleet.worker import WorkerSpec
 from router.local import LocalBackendError, LocalBackends
 from router.processes.keeper import DataProcessError

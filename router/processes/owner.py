@@ -18,7 +18,7 @@ from router.breaker import BreakerState
 from router.config import RouterConfig
 from router.control import ControlPlane
 from router.exchange import now_seconds
-from router.fleet.discovery.kubernetes import DiscoveryError
+from router.fleet.discovery.membership import DiscoveryError
 from router.fleet.discovery.sources import make_sources
 from router.fleet.health import HealthMonitor
 from router.fleet.registry import Registry

@@ -68,6 +68,13 @@ def test_a_port_in_use_is_named(module: str) -> None:
 
 
 @pytest.mark.parametrize("workers", ["1", "2"])
+def test_a_missing_file_of_workers_is_said(workers: str) -> None:
+    done = start(ROUTER, "--workers-file", "/nowhere.yaml", "--host", "127.0.0.1", "--port", "0", "--workers", workers)
+    assert done.returncode == 1
+    assert done.stderr.splitlines() == ["launch_router: error: /nowhere.yaml cannot be read: No such file or directory"]
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
 def test_no_way_to_a_cluster_is_said(workers: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("KUBECONFIG", "/nowhere/config")
     monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)

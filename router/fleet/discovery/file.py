@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
-from router.fleet.discovery.membership import Membership
+from router.fleet.discovery.membership import DiscoveryError, Membership
 from router.fleet.worker import WorkerSpec
 
 log = logging.getLogger(__name__)
@@ -18,8 +18,8 @@ log = logging.getLogger(__name__)
 LOOK_SECONDS = 1.0
 
 
-class WorkerFileError(ValueError):
-    """The file cannot be used; one sentence for the operator."""
+class WorkerFileError(DiscoveryError):
+    """The file cannot be used."""
 
 
 class FileSource:
@@ -50,6 +50,8 @@ class FileSource:
             if content == self._content:
                 return
             self._content = content
+            if not content.strip():  # whoever writes a file anew empties it first
+                raise WorkerFileError(f"{self._path} is empty ([] means no workers)")
             self._membership.become(parse_workers(self._path, content))
             self._complaint = ""
         except WorkerFileError as error:

@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from router.fleet.discovery.membership import Membership
+from router.fleet.discovery.membership import DiscoveryError, Membership
 from router.fleet.discovery.slices import Slices
 from router.fleet.worker import WorkerSpec
 
@@ -23,10 +23,6 @@ log = logging.getLogger(__name__)
 WATCH_SECONDS = 60  # the server ends a watch after this; then it is taken up where it ended
 RETRY_SECONDS = 2.0
 LIST_SECONDS = 10
-
-
-class DiscoveryError(RuntimeError):
-    """Discovery cannot begin; one sentence for the operator."""
 
 
 @dataclass(frozen=True, slots=True)

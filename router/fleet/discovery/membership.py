@@ -11,6 +11,10 @@ from router.fleet.worker import Worker, WorkerSpec
 log = logging.getLogger(__name__)
 
 
+class DiscoveryError(Exception):
+    """A source of workers cannot be used; one sentence for the operator."""
+
+
 class Membership:
     """Adds, changes and removes workers. Those that others brought are left alone."""
 
