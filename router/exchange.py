@@ -88,8 +88,8 @@ class Leg:
     """
 
     __slots__ = (
-        "_guards", "_open", "_permit", "_silence", "_url", "_wait", "_watched", "answer", "booking", "cached", "outcome",
-        "worker",
+        "_guards", "_open", "_permit", "_silence", "_url", "_wait", "_watched", "answer", "booking", "cached",
+        "outcome", "worker",
     )  # fmt: skip
 
     def __init__(self, worker: Worker, booking: Booking, guards: Guards, silence: Silence, now: float) -> None:
