@@ -15,6 +15,7 @@ import json
 import logging
 import time
 from abc import ABC, abstractmethod
+from collections.abc import Awaitable, Callable
 
 import msgspec
 from aiohttp import web
@@ -23,10 +24,22 @@ from benchmarks.sim_engine import LiveEngine
 from benchmarks.sim_text import TOKENIZERS, SimTokenizer, Words, answer_word
 from policies.sim import EngineSpec
 
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
 MODEL = "simulated"
 DEFAULT_TOKENS = 16
 FAST = EngineSpec(kv_tokens=1_000_000, prefill_tokens_per_s=1_000_000.0, step_ms=0.5, sequence_ms=0.0)
 CACHED_HEADER = "x-warmlane-cached-tokens"
+
+
+@web.middleware
+async def _misunderstood(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """What a backend would refuse, and what only a real one understands, is a 400 and no fault of this one."""
+    try:
+        return await handler(request)
+    except (AttributeError, LookupError, TypeError, ValueError) as error:
+        said = f"The simulated backend does not understand this request: {type(error).__name__}: {error}"
+        return web.json_response({"error": {"message": said, "type": "invalid_request_error"}}, status=400)
 
 
 class SimBackend:
@@ -56,7 +69,7 @@ class SimBackend:
         self._runner: web.AppRunner | None = None
 
     async def start(self, port: int = 0, host: str = "127.0.0.1") -> SimBackend:
-        app = web.Application(client_max_size=1 << 30)
+        app = web.Application(client_max_size=1 << 30, middlewares=[_misunderstood])
         for path in ("/health", "/health_generate"):
             app.router.add_get(path, self._well)
         app.router.add_get("/v1/models", self._models)

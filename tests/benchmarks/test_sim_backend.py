@@ -136,3 +136,22 @@ def test_words_and_characters_say_how_many_tokens_a_text_has():
         assert (
             sum(size for _, size in tokenizer.pieces(text)) == len(tokenizer.tokens(text)) == len(tokenizer.ids(text))
         )
+
+
+@pytest.mark.parametrize(
+    "body",
+    [{"prompt": ""}, {"prompt": [1, 2]}, {"prompt": 5}, {"messages": []}, {}, [], {"prompt": "a " * 9000}],
+    ids=["empty", "token ids", "a number", "of another route", "nothing", "a list", "longer than its memory"],
+)
+async def test_what_it_does_not_understand_is_no_fault_of_the_backend(body):
+    backend = await SimBackend(SPEC).start()
+    try:
+        async with aiohttp.ClientSession(f"http://127.0.0.1:{backend.port}") as client:
+            async with client.post("/v1/completions", json=body) as answer:
+                assert answer.status == 400
+                assert "does not understand" in (await answer.json())["error"]["message"]
+            async with client.post("/v1/completions", json={"prompt": "a b", "max_tokens": 2}) as answer:
+                assert answer.status == 200
+        assert backend.engine.running == 0
+    finally:
+        await backend.stop()
