@@ -65,6 +65,6 @@ def with_length(route: RouteRequest, tokens: Tokens | None) -> RouteRequest:
 
 
 def prompt_key(namespace: str) -> PromptKey:
-    """Adapter and salts out of a route's namespace."""
-    lora, *salts = split(namespace) or [""]
-    return PromptKey(lora, tuple(salt for salt in salts if salt))
+    """Adapter and salts out of a route's namespace; an extra key stands second, as our backend tells it."""
+    lora, salt, key = split(namespace) or ("", "", "")
+    return PromptKey(lora, (salt, key) if key else (salt,) if salt else ())

@@ -172,9 +172,12 @@ def chain_hash(parent: int, tokens: NDArray[np.int32]) -> int:
 
 
 def _salts(namespace: str) -> list[str]:
-    """The salt and the extra key that a request's namespace was made of (``LENGTH:salt`` and the key after it)."""
+    """The salt and the extra key that a request's namespace was made of (``LENGTH:salt`` and the key after it).
+
+    A salt alone is told as vLLM does; a key stands second, behind an empty salt if there is none: the two differ.
+    """
     length, colon, rest = namespace.partition(":")
     if not colon or not length.isdecimal():
         return [namespace] if namespace else []
     cut = int(length)
-    return [part for part in (rest[:cut], rest[cut:]) if part]
+    return [rest[:cut], rest[cut:]] if rest[cut:] else [rest]

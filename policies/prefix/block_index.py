@@ -40,7 +40,7 @@ class PromptKey(NamedTuple):
     """What else must be equal for two prompts to share blocks."""
 
     lora: str = ""
-    salts: tuple[str, ...] = ()  # cache salt and extra key, as far as given
+    salts: tuple[str, ...] = ()  # cache salt and extra key; neither, the salt, or both, of which it may be empty
 
 
 Chain = Sequence[int]
@@ -292,7 +292,7 @@ def _root(block_size: int, lora: str) -> int:
 
 def _link(parent: int, tokens: bytes, keys: Sequence[str]) -> int:
     if keys:
-        tokens += "\x1f".join(keys).encode("utf-8", "surrogatepass")
+        tokens += "".join([f"{len(key)}:{key}" for key in keys]).encode("utf-8", "surrogatepass")
     return xxhash.xxh3_64_intdigest(tokens, seed=parent)
 
 

@@ -171,7 +171,8 @@ def _keys(extra: Any, lora: str) -> tuple[tuple[str, ...], ...]:
     if not isinstance(extra, list):
         return ()
     blocks = tuple(
-        tuple(_word(key) for key in block if key != lora) if isinstance(block, list) else () for block in extra
+        tuple(_word(key) for key in block if not lora or key != lora) if isinstance(block, list) else ()
+        for block in extra
     )
     return blocks if any(blocks) else ()
 

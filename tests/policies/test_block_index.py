@@ -208,6 +208,11 @@ def test_both_encodings_say_the_same(events):
     ]
 
 
+def test_an_extra_key_without_a_salt_keeps_its_place():
+    [stored] = decode_batch(batch(["BlockStored", [7], None, [1], 1, None, "GPU", None, [["", "key"]]])).events
+    assert stored.keys == (("", "key"),)
+
+
 def test_the_short_events_of_older_engines_and_hashes_of_bytes():
     decoded = decode_batch(batch(["BlockStored", [b"\x01" * 32], None, [1, 2], 2, None], ["BlockRemoved", [-5]]))
     assert decoded.events == [Stored([b"\x01" * 32], None, ids([1, 2]), 2), Removed([-5])]

@@ -28,7 +28,8 @@ def test_only_the_holder_of_the_same_space_has_the_text(own):
 def test_only_the_holder_of_the_same_key_has_the_blocks():
     tokens = array("i", range(9)).tobytes()
     index = BlockIndex(2**20)
-    keys = [PromptKey(lora, salts) for lora, salts in product(("", "lora"), ((), ("salt",), ("salt", "key")))]
+    salts = ((), ("salt",), ("salt", "key"), ("", "salt"), ("salt\x1fkey",), ("4:saltkey",))
+    keys = [PromptKey(lora, each) for lora, each in product(("", "lora"), salts)]
     for number, key in enumerate(keys):
         stored = Stored([number * 10, number * 10 + 1], None, tokens[:32], 4, key.lora, (key.salts,))
         index.apply(Source(str(number)), [stored])

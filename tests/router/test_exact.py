@@ -166,6 +166,7 @@ async def test_a_text_is_not_compared_with_tokens_that_nobody_vouched_for():
         (joined(["lora", "", ""]), PromptKey("lora")),
         (joined(["", "salt", ""]), PromptKey("", ("salt",))),
         (joined(["lora", "salt", "extra"]), PromptKey("lora", ("salt", "extra"))),
+        (joined(["", "", "extra"]), PromptKey("", ("", "extra"))),
     ],
 )
 def test_the_key_of_a_namespace(namespace, key):
