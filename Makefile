@@ -35,7 +35,7 @@ bench-runtime: install
 # Random lives of the scheduler, with what they covered; the suite runs 300 of them.
 fuzz: install
 	WARMLANE_FUZZ_EPISODES=10000 $(BIN)/python -m pytest tests/backend/scheduler/test_fuzz.py \
-	    tests/backend/scheduler/test_host_fuzz.py --timeout 3600 \
+	    tests/backend/scheduler/test_host_fuzz.py tests/backend/scheduler/test_kinds_fuzz.py --timeout 3600 \
 	    --hypothesis-show-statistics $(ARGS)
 
 # What a request costs beside nginx and sglang-router; PEERS=all adds two more. It needs nginx, and two idle cores.

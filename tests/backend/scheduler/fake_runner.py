@@ -28,6 +28,14 @@ def reference(prompt, max_new, stop_ids=(STOP,), context=10**9):
     return tokens[len(prompt) :]
 
 
+def fold(tokens):
+    """One number for all of ``tokens``, as the vector of a prompt."""
+    value = 0
+    for token in tokens:
+        value = (value * 31 + int(token) + 7) % 65_521
+    return np.array([value], np.float32)
+
+
 class Launched:
     """A step on the fake device.
 
@@ -37,6 +45,7 @@ class Launched:
     def __init__(self, compute):
         self._compute = compute
         self._tokens = None
+        self.vectors = []
 
     def run(self):
         if self._tokens is None:
@@ -44,6 +53,9 @@ class Launched:
 
     def tokens(self):
         return self._tokens
+
+    def pooled(self):
+        return self.vectors
 
 
 class FakeRunner:
@@ -77,7 +89,7 @@ class FakeRunner:
         if self._pool is None:
             self._pool = np.full_like(slots.tokens, -1)
         fresh = [(row, slots.tokens[row, : slots.known[row]].copy()) for row in batch.fresh]
-        step = Launched(lambda: self._run(rows, fresh, batch.transfers, self.chooser(batch)))
+        step = Launched(lambda: self._run(rows, fresh, batch, step))
         self._queue.append(step)
         if not self.late:
             self._drain(step)
@@ -108,8 +120,8 @@ class FakeRunner:
         """How the step of ``batch`` chooses the next token of its i-th row."""
         return lambda _, tokens: next_token(tokens)
 
-    def _run(self, rows, fresh, transfers, choose):
-        pool = self._pool
+    def _run(self, rows, fresh, batch, step):
+        pool, transfers, choose = self._pool, batch.transfers, self.chooser(batch)
         for row, tokens in fresh:
             pool[row, : len(tokens)] = tokens
         if transfers is not None:
@@ -121,4 +133,8 @@ class FakeRunner:
             if sample:
                 sampled[i] = choose(i, self.kv[locations])
                 pool[row, end] = sampled[i]
+        for each in batch.pooled:
+            _, start, _, _, locations = rows[each.index]
+            computed = self.kv[locations[start:]]
+            step.vectors.append(np.array([computed.sum()], np.float32) if each.mean else fold(self.kv[locations]))
         return sampled

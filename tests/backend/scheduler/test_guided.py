@@ -76,11 +76,12 @@ class ByteRunner(FakeRunner):
 
 
 class GuidedHarness:
-    def __init__(self, compiler=None, **limits):
+    def __init__(self, compiler=None, late=False, **limits):
         sizes = {"max_running_requests": 4, "max_queued_requests": None, "context_length": 128, "num_pages": 64}
         sizes |= {"page_size": 4, "prefill_budget": 16, "check_invariants": True, "vocab_size": VOCABULARY.size}
         self.limits = SchedulerLimits(**(sizes | limits))
-        self.runner = ByteRunner(self.limits.num_pages, self.limits.page_size)
+        host_pages = self.limits.host.pages if self.limits.host else 0
+        self.runner = ByteRunner(self.limits.num_pages, self.limits.page_size, late, host_pages)
         compiler = compiler or GrammarCompiler(lambda: VOCABULARY)
         self.scheduler = Scheduler(self.runner, self.limits, make_rows(self.limits), compiler)
         self.outputs, self.finished, self.asked, self.cached = {}, {}, {}, {}
@@ -108,6 +109,7 @@ class GuidedHarness:
             assert uid in self.cached
             self.outputs.setdefault(uid, []).append(token)
         self.finished.update({finish.uid: finish for finish in out.finished})
+        return out
 
     def check(self, aborted=()):
         for uid, (prompt, spec, max_new) in self.asked.items():

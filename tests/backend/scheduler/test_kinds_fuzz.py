@@ -1,0 +1,188 @@
+"""Random lives of requests of every kind at once: free text, grammars (also after reasoning), and embeddings.
+
+The grammars of a life are compiled when it says so, so that requests wait for them at any point.
+"""
+
+import os
+from concurrent.futures import Future
+
+import numpy as np
+from hypothesis import Phase, given, settings
+from hypothesis import event as note
+from hypothesis import strategies as st
+
+from backend.cache.host_tree import WRITE_POLICIES, HostSettings
+from backend.grammar import bitmask_words
+from backend.grammar.compiler import compile_grammar
+from backend.messages import NewRequest, ToScheduler
+from backend.sampling_params import SamplingParams
+from tests.backend.scheduler.fake_runner import fold
+from tests.backend.scheduler.test_guided import EOS, GRAMMARS, VOCABULARY, GuidedHarness, follow, pick
+
+CONTEXT = 96
+TEXTS = [[1 + (i * i // (salt + 2) + salt) % 150 for i in range(40)] for salt in range(2)]
+THINK_END = 20  # a token that ends the reasoning
+
+
+class HandCompiler:
+    """Compiles what it was given when it is told to."""
+
+    def __init__(self):
+        self._asked = []
+
+    def submit(self, spec):
+        future = Future()
+        self._asked.append((spec, future))
+        return future
+
+    def compile(self):
+        for spec, future in self._asked:
+            future.set_result(compile_grammar(spec, VOCABULARY))
+        self._asked.clear()
+
+
+class KindsHarness(GuidedHarness):
+    """``asked`` has (prompt, grammar, tokens, the token that it begins after, pooling)."""
+
+    def __init__(self, **limits):
+        self.hand = HandCompiler()
+        self.vectors = {}
+        super().__init__(self.hand, **limits)
+
+    def ask(self, prompt, spec=None, max_new=0, after=-1, pooling="", priority=0):
+        uid = len(self.asked) + 1
+        self.asked[uid] = (prompt, spec, max_new, after, pooling)
+        params = SamplingParams(max_new_tokens=max_new, temperature=0)
+        ids = np.array(prompt, np.int32).tobytes()
+        new = NewRequest(
+            uid, ids, params, [EOS], "", priority, grammar=spec, grammar_after=after, pooling=pooling
+        )  # fmt: skip
+        self.scheduler.receive(ToScheduler(new=[new]))
+
+    def step(self):
+        out = super().step()
+        for uid, vector in out.embeddings:
+            assert uid not in self.vectors
+            self.vectors[uid] = np.frombuffer(vector, np.float32)
+        return out
+
+    def run(self):
+        self.hand.compile()
+        super().run()
+
+    def check(self, aborted=()):
+        for uid, (prompt, spec, max_new, after, pooling) in self.asked.items():
+            if uid in aborted:
+                continue
+            if pooling:
+                mean = np.array([sum(prompt)], np.float32) / np.float32(len(prompt))
+                assert np.array_equal(self.vectors[uid], mean if pooling == "mean" else fold(prompt))
+                assert uid not in self.outputs
+            else:
+                assert self.outputs[uid] == answer(prompt, spec, max_new, after)
+            assert self.finished[uid].kind in ("stop", "length")
+        rows = self.scheduler.rows
+        assert self.scheduler.slots.free_slots == self.limits.max_running_requests
+        assert rows.pages.free_pages + rows.radix.evictable_pages == self.limits.num_pages
+
+
+def answer(prompt, spec, max_new, after):
+    """What a request must answer: first freely, when its grammar begins ``after`` a token."""
+    if after < 0:
+        return follow(prompt, spec, max_new)
+    thought = []
+    while len(thought) < max_new:
+        thought.append(pick(prompt + thought, np.arange(32 * bitmask_words(VOCABULARY.size))))
+        if thought[-1] == EOS:
+            return thought
+        if thought[-1] == after:
+            return thought + follow(prompt + thought, spec, max_new - len(thought))
+    return thought
+
+
+PROMPT = st.builds(
+    lambda text, length, tail: (TEXTS[text][:length] + tail) or [1],
+    st.integers(0, 1),
+    st.integers(0, 40) | st.integers(25, 40),
+    st.lists(st.integers(1, 150), max_size=2),
+)
+TOKENS = st.integers(1, 12) | st.integers(20, 50)
+ASK = st.one_of(
+    st.fixed_dictionaries({"prompt": PROMPT, "max_new": TOKENS, "priority": st.integers(0, 3)}),
+    st.fixed_dictionaries(
+        {
+            "prompt": PROMPT,
+            "max_new": TOKENS,
+            "priority": st.integers(0, 3),
+            "spec": st.sampled_from(GRAMMARS),
+            "after": st.sampled_from([-1, -1, THINK_END]),
+        }
+    ),
+    st.fixed_dictionaries(
+        {"prompt": PROMPT, "pooling": st.sampled_from(["mean", "last"]), "priority": st.integers(0, 3)}
+    ),
+)
+EVENT = st.one_of(
+    *[ASK] * 5,
+    *[st.tuples(st.just("step"), st.integers(1, 4))] * 3,
+    *[st.tuples(st.just("compile"))] * 2,
+    st.tuples(st.just("abort"), st.integers(0, 5)),
+    st.tuples(st.just("pause"), st.sampled_from(["in_place", "retract"]), st.integers(0, 2)),
+    st.tuples(st.just("flush")),
+    st.tuples(st.just("run")),
+)
+HOST = st.builds(HostSettings, st.integers(1, 80), st.sampled_from(list(WRITE_POLICIES)), st.just(1))
+LIMITS = st.fixed_dictionaries(
+    {
+        "max_running_requests": st.integers(1, 5),
+        "page_size": st.sampled_from([1, 4, 16]),
+        "prefill_budget": st.sampled_from([1, 5, 16, 64]),
+        "overlap": st.booleans(),
+        "late": st.booleans(),
+        "decode_steps": st.sampled_from([1, 3]),
+        "conservativeness": st.sampled_from([0.0, 0.0, 0.0, 1.0]),
+        "preemption_threshold": st.sampled_from([None, 0, 1]),
+        "host": st.none() | HOST | HOST,
+    }
+)
+
+
+EPISODES = int(os.environ.get("WARMLANE_FUZZ_EPISODES", "100"))
+
+
+@settings(max_examples=EPISODES, deadline=None, phases=set(Phase) - {Phase.explain})
+@given(LIMITS, st.integers(0, 24), st.lists(EVENT, min_size=10, max_size=30))
+def test_random_lives_of_every_kind(limits, room, events):
+    page = limits["page_size"]
+    if limits["preemption_threshold"] is not None:
+        limits = limits | {"schedule_policy": "priority"}
+    harness = KindsHarness(**limits, num_pages=-(-CONTEXT // page) + room // page, context_length=CONTEXT)
+    aborted = set()
+    for event in events:
+        match event:
+            case dict():
+                harness.ask(**event)
+            case ("step", count):
+                for _ in range(count):
+                    harness.step()
+            case ("compile",):
+                harness.hand.compile()
+            case ("abort", back) if len(harness.asked) > back:
+                uid = len(harness.asked) - back
+                harness.scheduler.receive(ToScheduler(abort=[uid]))
+                aborted |= {uid} - set(harness.finished)
+            case ("pause", mode, steps):
+                harness.scheduler.receive(ToScheduler(pause=mode))
+                for _ in range(steps):
+                    harness.step()
+                harness.scheduler.receive(ToScheduler(resume=True))
+            case ("flush",):
+                harness.scheduler.receive(ToScheduler(flush_cache=1))
+                harness.step()
+            case ("run",):
+                harness.run()
+    harness.run()
+    harness.check(aborted)
+    stats = harness.scheduler.stats
+    note(f"retracted: {stats.retracted_total > 0}")
+    note(f"from the host: {stats.loaded_tokens_total > 0}")
