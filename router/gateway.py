@@ -263,7 +263,12 @@ class Gateway:
             return 200
         self._budget.failed(worker.url, self._placement.leases.load(worker.url).requests + 1, now)
         continued = None
-        if attempts.note(worker.url, Failure.RESET) and not visit.expired and self._budget.take(now):
+        if not attempts.note(worker.url, Failure.RESET) or visit.expired:
+            log.warning("request %s is not continued: its attempts or its time are over", visit.id_value)
+        elif not self._budget.take(now):
+            self._metrics.retries_denied.inc()
+            log.warning("request %s is not continued: the retry budget is spent", visit.id_value)
+        else:
             continued = await self._continuation.next_request(
                 visit.id_value, transcript, outgoing, visit.facts.model, attempts.excluded
             )

@@ -52,7 +52,11 @@ class OpenAITranscript(Transcript):
         """The usage of the whole stream: what was sent before is answer, not prompt."""
         prompt = max(0, int(usage.get("prompt_tokens") or 0) - self._before)
         completion = self._before + (0 if self._full else int(usage.get("completion_tokens") or 0))
-        return {**usage, "prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion}
+        whole = {**usage, "prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion}
+        details = usage.get("prompt_tokens_details")
+        if isinstance(details, dict) and isinstance(cached := details.get("cached_tokens"), int):
+            whole["prompt_tokens_details"] = {**details, "cached_tokens": min(cached, prompt)}
+        return whole
 
     def _reduce(self, body: dict[str, Any], names: tuple[str, ...], sent: int) -> None:
         """Take what was sent off the limits on the answer's length."""

@@ -109,13 +109,25 @@ async def test_every_dialect_goes_on_as_if_nothing_had_happened(path, body):
         assert fleet.metric("warmlane_streams_resumed_total") == 1
 
 
-async def test_when_nobody_can_go_on_the_cut_is_seen():
+async def test_when_nobody_can_go_on_the_cut_is_seen(caplog):
     async with proxied(resume_streams=True, retry_max_retries=3) as fleet:
         for proxy in fleet.proxies:
             await proxy.become(Fault.CUT)
         with pytest.raises(aiohttp.ClientPayloadError):
             await fleet.ask(tokens=40)
         await fleet.settled()
+    assert any("its attempts or its time are over" in record.message for record in caplog.records)
+
+
+async def test_without_retry_budget_a_cut_stands_and_is_counted(caplog, monkeypatch):
+    async with proxied(resume_streams=True) as fleet:
+        monkeypatch.setattr(fleet.router.protection.budget, "take", lambda _now: False)
+        for proxy in fleet.proxies:
+            await proxy.become(Fault.CUT)
+        with pytest.raises(aiohttp.ClientPayloadError):
+            await fleet.ask(tokens=40)
+        assert fleet.metric("warmlane_retries_denied_total") == 1
+    assert any("the retry budget is spent" in record.message for record in caplog.records)
 
 
 async def test_a_backend_that_is_well_again_is_used_again():

@@ -49,6 +49,7 @@ class Backend:
     def _openai(self, body: dict, choices: list[dict], prompt: int, count: int) -> list[bytes]:
         shared = {"id": self.name, "created": len(self.name), "model": "m"}
         usage = {"prompt_tokens": prompt, "completion_tokens": count, "total_tokens": prompt + count}
+        usage["prompt_tokens_details"] = {"cached_tokens": prompt}
         events = [event({**shared, "choices": [{"index": 0, **choice}]}) for choice in choices]
         if body.get("stream_options"):
             events.append(event({**shared, "choices": [], "usage": usage}))
