@@ -6,9 +6,11 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
-from typing import Generic, Protocol, TypeVar
+from typing import Generic, NoReturn, Protocol, TypeVar
 
 import torch
+
+from backend.scheduler.batch import DeviceLost
 
 T_co = TypeVar("T_co", covariant=True)
 T = TypeVar("T")
@@ -22,7 +24,7 @@ class Pending(Protocol[T_co]):
 class StepStream(ABC):
     @abstractmethod
     def submit(self, step: Callable[[], T]) -> Pending[T]:
-        """Run ``step`` after the ones before it."""
+        """Run ``step`` after the ones before it. What it raises is told by its result, also when it ran at once."""
 
     def current(self) -> AbstractContextManager[object]:
         """While it is open, device work of the caller stands in the order of the steps."""
@@ -44,9 +46,20 @@ class _Done(Generic[T]):
         return self._value
 
 
+class _Failed:
+    def __init__(self, error: Exception) -> None:
+        self._error = error
+
+    def result(self) -> NoReturn:
+        raise self._error
+
+
 class CallerThread(StepStream):
     def submit(self, step: Callable[[], T]) -> Pending[T]:
-        return _Done(step())
+        try:
+            return _Done(step())
+        except Exception as error:
+            return _Failed(error)
 
 
 class WorkerThread(StepStream):
@@ -67,12 +80,18 @@ class _Landing(Generic[T]):
         self._event = event
 
     def result(self) -> T:
-        self._event.synchronize()
+        try:
+            self._event.synchronize()
+        except RuntimeError as error:
+            raise DeviceLost("the GPU failed in a step") from error
         return self._value
 
 
 class CudaStream(StepStream):
-    """Steps put their kernels on one stream; nobody waits until the values are wanted."""
+    """Steps put their kernels on one stream; nobody waits until the values are wanted.
+
+    Memory that was not there costs the step alone. After any other error of the GPU nothing works in this process.
+    """
 
     def __init__(self, device: torch.device) -> None:
         self.stream = torch.cuda.Stream(device)
@@ -80,7 +99,10 @@ class CudaStream(StepStream):
     def submit(self, step: Callable[[], T]) -> Pending[T]:
         event = torch.cuda.Event()
         with self.current():
-            value = step()
+            try:
+                value = step()
+            except torch.OutOfMemoryError as error:
+                return _Failed(error)
             event.record()
         return _Landing(value, event)
 

@@ -73,9 +73,16 @@ class StepBatch:
     transfers: Transfers | None = None  # copies between device and host that start before the step; None: none due
 
 
+class DeviceLost(Exception):
+    """The device computes nothing any more in this process: only another one helps."""
+
+
 class LaunchedStep(Protocol):
     def tokens(self) -> NDArray[np.int32]:
-        """Wait for the step; one token per row of its batch (meaningless where the row did not sample)."""
+        """Wait for the step; one token per row of its batch (meaningless where the row did not sample).
+
+        Raises what the step raised: :class:`DeviceLost` ends the scheduler, anything else costs the step's requests.
+        """
 
     def logprobs(self) -> list[RowLogprobs]:
         """One entry for each row in the batch's ``logprobs``."""

@@ -14,7 +14,7 @@ import numpy as np
 from backend.grammar import GrammarCompiler, GrammarError
 from backend.messages import Finish, FromScheduler, NewRequest, SchedulerStats, ToScheduler
 from backend.scheduler.admission import Admission
-from backend.scheduler.batch import LaunchedStep, StepBatch
+from backend.scheduler.batch import DeviceLost, LaunchedStep, StepBatch
 from backend.scheduler.batching import Batcher
 from backend.scheduler.figures import tell
 from backend.scheduler.guided import Guides
@@ -171,6 +171,8 @@ class Scheduler:
             batch, launched = self._launched.popleft()
             try:
                 tokens = launched.tokens()
+            except DeviceLost:
+                raise
             except Exception:
                 logger.exception("a step of %d rows failed; their requests are aborted", len(batch.rows))
                 self.running.fail_step(batch)
