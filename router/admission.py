@@ -81,7 +81,7 @@ class Admission:
             ("key_rate_requests", key, settings.request_rate_per_key),
         ):
             if rate and (wait := self._bucket(reason, name, rate, now).wait(1, now)):
-                raise self._too_fast(reason, rate, wait)
+                raise self._too_fast(reason, wait)
         if not self._free(key) and not self._line.takes(key):
             raise self._no_place()
 
@@ -160,7 +160,7 @@ class Admission:
             if rate:
                 bucket = self._bucket(reason, name, rate, now)
                 if wait := bucket.wait(cost, now):
-                    raise self._too_fast(reason, rate, wait)
+                    raise self._too_fast(reason, wait)
                 due.append((bucket, cost))
         for bucket, cost in due:
             bucket.take(cost, now)
@@ -169,9 +169,10 @@ class Admission:
         self._shed("queue_full")
         return _too_many("Too many requests are waiting.", "queue_full", 1.0)
 
-    def _too_fast(self, reason: str, rate: float, wait: float) -> Refusal:
+    def _too_fast(self, reason: str, wait: float) -> Refusal:
+        """Without the rate: with several processes that is only this one's share."""
         self._shed(reason)
-        return _too_many(f"The rate limit is {rate:g} {_UNITS[reason]} a second.", reason, wait)
+        return _too_many(f"The rate limit of {_UNITS[reason]} is reached.", reason, wait)
 
     def _bucket(self, reason: str, name: str, rate: float, now: float) -> Bucket:
         if len(self._buckets) >= _MANY_BUCKETS:

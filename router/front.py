@@ -12,7 +12,7 @@ from router.control import ControlPlane
 from router.cors import Cors
 from router.errors import Refusal
 from router.gateway import Gateway
-from router.http.message import Reply, Request
+from router.http.message import Pairs, Reply, Request
 from router.http.response import ResponseWriter
 from router.http.server import Turn
 from router.metrics import Metrics
@@ -44,7 +44,7 @@ class Front:
             if _announces_much(request):
                 self._gateway.look(request)
         except Refusal as refusal:
-            return refusal.reply()
+            return refusal.reply(_pairs(self._cors.headers(request.headers)))  # a page may read why
         return None
 
     def _for_operators(self, request: Request) -> bool:
@@ -76,6 +76,10 @@ def _announces_much(request: Request) -> bool:
         return False
     length = request.headers.get("content-length", "")
     return "expect" in request.headers or (length.isdigit() and int(length) > LARGE_BODY)
+
+
+def _pairs(headers: Mapping[str, str]) -> Pairs:
+    return [(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers.items()]
 
 
 def _lines(headers: Mapping[str, str]) -> bytes:

@@ -121,6 +121,13 @@ async def test_pages_of_named_origins_may_call_and_others_get_no_header():
                     await answer.read()
 
 
+async def test_a_named_page_may_read_why_it_was_refused():
+    async with running(FakeBackend(), cors_allowed_origins=["https://a.example"], api_key="key") as fleet:
+        for origin, expected in [("https://a.example", "https://a.example"), ("https://b.example", None)]:
+            async with fleet.client.post("/v1/completions", json={}, headers={"Origin": origin}) as answer:
+                assert (answer.status, answer.headers.get("Access-Control-Allow-Origin")) == (401, expected)
+
+
 async def test_no_key_and_no_prompt_stands_in_the_log(caplog):
     caplog.set_level("DEBUG")
     async with running(FakeBackend(), api_key="s3cret", admin_api_key="4dmin", resume_streams=True) as fleet:
