@@ -31,6 +31,9 @@ class Usage(NamedTuple):
     cached: int | None
 
 
+_SILENT = Usage(None, None, None)
+
+
 class Tail:
     """The last bytes of an answer, kept without copying the rest: usage stands at the end in every dialect.
 
@@ -47,13 +50,8 @@ class Tail:
         """The last number of each kind."""
         end = b"".join(self._chunks)[-TAIL_BYTES:]
         first = end.find(_FIRST)
-        told = dict(_COUNT.findall(end, max(0, first - _LONGEST))) if first >= 0 else {}
-        return Usage(
-            _number(told.get(b"prompt") or told.get(b"input")),
-            _number(told.get(b"completion") or told.get(b"output")),
-            _number(told.get(b"cached")),
-        )
-
-
-def _number(digits: bytes | None) -> int | None:
-    return None if digits is None else int(digits)
+        if first < 0:
+            return _SILENT
+        counts = _COUNT.findall(end, max(0, first - _LONGEST))
+        told = {name: int(digits) for name, digits in counts}.get
+        return Usage(told(b"prompt", told(b"input")), told(b"completion", told(b"output")), told(b"cached"))
