@@ -176,8 +176,12 @@ def _with_dashes(word: str) -> str:
     return name.replace("_", "-") + equals + value
 
 
+_SECRET = ("password", "-url", "api-key")  # in names of flags whose values belong into no log
+
+
 def _not_yet(row: Flag, found: _Given) -> str:
-    value = "" if isinstance(found.value, bool) else f" {_shown(found.value)}"
+    silent = isinstance(found.value, bool) or any(word in found.spelling for word in _SECRET)
+    value = "" if silent else f" {_shown(found.value)}"
     why = f" ({row.reason})" if row.reason else ""
     return f"{found.spelling}{value} is not supported yet{why}; leave it out"
 

@@ -91,6 +91,7 @@ def test_what_is_no_address_is_named_in_the_error(text):
         (["--retry-max-retries", "0"], "--retry-max-retries must be at least 1, got 0"),
         (["--prometheus-duration-buckets", "fast"], "--prometheus-duration-buckets: "),
         (["--pd-disaggregation"], "--pd-disaggregation is not supported yet"),
+        (["--redis-url", "redis://u:s3cret@h"], "error: --redis-url is not supported yet"),
         (["--config", "/nowhere.yaml"], "--config /nowhere.yaml cannot be read"),
     ],
 )
