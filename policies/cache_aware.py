@@ -106,7 +106,9 @@ class CacheAwarePolicy(Policy):
         held = view.held()
         if held is None:
             return guessed
-        return [guess if known is None else known for guess, known in zip(guessed, held, strict=True)]
+        least = self._threshold * tokens
+        pairs = zip(guessed, held, strict=True)
+        return [guess if known is None else known if known >= least else 0 for guess, known in pairs]
 
     def _delayed_per_token(
         self, request: RouteRequest, share: float, view: FleetView | Listed, longest: int, now: float

@@ -186,6 +186,12 @@ class TestThresholdsOfCacheAware:
         decision = choose(self.policy(cache_threshold=threshold), RouteRequest(self.TEXT, 450), fleet(0, 0))
         assert (decision.scores[0].cached_tokens > 0) is credited
 
+    @pytest.mark.parametrize(("threshold", "credit"), [(None, 200), (0.3, 200), (0.6, 0)])
+    def test_nor_does_one_that_is_known_exactly(self, threshold, credit):
+        candidates = [each._replace(held=200 * (each.worker == "http://w1:80")) for each in fleet(0, 0)]
+        decision = choose(self.policy(cache_threshold=threshold), RouteRequest(self.TEXT, 450), candidates)
+        assert [score.cached_tokens for score in decision.scores] == [0, credit]
+
     @pytest.mark.parametrize("given", [{"balance_abs_threshold": 4}, {"balance_rel_threshold": 1.5}])
     def test_an_open_gate_sends_to_the_least_loaded(self, given):
         policy = self.policy(**given)
