@@ -56,6 +56,8 @@ class Server:
         self._link: SchedulerLink | None = None
         self._files: ModelFiles | None = None
         self._words: Words | None = None
+        # For all schedulers: a request whose grammar is being checked when one dies is told so, not cut off.
+        self._grammars = None if args.grammar_backend == "none" else GrammarChecker()
 
     async def run(self, stop: asyncio.Event, hurry: asyncio.Event) -> int:
         """Serve until ``stop`` is set or the scheduler died too often; ``hurry`` does not wait for running requests.
@@ -146,8 +148,8 @@ class Server:
         metrics = Metrics(model.name, ready) if before is None else before.metrics
         if before is not None:
             metrics.restarted(ready)
-        grammars = None if self._args.grammar_backend == "none" else GrammarChecker()
-        frontend = Frontend(words.intake(self._args, files.config, ready), link.client, metrics, grammars=grammars)
+        intake = words.intake(self._args, files.config, ready)
+        frontend = Frontend(intake, link.client, metrics, grammars=self._grammars)
         link.attach(frontend, self._timeouts)
         self.context.loaded = Serving(frontend, model, ready, metrics, words.parsers, words.sampling_defaults)
 
@@ -188,6 +190,8 @@ class Server:
         if self._link is not None:
             # While it loads it reads no messages.
             await self._link.close(STOP_SECONDS if self.context.loaded is not None else 0.0)
+        if self._grammars is not None:
+            await asyncio.to_thread(self._grammars.close)
 
 
 async def _warm_up(frontend: Frontend) -> None:

@@ -95,7 +95,7 @@ class Frontend:
         clock: Callable[[], float] = time.perf_counter,
         grammars: GrammarChecker | None = None,
     ) -> None:
-        """``grammars`` is closed with the frontend; None refuses constraints."""
+        """``grammars`` is the caller's to close; None refuses constraints."""
         self.intake = intake
         self._grammars = grammars
         self.stats = SchedulerStats()
@@ -273,8 +273,6 @@ class Frontend:
 
     def close(self) -> None:
         self._pool.shutdown(wait=False, cancel_futures=True)
-        if self._grammars is not None:
-            self._grammars.close()
 
 
 @contextmanager

@@ -153,7 +153,8 @@ def _finish(state: RequestState, reason: FinishReason, now: float) -> None:
 
 def _reason(finish: Finish, state: RequestState) -> FinishReason:
     if finish.kind == "stop":
-        return FinishReason("stop", matched=finish.matched)
+        ids = state.output_ids  # a grammar that is complete ends with its last token, as in SGLang
+        return FinishReason("stop", matched=finish.matched if finish.matched >= 0 or not ids else ids[-1])
     if finish.kind == "length":
         return FinishReason("length", length=state.sampling.max_new_tokens)
     return FinishReason("abort", message=finish.message, status_code=finish.status_code)

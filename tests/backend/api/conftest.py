@@ -65,7 +65,8 @@ def start_backend(tmp_path: Path) -> StartBackend:
         metrics = Metrics(MODEL, ready)
         args = ServerArgs(**settings)
         words = (None, None) if args.skip_tokenizer_init else (ByteTokenizer(), PlainTemplate())
-        frontend = Frontend(Intake(*words, limits), client, metrics, grammars=GrammarChecker())
+        grammars = GrammarChecker()
+        frontend = Frontend(Intake(*words, limits), client, metrics, grammars=grammars)
         context = ServerContext(args, Phase.READY)
         context.loaded = Serving(frontend, ServedModel(MODEL, "/models/echo", "/models/echo"), ready, metrics)
         dispatching = asyncio.create_task(client.run(frontend.dispatch))
@@ -81,6 +82,7 @@ def start_backend(tmp_path: Path) -> StartBackend:
         finally:
             await runner.cleanup()
             frontend.close()
+            grammars.close()
             client.shut_down()
             await asyncio.to_thread(scheduler.join)
             dispatching.cancel()

@@ -122,3 +122,26 @@ async def test_a_lost_scheduler_frees_those_who_wait_for_a_pause(backend):
     answer: httpx.Response = await waiting
     assert (answer.status_code, "gone" in answer.text) == (503, True)
     backend.engine.stats.paused = False
+
+
+async def test_a_lost_scheduler_is_told_to_those_whose_grammar_is_being_checked(backend, monkeypatch):
+    """The checker outlives the scheduler: nobody's check is cancelled with it."""
+    from backend.frontend.errors import RequestError
+    from backend.grammar import GrammarChecker
+
+    begun, go_on = asyncio.Event(), asyncio.Event()
+    check = GrammarChecker.check
+
+    async def slow(self, spec):
+        begun.set()
+        await go_on.wait()
+        await check(self, spec)
+
+    monkeypatch.setattr(GrammarChecker, "check", slow)
+    waiting = ask(backend, sampling_params={"max_new_tokens": 3, "regex": "[ab]+"})
+    await begun.wait()
+    backend.frontend.fail(RequestError("gone", 503))
+    backend.frontend.close()
+    go_on.set()
+    answer: httpx.Response = await waiting
+    assert (answer.status_code, "gone" in answer.text) == (503, True)

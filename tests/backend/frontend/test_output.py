@@ -138,3 +138,12 @@ def test_without_a_tokenizer_there_are_only_ids() -> None:
     result = generate_result(state)
     assert "text" not in result
     assert result["output_ids"] == [ord("x") + OFFSET]
+
+
+def test_an_answer_whose_grammar_is_complete_names_its_last_token() -> None:
+    outputs = OutputProcessor()
+    state = start(outputs)
+    outputs.process(message(state, "yes", finish=Finish(state.uid, "stop")), 11.0)
+    assert state.finish is not None
+    assert state.finish.as_dict() == {"type": "stop", "matched": ids("s")[0]}
+    assert state.text == "yes"
