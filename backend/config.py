@@ -77,7 +77,7 @@ class ServerArgs:
     kv_events_config: str | None = None  # JSON, see backend/flags/kv_events.py
     enable_deterministic_inference: bool = False
     num_continuous_decode_steps: int = 1  # waiting requests are looked at once in so many steps
-    req_waiting_timeout: float | None = None  # seconds in the queue, then 503; None: SGLANG_REQ_WAITING_TIMEOUT, or never
+    req_waiting_timeout: float | None = None  # seconds in the queue; None: SGLANG_REQ_WAITING_TIMEOUT, or never
     req_running_timeout: float | None = None  # seconds since the first step; None: SGLANG_REQ_RUNNING_TIMEOUT, or never
     max_scheduler_restarts: int = 3  # after crashes, within ten minutes
     watchdog_timeout: float = 300.0  # seconds a step may take before the scheduler is ended; 0: for ever
