@@ -18,6 +18,8 @@ from router.http.deadline import NEVER
 from router.http.pool import Address, NobodyListens, Pool
 from router.retry import Failure
 
+MAX_TOLD = 64 * 2**20  # bytes of an answer to the router itself
+
 
 class UpstreamError(Exception):
     """An exchange with a worker failed. The text is for the log: it may name the worker."""
@@ -127,10 +129,12 @@ class Upstream:
 
     async def _fetch(self, worker: Worker, outgoing: Outgoing, deadline: float) -> tuple[int, bytes]:
         with closing(await self._send(worker, outgoing, deadline, deadline)) as answer:
-            pieces = []
+            told = bytearray()
             while piece := await answer.read():
-                pieces.append(piece)
-            return answer.status, b"".join(pieces)
+                told += piece
+                if len(told) > MAX_TOLD:
+                    raise Fault("reset", f"more than {MAX_TOLD} bytes in answer to {outgoing.target}")
+            return answer.status, bytes(told)
 
     async def _send(
         self, worker: Worker, outgoing: Outgoing, first_byte_by: float, total: float, watch: Watch | None = None
