@@ -115,7 +115,7 @@ class SamplingPlanner:
             self._version, self._rows, self._draws = slots.version, rows, None
         return SamplingPlan(
             row=row,
-            uniform=self._uniform(slots.seed[rows], lengths) if row.hot is not None else None,
+            uniform=self._uniform(slots.seed, rows, lengths) if row.hot is not None else None,
             penalties=Penalties.plan(slots, rows, lengths, self._device) if row.penalised else None,
             forbidden=self._forbidden(slots, rows, lengths)
             if row.min_known and lengths.min() < row.min_known
@@ -123,7 +123,7 @@ class SamplingPlanner:
             mask=mask,
         )
 
-    def _uniform(self, seeds: NDArray[np.uint64], lengths: NDArray[np.int32]) -> torch.Tensor:
+    def _uniform(self, seeds: NDArray[np.uint64], rows: NDArray[np.int64], lengths: NDArray[np.int32]) -> torch.Tensor:
         """One number a row. Rows usually move on by one token a step, so some steps are drawn ahead at once."""
         if self._draws is not None:
             start, numbers = self._draws
@@ -131,7 +131,7 @@ class SamplingPlanner:
             if 0 <= step < len(numbers) and _same(lengths, start + step):
                 return to_device(numbers[step], self._device)
         ahead = np.arange(DRAWN_AHEAD, dtype=np.int32)[:, None]
-        self._draws = lengths, uniform(seeds, lengths + ahead)
+        self._draws = lengths, uniform(seeds[rows], lengths + ahead)
         return to_device(self._draws[1][0], self._device)
 
     def _forbidden(

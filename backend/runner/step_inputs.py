@@ -48,7 +48,7 @@ def build_inputs(batch: StepBatch, slots: Slots, planner: SamplingPlanner, devic
         rows = np.repeat(batch.rows, lens)
         positions = np.arange(ends[-1]) - np.repeat(ends - lens - batch.starts, lens)
     page = positions // page_size
-    locations = slots.page_table[rows, page] * np.int64(page_size) + (positions - page * page_size)
+    locations = (slots.page_table[rows, page] - page) * page_size + positions  # of the page, and the rest of the place
     pages = -(-int(kv_lens.max()) // page_size)
     layout = StepLayout(
         query_lens=torch.from_numpy(batch.lens),
@@ -59,17 +59,18 @@ def build_inputs(batch: StepBatch, slots: Slots, planner: SamplingPlanner, devic
     sampled = batch.samples.nonzero()[0]
     everyone = len(sampled) == len(batch.rows)
     sampling_rows, lengths = (batch.rows, kv_lens) if everyone else (batch.rows[sampled], kv_lens[sampled])
-    last: NDArray[np.int64] | None = sampled
+    places = rows * width + positions
+    last: NDArray[np.int64] | None = None
     if ends is not None:
         last = ends[sampled] - 1
-    elif everyone:
-        last = None
+    elif not everyone:
+        last = sampled
     return StepInputs(
-        places=rows * width + positions,
+        places=places,
         positions=positions,
         layout=layout,
         last=last,
-        sampled_places=sampling_rows * width + lengths,
+        sampled_places=(places if last is None else places[last]) + 1,  # each behind its row's last token
         sampling=planner.plan(slots, sampling_rows, lengths, Mask.of(batch, device)) if len(sampled) else None,
         logprobs=LogprobPlan.plan(batch, slots, device) if batch.logprobs else None,
         pooled=spans(batch) if batch.pooled else (),
