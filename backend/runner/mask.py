@@ -27,8 +27,10 @@ class Mask:
         return Mask(to_device(order[batch.allowed.rows], device), to_device(batch.allowed.bits, device))
 
     def apply(self, logits: torch.Tensor) -> None:
-        """Forbid all other tokens, in place."""
+        """Forbid all other tokens, in place. What a row may say at all comes before a minimum of tokens."""
         shifts = torch.arange(32, dtype=torch.int32, device=logits.device)
         bits = (self.words[:, :, None] >> shifts) & 1
         forbidden = bits.flatten(1)[:, : logits.shape[-1]] == 0
-        logits[self.rows] = logits[self.rows].masked_fill(forbidden, float("-inf"))
+        left = logits[self.rows].masked_fill(forbidden, float("-inf"))
+        stuck = left.amax(dim=-1, keepdim=True) == float("-inf")
+        logits[self.rows] = left.masked_fill(stuck & ~forbidden, 0.0)

@@ -174,3 +174,13 @@ def test_uniform_numbers_are_uniform_in_seeds_and_in_positions():
         assert (numbers < 1).all()
         counts = np.histogram(numbers, bins=20, range=(0, 1))[0]
         assert np.abs(counts - 1000).max() < 150
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_a_grammar_that_demands_a_stop_token_comes_before_min_new_tokens(temperature):
+    params = SamplingParams(temperature=temperature, min_new_tokens=5)
+    slots = make_slots([params], stop_ids=(3,))
+    mask = Mask(torch.tensor([0]), torch.tensor([[0b01000]], dtype=torch.int32))
+    planner = SamplingPlanner(5, torch.device("cpu"))
+    plan = planner.plan(slots, np.arange(1), np.array([1], np.int32), mask)
+    assert sample(torch.zeros(1, 5), plan, torch.zeros(8, dtype=torch.int32)).tolist() == [3]
