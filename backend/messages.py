@@ -90,6 +90,7 @@ class SchedulerStats(msgspec.Struct, array_like=True):
     idle_seconds_total: float = 0.0  # waiting for messages with nothing to do
     step_seconds_total: float = 0.0  # in steps
     cpu_seconds_total: float = 0.0  # of the scheduler's process
+    waiting_for_grammars: int = 0  # those of the waiting requests whose grammar is being compiled
 
 
 class FromScheduler(msgspec.Struct, array_like=True):

@@ -42,6 +42,7 @@ def _load(stats: SchedulerStats, ready: SchedulerReady) -> list[Gauge]:
         Gauge("num_queue_reqs", "Requests that wait for their first step", stats.waiting),
         Gauge("num_waiting_reqs", "The same as num_queue_reqs", stats.waiting),
         Gauge("num_retracted_reqs", "Requests put back into the queue since the start", stats.retracted_total),
+        Gauge("num_grammar_queue_reqs", "Requests that wait for their grammar", stats.waiting_for_grammars),
         Gauge("num_paused_reqs", "Requests that stand still (/pause_generation)", _paused(stats)),
         Gauge("decode_sum_seq_lens", "Tokens of the running requests, about once a second", stats.decode_sum_seq_lens),
         Gauge("num_used_tokens", "Tokens of the KV room held by running requests", stats.used_tokens),

@@ -41,6 +41,12 @@ class Admission:
         limit = self._limits.max_queued_requests
         return limit is not None and len(self.waiting) >= limit + self._slots.free_slots
 
+    @property
+    def compiling(self) -> int:
+        """Waiting requests whose grammar is not there yet."""
+        guides = [request.guide for request in self.waiting if request.guide is not None]
+        return sum(not guide.compiled.done() for guide in guides)
+
     def wait(self, request: Request, *, first: bool = False) -> None:
         """Queue ``request``, ahead of the others when it is not its first time."""
         cached = self._rows.radix.matched_tokens(request.tokens[: request.cacheable], request.namespace)

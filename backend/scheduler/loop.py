@@ -193,6 +193,7 @@ class Scheduler:
     def count(self) -> None:
         """Bring up to date those ``stats`` that would cost too much at every step."""
         self.stats.decode_sum_seq_lens = int(self.slots.known[self.slots.running()].sum())
+        self.stats.waiting_for_grammars = self.admission.compiling
 
     def _take_output(self) -> FromScheduler:
         out = self.running.take_output()

@@ -186,3 +186,17 @@ def test_random_lives_of_every_kind(limits, room, events):
     stats = harness.scheduler.stats
     note(f"retracted: {stats.retracted_total > 0}")
     note(f"from the host: {stats.loaded_tokens_total > 0}")
+
+
+def test_those_who_wait_for_a_grammar_are_counted():
+    harness = KindsHarness()
+    harness.ask([1, 2], max_new=3)
+    harness.ask([1, 2, 3], GRAMMARS[0], max_new=3)
+    harness.ask([1, 2, 4], GRAMMARS[1], max_new=3)
+    harness.step()
+    harness.scheduler.count()
+    assert harness.scheduler.stats.waiting_for_grammars == 2
+    harness.run()
+    harness.scheduler.count()
+    assert harness.scheduler.stats.waiting_for_grammars == 0
+    harness.check()
