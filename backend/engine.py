@@ -91,9 +91,7 @@ class Engine:
         result = await asyncio.to_thread(self.generate, *args, progress=False, **kwargs)
         return cast("Result | list[Result]", result)
 
-    def _submit(
-        self, prompts: list[str | list[int]], samplings: list[Asked], streaming: bool
-    ) -> list[RequestState]:
+    def _submit(self, prompts: list[str | list[int]], samplings: list[Asked], streaming: bool) -> list[RequestState]:
         accepted: list[tuple[RequestState, NewRequest]] = []
         now = time.perf_counter()
         for prompt, (sampling, grammar) in zip(prompts, samplings, strict=True):
