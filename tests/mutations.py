@@ -125,6 +125,13 @@ MUTATIONS = (
         "",
     ),
     Mutation(
+        "forced tokens of an answer that is over do not reach its row's next owner",
+        "backend/scheduler/guided.py",
+        "        self._jumped.discard(slot)  # an answer before may have ended with forced tokens\n",
+        "",
+        ("tests/backend/scheduler/test_guided.py",),
+    ),
+    Mutation(
         "memory lost while idle is found",
         "backend/scheduler/loop.py",
         "            self._mend()\n",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 
 from backend.attention.base import AttentionBackend, KVTarget, StepLayout
@@ -62,9 +64,7 @@ class SplitAttention(AttentionBackend):
     ) -> torch.Tensor:
         if self._only is not None:
             return self._only.attend(layer, query, key, value, sinks)
-        front, back = slice(0, self._singles), slice(self._singles, None)
-        parts = ((self._decode, front), (self._prefill, back))
-        return torch.cat([each.attend(layer, query[at], key[at], value[at], sinks) for each, at in parts])
+        return self._both(lambda each, at: each.attend(layer, query[at], key[at], value[at], sinks))
 
     def target(self, layer: int) -> KVTarget | None:
         if self._only is not None:
@@ -84,9 +84,12 @@ class SplitAttention(AttentionBackend):
     ) -> torch.Tensor:
         if self._only is not None:
             return self._only.attend_stored(layer, query, key, value, sinks)
+        return self._both(lambda each, at: each.attend_stored(layer, query[at], key[at], value[at], sinks))
+
+    def _both(self, attend: Callable[[AttentionBackend, slice], torch.Tensor]) -> torch.Tensor:
+        """``attend`` with each backend and the tokens that are its own."""
         front, back = slice(0, self._singles), slice(self._singles, None)
-        parts = ((self._decode, front), (self._prefill, back))
-        return torch.cat([each.attend_stored(layer, query[at], key[at], value[at], sinks) for each, at in parts])
+        return torch.cat([attend(self._decode, front), attend(self._prefill, back)])
 
 
 def _part(layout: StepLayout, rows: slice) -> StepLayout:

@@ -77,7 +77,8 @@ class Guides:
             guide.allowed = self._mask(guide.state)
         except GrammarError as error:
             return str(error)
-        request.tokens = np.concatenate((request.tokens, np.array(forced, np.int32)))
+        if forced:
+            request.tokens = np.concatenate((request.tokens, np.array(forced, np.int32)))
         return None
 
     def place(self, slot: int, guide: Guide | None) -> None:
