@@ -84,6 +84,7 @@ def build_core(args: ServerArgs, source: ModelSource) -> Core:
         kv_cache_bytes=limits.num_pages * limits.page_size * per_token,
         vocab_size=config.vocab_size,
         host_total_tokens=limits.host.pages * limits.page_size if limits.host is not None else 0,
+        task=config.task,
     )
     return Core(Scheduler(_stepper(limits, runner, model), limits, rows, _grammars(args, source, config)), ready)
 

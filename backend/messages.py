@@ -40,7 +40,7 @@ class NewRequest(msgspec.Struct, array_like=True):
     logprobs: LogprobSpec | None = None
     grammar: GrammarSpec | None = None  # what the output must follow; the frontend has seen it compile
     grammar_after: int = -1  # the token after which it begins; -1: from the first
-    pooling: str = ""  # "last" or "mean": the prompt's hidden states in one vector, and no output
+    pooling: str = ""  # "last", "mean" (hidden states in one vector) or "classify" (a number a label); no output
 
 
 class ToScheduler(msgspec.Struct, array_like=True):
@@ -134,3 +134,4 @@ class SchedulerReady(msgspec.Struct, array_like=True):
     error: str = ""  # non-empty: starting failed, the rest is meaningless
     kv_events: KVEventsInfo | None = None
     host_total_tokens: int = 0  # room of the host tier of the prefix cache
+    task: str = "generate"  # "generate", "embed" or "classify": what the model has a head for

@@ -15,6 +15,7 @@ from backend.api.parsers.choice import ParserChoice
 from backend.config import ServerArgs
 from backend.frontend.errors import RequestError
 from backend.frontend.frontend import Frontend
+from backend.loader.classes import Classes
 from backend.messages import SchedulerReady
 
 
@@ -44,6 +45,7 @@ class ServedModel:
     architectures: tuple[str, ...] = ()
     hidden_size: int = 0  # of an embedding
     pooling: str = "last"  # how an embedding is made of the hidden states
+    classes: Classes | None = None  # of a classifier
 
 
 @dataclass(frozen=True, slots=True)

@@ -35,7 +35,7 @@ class Words:
 
     def intake(self, args: ServerArgs, config: ModelConfig, ready: SchedulerReady) -> Intake:
         """What makes requests of prompts, within the sizes of the scheduler that is ``ready``."""
-        limits = Limits(ready.context_length, ready.vocab_size, args.allow_auto_truncate)
+        limits = Limits(ready.context_length, ready.vocab_size, args.allow_auto_truncate, ready.task)
         if self.assets is None:
             return Intake(None, None, limits, config.eos_token_ids)
         return Intake(self.assets.tokenizer, self.assets.template, limits)
@@ -77,4 +77,5 @@ def describe(args: ServerArgs, files: ModelFiles) -> ServedModel:
         architectures=(files.config.architecture,),
         hidden_size=files.config.hidden_size,
         pooling=pooling_of(source),
+        classes=files.config.classes,
     )

@@ -77,7 +77,7 @@ async def model_info(request: web.Request) -> web.Response:
             "model_path": model.path,
             "served_model_name": model.name,
             "tokenizer_path": model.tokenizer_path,
-            "is_generation": True,
+            "is_generation": serving.ready.task == "generate",
             "preferred_sampling_params": None,
             "weight_version": "default",
             "load_format": context.args.load_format,

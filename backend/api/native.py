@@ -63,9 +63,11 @@ async def generate(request: web.Request) -> web.StreamResponse:
 
 
 async def probe(frontend: Frontend) -> None:
-    """Generate one token, to see that the whole way works."""
-    one_token = NativeSampling(temperature=0.0, max_new_tokens=1, ignore_eos=True).to_sampling()
-    option = RequestOptions(sampling=one_token, rid="HEALTH_CHECK", log_metrics=False)
+    """Generate one token, or one vector where the model writes none, to see that the whole way works."""
+    writes = frontend.intake.limits.task == "generate"
+    one_token = NativeSampling(temperature=0.0, max_new_tokens=int(writes), ignore_eos=True).to_sampling()
+    pooling = "" if writes else "last"
+    option = RequestOptions(sampling=one_token, pooling=pooling, rid="HEALTH_CHECK", log_metrics=False)
     generation = await frontend.submit([[0]], [option])
     async with generation:
         await generation.finished()

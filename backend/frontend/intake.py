@@ -67,6 +67,7 @@ class Limits:
     context_length: int
     vocab_size: int
     auto_truncate: bool = False  # cut what is too long instead of refusing it
+    task: str = "generate"  # "generate", "embed" or "classify": what the model has a head for
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,7 +83,7 @@ class RequestOptions:
     log_metrics: bool = True
     sample: int = 0  # which of the answers to its prompt it is
     logprobs: LogprobSpec | None = None
-    pooling: str = ""  # "last" or "mean": an embedding of the prompt instead of an output
+    pooling: str = ""  # instead of an output: "last" or "mean", an embedding; "classify", a number for each label
     grammar: GrammarSpec | None = None  # what the output must follow
     reasoning_end: int | None = None  # the token after which the grammar begins, unless the prompt has it already
     names: Mapping[str, str] = field(default_factory=dict)  # what the client calls our fields, for errors
@@ -133,6 +134,7 @@ class Intake:
         self, prompt_ids: list[int], options: RequestOptions, index: int, now: float
     ) -> tuple[RequestState, NewRequest]:
         """Check lengths and parameters and number the request. ``now`` is monotonic seconds."""
+        self._check_task(options)
         self.check_ids(prompt_ids)
         prompt_ids, sampling = self._fit(prompt_ids, options)
         check_sampling(sampling)
@@ -168,6 +170,15 @@ class Intake:
             pooling=options.pooling,
         )
         return state, message
+
+    def _check_task(self, options: RequestOptions) -> None:
+        """Raise :class:`RequestError` for what the model has no head for. Embeddings need none."""
+        task = self.limits.task
+        if not options.pooling and task != "generate":
+            purpose = "embeddings (/v1/embeddings)" if task == "embed" else "classification (/v1/classify)"
+            raise RequestError(f"The model writes no text: it is for {purpose}.")
+        if options.pooling == "classify" and task != "classify":
+            raise RequestError("The model has no labels: it is no classifier (...ForSequenceClassification).")
 
     def _grammar_after(self, prompt_ids: list[int], options: RequestOptions) -> int:
         if options.grammar is None:

@@ -1,7 +1,7 @@
 """The layers that models share. A layer holds parameters and computes; it knows nothing of batching or caching."""
 
 from backend.layers.attention import Attention, PagedAttention
-from backend.layers.embedding import Embedding, LMHead
+from backend.layers.embedding import Embedding, LMHead, ScoreHead
 from backend.layers.linear import Linear, MergedLinear
 from backend.layers.mla import LatentAttention
 from backend.layers.mlp import GatedMLP
@@ -27,5 +27,6 @@ __all__ = [
     "RotaryTables",
     "Router",
     "Routing",
+    "ScoreHead",
     "SparseMLP",
 ]

@@ -1,4 +1,4 @@
-"""Token embeddings and the output head, which may share one matrix."""
+"""Token embeddings, the output head, which may share their matrix, and the head of classifiers."""
 
 from __future__ import annotations
 
@@ -34,3 +34,14 @@ class LMHead(nn.Module):
     def tie(self, embedding: Embedding) -> None:
         """Use the matrix of ``embedding``."""
         self.weight = embedding.weight
+
+
+class ScoreHead(nn.Module):
+    """A prompt's hidden states to one number for each label; ``weight`` is ``[labels, hidden_size]``, in float32."""
+
+    def __init__(self, labels: int, hidden_size: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(labels, hidden_size, dtype=torch.float32), requires_grad=False)
+
+    def forward(self, hidden: torch.Tensor) -> torch.Tensor:
+        return F.linear(hidden.float(), self.weight)

@@ -6,10 +6,12 @@ from dataclasses import dataclass, replace
 from types import UnionType
 from typing import Any, Self
 
+from backend.loader.classes import Classes, parse_classes
 from backend.loader.families import layer_windows, with_defaults
 from backend.loader.gguf_config import gguf_to_config
 from backend.loader.rope_config import RopeConfig, parse_local_rope, parse_rope
 from backend.models.registry import check_architecture
+from backend.models.tasks import Task, task_of
 from backend.prompt.errors import ModelError
 from backend.prompt.files import id_list, read_json
 from backend.prompt.gguf_file import GGUFFile
@@ -47,6 +49,8 @@ class ModelConfig:
     eos_token_ids: tuple[int, ...]
     bos_token_id: int | None
     raw: dict[str, Any]
+    task: Task = Task.GENERATE
+    classes: Classes | None = None  # of a classifier
 
     def rope_of(self, layer: int) -> RopeConfig:
         """The rotary parameters of ``layer``."""
@@ -129,6 +133,8 @@ def parse_config(raw: dict[str, Any], where: str) -> ModelConfig:
         eos_token_ids=tuple(id_list(raw.get("eos_token_id"))),
         bos_token_id=next(iter(id_list(raw.get("bos_token_id"))), None),
         raw=raw,
+        task=task_of(architectures[0]),
+        classes=parse_classes(raw) if task_of(architectures[0]) is Task.CLASSIFY else None,
     )
 
 

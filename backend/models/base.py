@@ -10,8 +10,9 @@ import torch
 from torch import nn
 
 from backend.attention.base import AttentionBackend, AttentionShape
-from backend.layers import Experts, LMHead, MergedLinear, PagedAttention
+from backend.layers import Experts, LMHead, MergedLinear, PagedAttention, ScoreHead
 from backend.loader.model_config import ModelConfig
+from backend.models.tasks import Task
 
 
 class WeightError(ValueError):
@@ -25,7 +26,8 @@ class CausalLM(nn.Module):
     renames: ClassVar[dict[str, str]] = {}
     ignored_suffixes: ClassVar[tuple[str, ...]] = ("rotary_emb.inv_freq",)
 
-    lm_head: LMHead
+    lm_head: LMHead | None  # None: the model writes no text
+    score: ScoreHead | None  # of a classifier
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -36,13 +38,19 @@ class CausalLM(nn.Module):
         """Hidden states ``[T, hidden]`` of the tokens ``ids`` (int64[T]) at ``positions`` (int64[T])."""
 
     def logits(self, hidden: torch.Tensor) -> torch.Tensor:
-        """``[R, vocab]`` for the hidden states ``[R, hidden]``, in the dtype of the weights."""
-        return self.lm_head(hidden)
+        """``[R, vocab]`` for hidden states ``[R, hidden]``, in the dtype of the weights; ``[R, 0]`` without a head."""
+        return hidden.new_empty(len(hidden), 0) if self.lm_head is None else self.lm_head(hidden)
+
+    def classify(self, hidden: torch.Tensor) -> torch.Tensor:
+        """Float32, one number for each label, for the hidden states of a prompt's last token."""
+        if self.score is None:
+            raise ValueError(f"{self.config.architecture} has no labels")
+        return self.score(hidden)
 
     @property
     def captures(self) -> bool:
         """Whether a CUDA graph may hold a step: what runs does not depend on values that only the device knows."""
-        return not any(isinstance(module, Experts) for module in self.modules())
+        return self.lm_head is not None and not any(isinstance(module, Experts) for module in self.modules())
 
     def attention_shapes(self) -> list[AttentionShape]:
         """One for each layer, in order."""
@@ -83,9 +91,10 @@ class CausalLM(nn.Module):
     def _renamed(self, name: str) -> str:
         for theirs, ours in self.renames.items():
             name = name.replace(theirs, ours)
-        return name
+        bare = self.config.task is Task.EMBED and not name.startswith(("model.", "lm_head."))
+        return f"model.{name}" if bare else name
 
     def may_ignore(self, name: str) -> bool:
         """Whether the checkpoint's tensor ``name`` is of no use to the model."""
-        tied = self.config.tie_word_embeddings and name == "lm_head.weight"
-        return tied or name.endswith(self.ignored_suffixes)
+        unused = self.lm_head is None or self.config.tie_word_embeddings
+        return (unused and name == "lm_head.weight") or name.endswith(self.ignored_suffixes)

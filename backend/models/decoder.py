@@ -9,9 +9,10 @@ import torch
 from torch import nn
 
 from backend.attention.base import AttentionBackend
-from backend.layers import Embedding, GatedMLP, LMHead, RMSNorm, Rotary, RotaryTables
+from backend.layers import Embedding, GatedMLP, LMHead, RMSNorm, Rotary, RotaryTables, ScoreHead
 from backend.loader.model_config import ModelConfig
 from backend.models.base import CausalLM
+from backend.models.tasks import Task
 
 
 class DecoderLayer(nn.Module):
@@ -70,8 +71,9 @@ class DecoderLM(CausalLM):
         super().__init__(config)
         layers = [self.layer(config, i) for i in range(config.num_layers)]
         self.model = Decoder(config, layers, self.norm, self.embedding_scale(config), self.rotated_size(config))
-        self.lm_head = LMHead(config.vocab_size, config.hidden_size)
-        if config.tie_word_embeddings:
+        self.lm_head = LMHead(config.vocab_size, config.hidden_size) if config.task is Task.GENERATE else None
+        self.score = ScoreHead(len(config.classes.labels), config.hidden_size) if config.classes is not None else None
+        if self.lm_head is not None and config.tie_word_embeddings:
             self.lm_head.tie(self.model.embed_tokens)
 
     @abstractmethod

@@ -6,6 +6,8 @@ import difflib
 import importlib
 from typing import TYPE_CHECKING
 
+from backend.models.tasks import writing_architecture
+
 if TYPE_CHECKING:
     from backend.models.base import CausalLM
 
@@ -28,7 +30,7 @@ ARCHITECTURES = {
 
 def check_architecture(architecture: str) -> None:
     """``ValueError`` with the nearest known names when there is no class for ``architecture``."""
-    if architecture in ARCHITECTURES:
+    if writing_architecture(architecture) in ARCHITECTURES:
         return
     near = difflib.get_close_matches(architecture, ARCHITECTURES, n=3, cutoff=0.0)
     others = sorted(set(ARCHITECTURES) - set(near))
@@ -40,6 +42,6 @@ def check_architecture(architecture: str) -> None:
 def model_class(architecture: str) -> type[CausalLM]:
     """The class for ``architecture``; ``ValueError`` with the nearest known names otherwise."""
     check_architecture(architecture)
-    module, name = ARCHITECTURES[architecture].split(":")
+    module, name = ARCHITECTURES[writing_architecture(architecture)].split(":")
     found: type[CausalLM] = getattr(importlib.import_module(module), name)
     return found

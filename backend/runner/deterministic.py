@@ -124,7 +124,7 @@ def _pooled_rows(batch: StepBatch, parts: Sequence[_Part]) -> Iterator[PooledRow
     wanted = {row.index: row for row in batch.pooled}
     for index, part in enumerate(parts):
         if (row := wanted.get(part.index)) is not None and (row.mean or _is_last(batch, part)):
-            yield PooledRow(index, row.mean, row.last and _is_last(batch, part))
+            yield replace(row, index=index, last=row.last and _is_last(batch, part))
 
 
 def _allowed(batch: StepBatch, parts: Sequence[_Part]) -> AllowedTokens | None:

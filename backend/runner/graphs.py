@@ -53,8 +53,8 @@ class DecodeGraphs:
         self._graphs: dict[tuple[int, bool], torch.cuda.CUDAGraph] = {}  # by size, and whether prefixes are shared
         device, largest = pool.flat.device, self._sizes[-1]
         self._inputs = torch.zeros(3 * largest, dtype=torch.int64, device=device)  # places, positions, sampled places
-        weight = model.lm_head.weight
-        self._logits = torch.empty(largest, model.config.vocab_size, dtype=weight.dtype, device=device)
+        dtype = next(model.parameters()).dtype
+        self._logits = torch.empty(largest, model.config.vocab_size, dtype=dtype, device=device)
         self._tokens = torch.empty(largest, dtype=torch.int64, device=device)
 
     def size_for(self, rows: int) -> int | None:

@@ -127,5 +127,5 @@ class ModelRunner:
         if wanted is not None:
             prompt = logits[:0] if hidden is None else self._model.logits(hidden[wanted.hidden])
             logprobs = row_logprobs(wanted, prompt, logits, tokens)
-        pooled = [] if hidden is None else [span.pool(hidden) for span in inputs.pooled]
+        pooled = [] if hidden is None else [span.pool(hidden, self._model) for span in inputs.pooled]
         return StepResult(tokens.to(torch.int32).to("cpu", non_blocking=True), logprobs, pooled)

@@ -29,6 +29,7 @@ class PooledRow:
     index: int  # in the batch
     mean: bool  # the sum over this step's tokens; else the last one's own
     last: bool  # the prompt ends here
+    classify: bool = False  # the last one's own goes through the classifier's head
 
 
 Places = list[tuple[float, list[tuple[float, int]], list[float]]]  # per token: its own, the likeliest, the asked-for

@@ -112,7 +112,7 @@ class Batcher:
             request = self._running.requests[int(self._slots.uid[rows[i]])]
             mean, last = request.pooling == "mean", int(ends[i]) == request.prompt_len
             if mean or last:
-                found.append(PooledRow(int(i), mean, last))
+                found.append(PooledRow(int(i), mean, last, request.pooling == "classify"))
         return tuple(found)
 
     def _logprob_rows(

@@ -36,7 +36,7 @@ class Request:
     slot: int = -1  # -1: waiting
     node: Node | None = None  # locked end of the row's part in the radix tree
     told_cached: bool = False
-    pooling: str = ""  # "last" or "mean"
+    pooling: str = ""  # "last", "mean" or "classify"
     vector: NDArray[np.float32] | None = None  # summed over the steps so far
     guide: Guide | None = None  # where its output stands in its grammar, when it has to follow one
 
