@@ -16,6 +16,7 @@ from backend.config import ServerArgs
 from backend.frontend.errors import RequestError
 from backend.frontend.frontend import Frontend
 from backend.loader.classes import Classes
+from backend.loader.sentence_model import Pooling
 from backend.messages import SchedulerReady
 
 
@@ -44,7 +45,7 @@ class ServedModel:
     model_type: str = ""
     architectures: tuple[str, ...] = ()
     hidden_size: int = 0  # of an embedding
-    pooling: str = "last"  # how an embedding is made of the hidden states
+    pooling: Pooling = field(default_factory=Pooling)  # how an embedding is made of the hidden states
     classes: Classes | None = None  # of a classifier
 
 

@@ -1,4 +1,4 @@
-"""``/v1/embeddings`` and ``/encode``: the hidden states of a text in one vector of length 1."""
+"""``/v1/embeddings`` and ``/encode``: the hidden states of a text in one vector."""
 
 from __future__ import annotations
 
@@ -12,13 +12,14 @@ from numpy.typing import NDArray
 from pydantic import Field, StrictInt
 
 from backend.api.answers import answer_whole
-from backend.api.context import CONTEXT
+from backend.api.context import CONTEXT, ServedModel
 from backend.api.errors import SchemaError
 from backend.api.openai import DEFAULT_MODEL, check_model
 from backend.api.schema import NOT_YET, Harmless, RequestFields, parse_json, refuse_not_yet
 from backend.frontend.errors import RequestError
 from backend.frontend.intake import Prompt, RequestOptions
 from backend.frontend.request import RequestState
+from backend.loader.sentence_model import Pooling
 from backend.sampling_params import SamplingParams
 
 EMBEDDING_NAMES = {"input_ids": "input", "prompt": "input"}
@@ -49,9 +50,9 @@ async def embeddings(request: web.Request) -> web.StreamResponse:
     if body.dimensions is not None and body.dimensions > serving.model.hidden_size:
         message = f"dimensions must be at most {serving.model.hidden_size}, the model's own, got {body.dimensions}"
         raise SchemaError(message, param="dimensions")
-    option = _option(serving.model.pooling, body, EMBEDDING_NAMES)
+    option = _option(serving.model.pooling.mode, body, EMBEDDING_NAMES)
     generation = await serving.frontend.submit(prompts, [option] * len(prompts))
-    return await answer_whole(request, generation, lambda states: _openai_body(body, serving.model.name, states))
+    return await answer_whole(request, generation, lambda states: _openai_body(body, serving.model, states))
 
 
 async def encode(request: web.Request) -> web.StreamResponse:
@@ -64,8 +65,8 @@ async def encode(request: web.Request) -> web.StreamResponse:
         raise SchemaError("Give either text or input_ids, and not both.", param="text")
     field = "text" if body.input_ids is None else "input_ids"
     prompts, many = _prompts(body.text if body.input_ids is None else body.input_ids, field)
-    generation = await serving.frontend.submit(prompts, [_option(serving.model.pooling, body, {})] * len(prompts))
-    return await answer_whole(request, generation, lambda states: _native_body(states, many))
+    generation = await serving.frontend.submit(prompts, [_option(serving.model.pooling.mode, body, {})] * len(prompts))
+    return await answer_whole(request, generation, lambda states: _native_body(states, serving.model.pooling, many))
 
 
 def _prompts(given: Any, field: str) -> tuple[list[Prompt], bool]:
@@ -90,17 +91,19 @@ def _option(pooling: str, body: RequestFields, names: dict[str, str]) -> Request
     )
 
 
-def _vector(state: RequestState, dimensions: int | None = None) -> NDArray[np.float32]:
-    """Of length 1; ``dimensions`` are cut off before."""
+def _vector(state: RequestState, pooling: Pooling, dimensions: int | None = None) -> NDArray[np.float32]:
+    """Of length 1, unless the model's vectors are not; ``dimensions`` are cut off before."""
     if state.embedding is None:
         raise RequestError("The request ended without an embedding.", 500)
     vector = state.embedding[:dimensions]
+    if not pooling.normalise:
+        return vector
     norm = np.linalg.norm(vector)
     return vector / norm if norm > 0 else vector
 
 
-def _openai_body(body: EmbeddingRequest, model: str, states: Sequence[RequestState]) -> dict[str, Any]:
-    vectors = [_vector(state, body.dimensions) for state in states]
+def _openai_body(body: EmbeddingRequest, model: ServedModel, states: Sequence[RequestState]) -> dict[str, Any]:
+    vectors = [_vector(state, model.pooling, body.dimensions) for state in states]
     tokens = sum(state.prompt_tokens for state in states)
     return {
         "object": "list",
@@ -108,7 +111,7 @@ def _openai_body(body: EmbeddingRequest, model: str, states: Sequence[RequestSta
             {"object": "embedding", "index": index, "embedding": _written(vector, body.encoding_format)}
             for index, vector in enumerate(vectors)
         ],
-        "model": model,
+        "model": model.name,
         "usage": {"prompt_tokens": tokens, "total_tokens": tokens},
     }
 
@@ -119,10 +122,10 @@ def _written(vector: NDArray[np.float32], form: str) -> list[float] | str:
     return vector.tolist()
 
 
-def _native_body(states: Sequence[RequestState], many: bool) -> Any:
+def _native_body(states: Sequence[RequestState], pooling: Pooling, many: bool) -> Any:
     results = [
         {
-            "embedding": _vector(state).tolist(),
+            "embedding": _vector(state, pooling).tolist(),
             "meta_info": {
                 "id": state.rid,
                 "finish_reason": state.finish.as_dict() if state.finish else None,

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 
 from backend.api.context import ServedModel
 from backend.api.parsers.choice import ParserChoice, choose_parsers
-from backend.api.pooling import pooling_of
 from backend.api.sampling_defaults import model_sampling_defaults
 from backend.config import ServerArgs
 from backend.frontend.intake import Intake, Limits
 from backend.loader.model_config import ModelConfig, load_model_config
+from backend.loader.sentence_model import Pooling, read_pooling
 from backend.messages import SchedulerReady
 from backend.prompt import ModelSource, PromptAssets, load_prompt, resolve_model
 
@@ -69,6 +69,7 @@ def _load_prompt(args: ServerArgs, source: ModelSource) -> PromptAssets | None:
 def describe(args: ServerArgs, files: ModelFiles) -> ServedModel:
     """The model as ``/model_info`` tells it."""
     source = files.source
+    pooling = read_pooling(source.path) if source.kind == "folder" else None
     return ServedModel(
         name=args.served_model_name or source.name,
         path=args.model_path or source.name,
@@ -76,6 +77,6 @@ def describe(args: ServerArgs, files: ModelFiles) -> ServedModel:
         model_type=files.config.model_type,
         architectures=(files.config.architecture,),
         hidden_size=files.config.hidden_size,
-        pooling=pooling_of(source),
+        pooling=pooling or Pooling(),
         classes=files.config.classes,
     )
