@@ -33,6 +33,7 @@ from backend.runner.device import choose_device, choose_dtype, choose_kv_dtype, 
 from backend.runner.graphs import graph_sizes
 from backend.runner.host_tier import host_tier
 from backend.runner.model_runner import ModelRunner
+from backend.runner.profiler import Profiler
 from backend.scheduler.limits import SchedulerLimits, make_rows
 from backend.scheduler.loop import Scheduler, StepRunner
 
@@ -47,6 +48,7 @@ DEFAULT_GRAPH_ROWS = 256
 class Core:
     scheduler: Scheduler
     ready: SchedulerReady
+    profiler: Profiler
 
 
 def build_core(args: ServerArgs, source: ModelSource) -> Core:
@@ -69,8 +71,7 @@ def build_core(args: ServerArgs, source: ModelSource) -> Core:
     runner = ModelRunner(model, attention, rows.slots, device, overlap=limits.overlap, copies=copies)
     if device.type == "cuda" and not args.disable_cuda_graph and attention.captures and model.captures:
         sizes = _graph_sizes(args, limits)
-        attention.reserve(max(sizes), rows.slots.page_table.shape[1])
-        runner.capture(sizes, pads=not args.disable_cuda_graph_padding)
+        runner.capture(sizes, rows.slots.page_table.shape[1], pads=not args.disable_cuda_graph_padding)
     per_token = KVPool.bytes_per_token(config.num_layers, config.num_kv_heads, config.head_dim, kv_dtype, config.latent)
     ready = SchedulerReady(
         max_total_tokens=limits.num_pages * limits.page_size,
@@ -86,7 +87,8 @@ def build_core(args: ServerArgs, source: ModelSource) -> Core:
         host_total_tokens=limits.host.pages * limits.page_size if limits.host is not None else 0,
         task=config.task,
     )
-    return Core(Scheduler(_stepper(limits, runner, model), limits, rows, _grammars(args, source, config)), ready)
+    scheduler = Scheduler(_stepper(limits, runner, model), limits, rows, _grammars(args, source, config))
+    return Core(scheduler, ready, Profiler(device, runner.beside_steps, runner.label_steps))
 
 
 def _attention(args: ServerArgs, pool: KVPool, model: CausalLM) -> AttentionBackend:

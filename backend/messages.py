@@ -43,6 +43,16 @@ class NewRequest(msgspec.Struct, array_like=True):
     pooling: str = ""  # "last", "mean" (hidden states in one vector) or "classify" (a number a label); no output
 
 
+class ProfileCommand(msgspec.Struct, array_like=True):
+    """Record steps, into ``folder``; without one end the recording."""
+
+    folder: str = ""
+    steps: int = 0  # end by itself after so many; 0: when told
+    activities: list[str] = []  # CPU, GPU, or NVTX alone; empty: what there is of the first two
+    with_stack: bool = False
+    record_shapes: bool = False
+
+
 class ToScheduler(msgspec.Struct, array_like=True):
     """Everything the frontend gathered since its last message.
 
@@ -55,6 +65,7 @@ class ToScheduler(msgspec.Struct, array_like=True):
     shutdown: bool = False
     pause: str = ""  # "in_place" or "retract": compute nothing more until ``resume``; seen in SchedulerStats.paused
     resume: bool = False
+    profile: ProfileCommand | None = None  # answered in FromScheduler.profiled
 
 
 class Finish(msgspec.Struct, array_like=True):
@@ -106,6 +117,7 @@ class FromScheduler(msgspec.Struct, array_like=True):
     stats: SchedulerStats = msgspec.field(default_factory=SchedulerStats)
     flushed: tuple[int, bool] | None = None  # (ticket, done); False when requests were running
     fetched: list[tuple[int, int]] = []  # (uid, those of its cached prompt tokens that came from the host tier)
+    profiled: list[tuple[bool, str]] = []  # of each ProfileCommand whether it was done, and where to, or why not
 
 
 class KVEventsInfo(msgspec.Struct):

@@ -18,6 +18,7 @@ from backend.api import (
     native,
     openai,
     parse,
+    profiling,
     responses,
     score,
     tokens,
@@ -75,6 +76,8 @@ def create_app(context: ServerContext) -> web.Application:
             web.post("/abort_request", management.abort_request),
             web.post("/pause_generation", management.pause_generation),
             web.post("/continue_generation", management.continue_generation),
+            web.post("/start_profile", profiling.start_profile),
+            web.post("/stop_profile", profiling.stop_profile),
             web.get("/metrics", management.metrics),
         ]
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
+from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any, cast
 
@@ -12,7 +13,7 @@ import msgspec
 import zmq
 import zmq.asyncio
 
-from backend.messages import FromScheduler, NewRequest, SchedulerReady, ToScheduler
+from backend.messages import FromScheduler, NewRequest, ProfileCommand, SchedulerReady, ToScheduler
 
 logger = logging.getLogger(__name__)
 
@@ -35,6 +36,7 @@ class SchedulerClient:
         self._tickets = itertools.count(1)
         self._flushes: dict[int, asyncio.Future[bool]] = {}
         self._pauses: list[tuple[bool, asyncio.Future[None]]] = []  # who waits for it to stand still, or go on
+        self._profiles: deque[asyncio.Future[tuple[bool, str]]] = deque()  # in the order of their commands
 
     async def ready(self) -> SchedulerReady:
         """Wait for the scheduler's first word."""
@@ -50,6 +52,10 @@ class SchedulerClient:
                 waiter = self._flushes.pop(ticket, None)
                 if waiter is not None and not waiter.done():
                     waiter.set_result(done)
+            for answer in message.profiled:
+                asked = self._profiles.popleft()
+                if not asked.done():
+                    asked.set_result(answer)
             if self._pauses:
                 self._tell_paused(message.stats.paused)
             handle(message)
@@ -90,6 +96,14 @@ class SchedulerClient:
         self._pending.resume = True
         await self._until(paused=False)
 
+    async def profile(self, command: ProfileCommand) -> tuple[bool, str]:
+        """Begin or end a recording: whether that was done, and what the scheduler says of it."""
+        self._pending.profile = command
+        self._send()  # at once: a message carries one command
+        waiter = asyncio.get_running_loop().create_future()
+        self._profiles.append(waiter)
+        return await waiter
+
     async def _until(self, *, paused: bool) -> None:
         self._send()  # at once: a pause and a resume in one message would have no order
         waiter = asyncio.get_running_loop().create_future()
@@ -104,12 +118,14 @@ class SchedulerClient:
 
     def fail(self, error: Exception) -> None:
         """The scheduler is gone: whoever waits for its answer gets ``error``."""
-        waiters: list[asyncio.Future[Any]] = [*self._flushes.values(), *(waiter for _, waiter in self._pauses)]
+        pauses = (waiter for _, waiter in self._pauses)
+        waiters: list[asyncio.Future[Any]] = [*self._flushes.values(), *pauses, *self._profiles]
         for waiter in waiters:
             if not waiter.done():
                 waiter.set_exception(error)
         self._flushes.clear()
         self._pauses.clear()
+        self._profiles.clear()
 
     def shut_down(self) -> None:
         """Ask the scheduler to end."""

@@ -18,7 +18,7 @@ from backend.frontend.request import RequestState
 from backend.frontend.timeouts import Timeouts
 from backend.grammar import GrammarChecker, GrammarError
 from backend.grammar.errors import NO_GRAMMARS
-from backend.messages import FromScheduler, NewRequest, SchedulerStats
+from backend.messages import FromScheduler, NewRequest, ProfileCommand, SchedulerStats
 
 LONG_PROMPT_CHARS = 8192  # longer ones are tokenised off the event loop
 TOKENIZER_THREADS = 2
@@ -257,6 +257,13 @@ class Frontend:
 
     async def flush_cache(self) -> bool:
         return await self._client.flush_cache()
+
+    async def profile(self, command: ProfileCommand) -> str:
+        """Begin or end a recording of the steps; where it goes or is. :class:`RequestError` when that cannot be."""
+        done, said = await self._client.profile(command)
+        if not done:
+            raise RequestError(said)
+        return said
 
     def fail(self, error: RequestError) -> None:
         """The scheduler is gone: every request, running or to come, ends with ``error``."""

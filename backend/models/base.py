@@ -34,8 +34,17 @@ class CausalLM(nn.Module):
         self.config = config
 
     @abstractmethod
-    def forward(self, ids: torch.Tensor, positions: torch.Tensor, attention: AttentionBackend) -> torch.Tensor:
-        """Hidden states ``[T, hidden]`` of the tokens ``ids`` (int64[T]) at ``positions`` (int64[T])."""
+    def forward(
+        self,
+        ids: torch.Tensor,
+        positions: torch.Tensor,
+        attention: AttentionBackend,
+        kept: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """Hidden states ``[T, hidden]`` of the tokens ``ids`` (int64[T]) at ``positions`` (int64[T]).
+
+        With ``kept`` (int64[K], not empty) only those tokens': what is behind the last attention is computed for them.
+        """
 
     def logits(self, hidden: torch.Tensor) -> torch.Tensor:
         """``[R, vocab]`` for hidden states ``[R, hidden]``, in the dtype of the weights; ``[R, 0]`` without a head."""
@@ -51,6 +60,11 @@ class CausalLM(nn.Module):
     def captures(self) -> bool:
         """Whether a CUDA graph may hold a step: what runs does not depend on values that only the device knows."""
         return self.lm_head is not None and not any(isinstance(module, Experts) for module in self.modules())
+
+    @property
+    def couples_rows(self) -> bool:
+        """Whether the last bits of a token's result may depend on the tokens that are computed beside it."""
+        return any(isinstance(module, Experts) for module in self.modules())
 
     def attention_shapes(self) -> list[AttentionShape]:
         """One for each layer, in order."""

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from backend.attention.base import AttentionBackend
-from backend.layers import Embedding, GatedMLP, LMHead, RMSNorm, Rotary, RotaryTables, ScoreHead
+from backend.layers import Embedding, GatedMLP, LMHead, RMSNorm, Rotary, RotaryTables, ScoreHead, chosen
 from backend.loader.model_config import ModelConfig
 from backend.models.base import CausalLM
 from backend.models.tasks import Task
@@ -19,7 +19,7 @@ class DecoderLayer(nn.Module):
     """The usual layer: both blocks see a normalised input, and what they give is added to it.
 
     The addition belongs to the norm behind it, so that both are one pass. So a layer gets the sum ``x`` up to what the
-    block before gave, which is ``delta``, and gives what its own last block gave.
+    block before gave, which is ``delta``, and gives the sum up to its own last block, and what that gave.
     """
 
     def __init__(self, config: ModelConfig, attention: nn.Module, mlp: nn.Module) -> None:
@@ -30,11 +30,17 @@ class DecoderLayer(nn.Module):
         self.post_attention_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
 
     def forward(
-        self, x: torch.Tensor, delta: torch.Tensor | None, rotary: RotaryTables, attention: AttentionBackend
-    ) -> torch.Tensor:
-        attended = self.self_attn(self.input_layernorm(x, delta), rotary, attention)
-        out: torch.Tensor = self.mlp(self.post_attention_layernorm(x, attended))
-        return out
+        self,
+        x: torch.Tensor,
+        delta: torch.Tensor | None,
+        rotary: RotaryTables,
+        attention: AttentionBackend,
+        kept: torch.Tensor | None = None,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """The sum and what is still to be added to it; behind attention only of the tokens ``kept``."""
+        attended = self.self_attn(self.input_layernorm(x, delta), rotary, attention, kept)
+        x = chosen(x, kept)
+        return x, self.mlp(self.post_attention_layernorm(x, attended))
 
 
 class Decoder(nn.Module):
@@ -53,12 +59,18 @@ class Decoder(nn.Module):
         self.rotaries = [Rotary(rope, rotated, positions, weight.dtype, weight.device) for rope in kinds]
         self.rotary_of = [kinds.index(rope) for rope in ropes]
 
-    def forward(self, ids: torch.Tensor, positions: torch.Tensor, attention: AttentionBackend) -> torch.Tensor:
+    def forward(
+        self,
+        ids: torch.Tensor,
+        positions: torch.Tensor,
+        attention: AttentionBackend,
+        kept: torch.Tensor | None = None,
+    ) -> torch.Tensor:
         x = self.embed_tokens(ids)
-        delta = None
+        delta, last = None, self.layers[-1]
         tables = [rotary.tables(positions) for rotary in self.rotaries]
         for layer, kind in zip(self.layers, self.rotary_of, strict=True):
-            delta = layer(x, delta, tables[kind], attention)
+            x, delta = layer(x, delta, tables[kind], attention, kept if layer is last else None)
         return self.norm(x, delta)
 
 
@@ -88,8 +100,14 @@ class DecoderLM(CausalLM):
         """The part of each head that positions may turn."""
         return config.head_dim
 
-    def forward(self, ids: torch.Tensor, positions: torch.Tensor, attention: AttentionBackend) -> torch.Tensor:
-        hidden: torch.Tensor = self.model(ids, positions, attention)
+    def forward(
+        self,
+        ids: torch.Tensor,
+        positions: torch.Tensor,
+        attention: AttentionBackend,
+        kept: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        hidden: torch.Tensor = self.model(ids, positions, attention, kept)
         return hidden
 
 

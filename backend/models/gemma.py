@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from backend.attention.base import AttentionBackend
-from backend.layers import Attention, OffsetRMSNorm, RotaryTables
+from backend.layers import Attention, OffsetRMSNorm, RotaryTables, chosen
 from backend.loader.model_config import ModelConfig
 from backend.models.decoder import DecoderLayer, DecoderLM, gated_mlp
 
@@ -29,11 +29,16 @@ class SandwichLayer(GemmaLayer):
         self.post_feedforward_layernorm = OffsetRMSNorm(config.hidden_size, config.rms_norm_eps)
 
     def forward(
-        self, x: torch.Tensor, delta: torch.Tensor | None, rotary: RotaryTables, attention: AttentionBackend
-    ) -> torch.Tensor:
-        attended = self.post_attention_layernorm(self.self_attn(self.input_layernorm(x, delta), rotary, attention))
-        out: torch.Tensor = self.mlp(self.pre_feedforward_layernorm(x, attended))
-        return self.post_feedforward_layernorm(out)
+        self,
+        x: torch.Tensor,
+        delta: torch.Tensor | None,
+        rotary: RotaryTables,
+        attention: AttentionBackend,
+        kept: torch.Tensor | None = None,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        attended = self.self_attn(self.input_layernorm(x, delta), rotary, attention, kept)
+        x, attended = chosen(x, kept), self.post_attention_layernorm(attended)
+        return x, self.post_feedforward_layernorm(self.mlp(self.pre_feedforward_layernorm(x, attended)))
 
 
 class GemmaForCausalLM(DecoderLM):

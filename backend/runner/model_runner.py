@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch.profiler import record_function
 
 from backend.attention.base import AttentionBackend
 from backend.cache.host_copies import HostCopies
@@ -24,6 +25,10 @@ from backend.runner.token_pool import TokenPool
 from backend.scheduler.batch import RowLogprobs, StepBatch
 from backend.scheduler.slots import Slots
 from backend.transfer import Uploader
+
+T = TypeVar("T")
+
+NO_TOKENS = np.empty(0, np.int64)
 
 
 class StepResult(NamedTuple):
@@ -76,19 +81,34 @@ class ModelRunner:
         self._planner = SamplingPlanner(model.config.vocab_size, device)
         self._device = device
         self._graphs: DecodeGraphs | None = None
+        self._labels = False
 
-    def capture(self, sizes: Sequence[int], *, pads: bool = True) -> None:
+    def capture(self, sizes: Sequence[int], max_row_pages: int, *, pads: bool = True) -> None:
         """Capture decode steps of ``sizes`` rows as CUDA graphs; the first step has not been launched."""
         with self._stream.current():
-            self._graphs = DecodeGraphs(self._model, self._attention, self._pool, self._upload, sizes, pads=pads)
+            parts = self._model, self._attention, self._pool, self._upload
+            self._graphs = DecodeGraphs(*parts, sizes, max_row_pages, pads=pads)
             self._graphs.capture()
+
+    def beside_steps(self, task: Callable[[], T]) -> T:
+        """What ``task`` gives, called where steps run, behind those that were launched."""
+        return self._stream.submit(task).result()
+
+    def label_steps(self, labels: bool) -> None:
+        """Whether steps have names in a profile."""
+        self._labels = labels
 
     def launch(self, batch: StepBatch, slots: Slots) -> RunningStep:
         """Start computing ``batch``; ``slots`` is not read after the call."""
         with self._stream.current():
             self._pool.upload(slots, batch.fresh)
             inputs = build_inputs(batch, slots, self._planner, self._device)
-        return RunningStep(batch.samples, self._stream.submit(partial(self._run, inputs, batch.transfers)))
+        run = self._labelled if self._labels else self._run
+        return RunningStep(batch.samples, self._stream.submit(partial(run, inputs, batch.transfers)))
+
+    def _labelled(self, inputs: StepInputs, transfers: Transfers | None) -> StepResult:
+        with record_function(f"step of {len(inputs.layout.query_lens)} rows, {len(inputs.positions)} tokens"):
+            return self._run(inputs, transfers)
 
     @torch.inference_mode()
     def _run(self, inputs: StepInputs, transfers: Transfers | None = None) -> StepResult:
@@ -98,16 +118,27 @@ class ModelRunner:
         if graphs is not None and inputs.is_decode and (size := graphs.size_for(len(inputs.positions))):
             return self._replay(graphs, inputs, size)
         self._attention.plan(inputs.layout)
-        places, positions, sampled_places = self._upload(inputs.places, inputs.positions, inputs.sampled_places)
-        hidden = self._model(self._pool.gather(places), positions, self._attention)
-        last = hidden if inputs.last is None else hidden[self._upload(inputs.last)[0]]
-        logits = self._model.logits(last)
+        hidden, ends, sampled_places = self._forward(inputs)
+        logits = self._model.logits(ends)
         if inputs.sampling is None:
-            return self._result(inputs, hidden, logits, places.new_empty(0))
+            return self._result(inputs, hidden, logits, sampled_places.new_empty(0))
         plain = logits.clone() if inputs.logprobs is not None else logits  # sampling may change them in place
         tokens = sample(logits, inputs.sampling, self._pool.flat)
         self._pool.scatter(sampled_places, tokens)
         return self._result(inputs, hidden, plain, tokens)
+
+    def _forward(self, inputs: StepInputs) -> tuple[torch.Tensor | None, torch.Tensor, torch.Tensor]:
+        """Hidden states of all tokens where those are wanted, of the sampling ones, and where the samples go."""
+        last = NO_TOKENS if inputs.last is None else inputs.last
+        places, positions, sampled_places, kept = self._upload(
+            inputs.places, inputs.positions, inputs.sampled_places, last
+        )
+        ids = self._pool.gather(places)
+        if inputs.last is None or inputs.wants_prompt:
+            hidden = self._model(ids, positions, self._attention)
+            return hidden, hidden if inputs.last is None else hidden[kept], sampled_places
+        some = kept if len(last) else torch.zeros_like(positions[:1])  # kernels take at least one row
+        return None, self._model(ids, positions, self._attention, some)[: len(last)], sampled_places
 
     def _replay(self, graphs: DecodeGraphs, inputs: StepInputs, size: int) -> StepResult:
         """The same for a decode step that was captured. The graph samples greedily; other rows sample once more."""
@@ -122,7 +153,7 @@ class ModelRunner:
     def _result(
         self, inputs: StepInputs, hidden: torch.Tensor | None, logits: torch.Tensor, tokens: torch.Tensor
     ) -> StepResult:
-        """What goes to the host. ``hidden`` is None for a decode step, which computes no place of a prompt."""
+        """What goes to the host. ``hidden`` is None for a step of which no place of a prompt is wanted."""
         wanted, logprobs = inputs.logprobs, list[RowTensors]()
         if wanted is not None:
             prompt = logits[:0] if hidden is None else self._model.logits(hidden[wanted.hidden])

@@ -10,6 +10,7 @@ import gc
 import logging
 import sys
 import time
+from typing import Protocol
 
 import msgspec
 import zmq
@@ -17,7 +18,7 @@ import zmq
 from backend.cache.events import CacheLog
 from backend.config import ServerArgs
 from backend.flags.kv_events import parse_kv_events_config
-from backend.messages import FromScheduler, KVEventsInfo, SchedulerReady, ToScheduler
+from backend.messages import FromScheduler, KVEventsInfo, ProfileCommand, SchedulerReady, ToScheduler
 from backend.prompt.source import ModelSource
 from backend.scheduler.kv_publisher import KVPublisher
 from backend.scheduler.loop import Scheduler
@@ -46,7 +47,7 @@ def run_scheduler(args: ServerArgs, source: ModelSource, to_scheduler: str, from
         gc.freeze()
         try:
             watchdog = Watchdog(args.watchdog_timeout, core.scheduler.describe) if args.watchdog_timeout else None
-            SchedulerLoop(core.scheduler, inbox, outbox, publisher, watchdog).run()
+            SchedulerLoop(core.scheduler, inbox, outbox, publisher, watchdog, core.profiler).run()
         finally:
             if publisher is not None:
                 publisher.close()
@@ -70,6 +71,14 @@ def _failed(message: str) -> SchedulerReady:
 COUNT_SECONDS = 1.0  # between the figures that cost more than a number
 
 
+class StepProfiler(Protocol):
+    """See :class:`backend.runner.profiler.Profiler`."""
+
+    def answer(self, command: ProfileCommand) -> tuple[bool, str]: ...
+
+    def stepped(self) -> None: ...
+
+
 class SchedulerLoop:
     """Moves messages between the sockets and a scheduler."""
 
@@ -80,8 +89,11 @@ class SchedulerLoop:
         outbox: zmq.Socket[bytes],
         publisher: KVPublisher | None = None,
         watchdog: Watchdog | None = None,
+        profiler: StepProfiler | None = None,
     ) -> None:
         self._scheduler = scheduler
+        self._profiler = profiler
+        self._profiled: list[tuple[bool, str]] = []  # told with the next message
         self._watchdog = watchdog
         self._publisher = publisher
         self._inbox = inbox
@@ -109,6 +121,9 @@ class SchedulerLoop:
             self._watchdog.end()
         ended = time.monotonic()
         out.stats.step_seconds_total += ended - begun
+        out.profiled, self._profiled = self._profiled, []
+        if self._profiler is not None:
+            self._profiler.stepped()
         if ended >= self._count_at:
             self._count_at = ended + COUNT_SECONDS
             self._scheduler.count()
@@ -126,6 +141,8 @@ class SchedulerLoop:
             while True:
                 message = self._decoder.decode(self._inbox.recv(zmq.NOBLOCK))
                 self._scheduler.receive(message)
+                if message.profile is not None and self._profiler is not None:
+                    self._profiled.append(self._profiler.answer(message.profile))
                 self._stopped |= message.shutdown
                 news = True
         return news

@@ -19,6 +19,7 @@ from backend.messages import (
     Finish,
     FromScheduler,
     NewRequest,
+    ProfileCommand,
     SchedulerReady,
     SchedulerStats,
     TokenLogprobs,
@@ -71,6 +72,7 @@ class FakeEngine:
     stats: SchedulerStats = field(default_factory=lambda: SchedulerStats(total_tokens=100_000))
     aborted: list[int] = field(default_factory=list)
     received: list[NewRequest] = field(default_factory=list)
+    profiles: list[ProfileCommand] = field(default_factory=list)
     slots: int = 1 << 30  # requests that run at once; the others wait
     going: threading.Event = field(default_factory=threading.Event)  # cleared: the scheduler stands still
 
@@ -89,6 +91,10 @@ class FakeEngine:
             self.running[request.uid] = _Running(request, prompt, cached)
         if message.pause or message.resume:
             self.stats.paused = bool(message.pause)
+        if message.profile is not None:
+            self.profiles.append(message.profile)
+            done = bool(message.profile.folder) or len(self.profiles) > 1
+            out.profiled.append((done, message.profile.folder or ("a.trace.json.gz" if done else "nothing to end")))
         for uid in message.abort:
             self.aborted.append(uid)
             self.running.pop(uid, None)

@@ -7,12 +7,24 @@ import threading
 import msgspec
 import zmq
 
-from backend.messages import FromScheduler, ToScheduler
-from backend.scheduler.process import SchedulerLoop
+from backend.messages import FromScheduler, ProfileCommand, ToScheduler
+from backend.scheduler.process import SchedulerLoop, StepProfiler
 from tests.backend.scheduler.harness import Harness
 
 
-def test_every_message_is_answered_also_an_empty_one() -> None:
+class Answers:
+    def __init__(self) -> None:
+        self.steps = 0
+
+    def answer(self, command: ProfileCommand) -> tuple[bool, str]:
+        return command.folder != "", command.folder
+
+    def stepped(self) -> None:
+        self.steps += 1
+
+
+def said(profiler: StepProfiler, *messages: ToScheduler) -> list[FromScheduler]:
+    """What the loop answers to each, one by one."""
     with zmq.Context() as context, context.socket(zmq.PUSH) as to, context.socket(zmq.PULL) as back:
         to.bind("inproc://to")
         back.bind("inproc://from")
@@ -21,11 +33,26 @@ def test_every_message_is_answered_also_an_empty_one() -> None:
         with inbox, outbox:
             inbox.connect("inproc://to")
             outbox.connect("inproc://from")
-            loop = threading.Thread(target=SchedulerLoop(Harness().scheduler, inbox, outbox).run)
+            target = SchedulerLoop(Harness().scheduler, inbox, outbox, profiler=profiler).run
+            loop = threading.Thread(target=target)
             loop.start()
-            for _ in range(3):
-                to.send(msgspec.msgpack.encode(ToScheduler()))
-                assert msgspec.msgpack.decode(back.recv(), type=FromScheduler).finished == []
+            found = []
+            for message in messages:
+                to.send(msgspec.msgpack.encode(message))
+                found.append(msgspec.msgpack.decode(back.recv(), type=FromScheduler))
             to.send(msgspec.msgpack.encode(ToScheduler(shutdown=True)))
             loop.join(10)
             assert not loop.is_alive()
+            return found
+
+
+def test_every_message_is_answered_also_an_empty_one() -> None:
+    assert [message.finished for message in said(Answers(), *[ToScheduler()] * 3)] == [[], [], []]
+
+
+def test_profiles_are_begun_and_ended_while_nothing_runs() -> None:
+    commands = [ProfileCommand(folder="here"), ProfileCommand(), None]
+    profiler = Answers()
+    answers = said(profiler, *[ToScheduler(profile=command) for command in commands])
+    assert [message.profiled for message in answers] == [[(True, "here")], [(False, "")], []]
+    assert profiler.steps == 3
