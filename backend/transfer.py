@@ -7,6 +7,7 @@ has been made.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 ALIGNMENT = 16  # bytes
 SLOTS = 4  # of the ring: steps whose arrays may be on their way at once
 FIRST_BYTES = 1 << 16
+SMALL_GAP = 1 << 14  # bytes
 
 
 def to_device(array: NDArray, device: torch.device) -> torch.Tensor:
@@ -28,8 +30,7 @@ class Uploader:
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
-        self._ring = None if device.type == "cpu" else [_PinnedSlot() for _ in range(SLOTS)]
-        self._next = 0
+        self._ring = None if device.type == "cpu" else _Ring()
 
     def __call__(self, *arrays: NDArray) -> list[torch.Tensor]:
         """The arrays as tensors on the device, ready for what is launched on the current stream from here on."""
@@ -37,28 +38,101 @@ class Uploader:
             return [torch.from_numpy(array) for array in arrays]
         starts, total = _offsets(arrays)
         moved = torch.empty(total, dtype=torch.uint8, device=self._device)
-        self._copy(arrays, starts, moved)
+        slot = self._ring.next()
+        staged = slot.room(total)
+        for array, start in zip(arrays, starts, strict=True):
+            staged[start : start + array.nbytes] = _bytes(array)
+        slot.send((0, moved))
         return [
             moved[start : start + array.nbytes].view(torch.from_numpy(array).dtype).view(array.shape)
             for array, start in zip(arrays, starts, strict=True)
         ]
 
-    def into(self, target: torch.Tensor, array: NDArray) -> None:
-        """Copy ``array`` to the front of ``target``, a contiguous tensor of its dtype with one dimension."""
-        if self._ring is None:
-            target[: len(array)].copy_(torch.from_numpy(array))
-        else:
-            self._copy([array], [0], target[: len(array)].view(torch.uint8))
 
-    def _copy(self, arrays: Sequence[NDArray], starts: Sequence[int], target: torch.Tensor) -> None:
+class FixedMemory:
+    """Memory that captured steps read, at addresses that never change; what a step needs comes in one copy or a few.
+
+    Regions are asked for first; the memory is taken when the first of them is written or read.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._ring = None if device.type == "cpu" else _Ring()
+        self._size = 0
+        self._memory: torch.Tensor | None = None
+        self._slot: _PinnedSlot | None = None  # that the next copies are made from
+        self._written: list[tuple[int, int]] = []  # for them, bytes from and to
+
+    def region(self, count: int, dtype: torch.dtype) -> Region:
+        """Room for ``count`` numbers. ``RuntimeError`` once the memory is in use."""
+        if self._memory is not None:
+            raise RuntimeError("the memory is in use; all regions come before the first write")
+        start, self._size = self._size, self._size + _aligned(count * dtype.itemsize)
+        return Region(self, start, count, dtype)
+
+    def part(self, start: int, size: int) -> torch.Tensor:
+        """uint8 ``[size]``."""
+        if self._memory is None:
+            self._memory = torch.zeros(self._size, dtype=torch.uint8, device=self._device)
+        return self._memory[start : start + size]
+
+    def write(self, start: int, numbers: NDArray[np.uint8]) -> None:
+        end = start + len(numbers)
         if self._ring is None:
-            raise RuntimeError("there is no ring on the CPU")
-        slot = self._ring[self._next]
+            self.part(start, len(numbers)).copy_(torch.from_numpy(numbers))
+            return
+        if self._slot is None:
+            self._slot = self._ring.next()
+        self._slot.room(self._size)[start:end] = numbers
+        self._written.append((start, end))
+
+    def send(self) -> None:
+        """Copy what was written since the last time to the device. On the CPU it is there already."""
+        if self._slot is not None:
+            spans = [(start, self.part(start, end - start)) for start, end in _joined(self._written)]
+            self._slot.send(*spans)
+        self._slot, self._written = None, []
+
+
+class Region:
+    """A part of a :class:`FixedMemory`."""
+
+    def __init__(self, memory: FixedMemory, start: int, count: int, dtype: torch.dtype) -> None:
+        """``start`` in bytes, ``count`` in numbers."""
+        self._memory, self._start, self._count, self._dtype = memory, start, count, dtype
+
+    @cached_property
+    def tensor(self) -> torch.Tensor:
+        """``[count]``, always the same memory."""
+        return self._memory.part(self._start, self._count * self._dtype.itemsize).view(self._dtype)
+
+    def write(self, array: NDArray) -> None:
+        """What stands in front of it once the memory has been sent; numbers of the same width."""
+        self._memory.write(self._start, _bytes(array))
+
+
+def _joined(spans: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
+    """The spans in order, as one where so little is between them that a copy more would take longer."""
+    found: list[tuple[int, int]] = []
+    for start, end in sorted(spans):
+        if found and start - found[-1][1] <= SMALL_GAP:
+            found[-1] = found[-1][0], max(end, found[-1][1])
+        else:
+            found.append((start, end))
+    return found
+
+
+class _Ring:
+    """Pinned memory of several steps, used in turn."""
+
+    def __init__(self) -> None:
+        self._slots = [_PinnedSlot() for _ in range(SLOTS)]
+        self._next = 0
+
+    def next(self) -> _PinnedSlot:
+        slot = self._slots[self._next]
         self._next = (self._next + 1) % SLOTS
-        staged = slot.room(len(target))
-        for array, start in zip(arrays, starts, strict=True):
-            staged[start : start + array.nbytes] = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
-        slot.send(target)
+        return slot
 
 
 class _PinnedSlot:
@@ -75,9 +149,15 @@ class _PinnedSlot:
             self._memory = torch.empty(1 << (size - 1).bit_length(), dtype=torch.uint8, pin_memory=True)
         return self._memory.numpy()[:size]
 
-    def send(self, target: torch.Tensor) -> None:
-        target.copy_(self._memory[: len(target)], non_blocking=True)
+    def send(self, *parts: tuple[int, torch.Tensor]) -> None:
+        """Copy to each tensor of bytes what stands here from its place on."""
+        for start, target in parts:
+            target.copy_(self._memory[start : start + len(target)], non_blocking=True)
         self._sent.record()
+
+
+def _bytes(array: NDArray) -> NDArray[np.uint8]:
+    return np.ascontiguousarray(array).reshape(-1).view(np.uint8)
 
 
 def _offsets(arrays: Sequence[NDArray]) -> tuple[list[int], int]:
@@ -85,5 +165,9 @@ def _offsets(arrays: Sequence[NDArray]) -> tuple[list[int], int]:
     starts, end = [], 0
     for array in arrays:
         starts.append(end)
-        end += -(-array.nbytes // ALIGNMENT) * ALIGNMENT
+        end += _aligned(array.nbytes)
     return starts, end
+
+
+def _aligned(count: int) -> int:
+    return -(-count // ALIGNMENT) * ALIGNMENT

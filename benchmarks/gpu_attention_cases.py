@@ -10,6 +10,7 @@ import torch
 from backend.attention import attention_class
 from backend.attention.base import AttentionShape, StepLayout
 from backend.cache.kv_pool import KVPool
+from backend.transfer import FixedMemory
 from benchmarks.gpu_case import Case, Cases
 
 PAGE = 16
@@ -78,9 +79,11 @@ def attention_case(
     tensors = tuple(tensor.contiguous() for tensor in tensors)
     backend = attention_class(kernel)(pool, [shape])
     fixed = backend.captures and all(count == 1 for count in new) and device.type == "cuda"
+    memory = FixedMemory(device)
     if fixed:
-        backend.reserve(len(new), table.shape[1])
+        backend.reserve(len(new), table.shape[1], memory)
     (backend.plan_fixed if fixed else backend.plan)(layout)
+    memory.send()
     seen = sum(sum(range(length - count + 1, length + 1)) for count, length in zip(new, lens, strict=True))
     per_token = 2 * kv_heads * size * DTYPE.itemsize
     return Case(

@@ -7,6 +7,7 @@ import torch
 from backend.attention.base import AttentionBackend, KVTarget, StepLayout
 from backend.attention.sharing import Sharing
 from backend.cache.host_copies import HostCopies
+from backend.transfer import FixedMemory
 
 
 class ArrivingPages(AttentionBackend):
@@ -20,8 +21,8 @@ class ArrivingPages(AttentionBackend):
     def plan(self, layout: StepLayout) -> None:
         self._inner.plan(layout)
 
-    def reserve(self, max_rows: int, max_row_pages: int) -> None:
-        self._inner.reserve(max_rows, max_row_pages)
+    def reserve(self, max_rows: int, max_row_pages: int, memory: FixedMemory) -> None:
+        self._inner.reserve(max_rows, max_row_pages, memory)
 
     def plan_fixed(self, layout: StepLayout) -> None:
         self._copies.wait_all()  # the captured layers wait for nobody

@@ -11,6 +11,7 @@ import torch
 
 from backend.attention.sharing import Sharing
 from backend.cache.kv_pool import KVPool
+from backend.transfer import FixedMemory
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,8 +73,11 @@ class AttentionBackend(ABC):
     def plan(self, layout: StepLayout) -> None:
         """Prepare for one step; every ``attend`` until the next plan uses it. Nothing waits for the device."""
 
-    def reserve(self, max_rows: int, max_row_pages: int) -> None:
-        """Before the first :meth:`plan_fixed`: the most rows of one, and the most pages of a row."""
+    def reserve(self, max_rows: int, max_row_pages: int, memory: FixedMemory) -> None:
+        """Before the first :meth:`plan_fixed`: the most rows of one, and the most pages of a row.
+
+        What a plan writes to regions of ``memory`` is there when the caller has sent it.
+        """
         raise NotImplementedError(f"{type(self).__name__} cannot be captured")
 
     def plan_fixed(self, layout: StepLayout) -> None:

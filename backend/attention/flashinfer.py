@@ -12,7 +12,7 @@ from backend.attention.base import AttentionBackend, AttentionShape, KVTarget, S
 from backend.attention.flashinfer_kernels import MAX_GROUPS, FixedPages, Kernels, Pages, Prefixes
 from backend.attention.sharing import Sharing, find_sharing
 from backend.cache.kv_pool import KVPool
-from backend.transfer import Uploader
+from backend.transfer import FixedMemory, Uploader
 
 WORKSPACE_BYTES = 384 << 20  # partial results of rows that are split
 HEAD_SIZES = (64, 128, 256)
@@ -39,9 +39,9 @@ class FlashInfer(AttentionBackend):
         self._kinds = {shape: Kernels(shape, pool, workspace) for shape in dict.fromkeys(shapes)}
         self.shares = not any(shape.window for shape in shapes)
 
-    def reserve(self, max_rows: int, max_row_pages: int) -> None:
+    def reserve(self, max_rows: int, max_row_pages: int, memory: FixedMemory) -> None:
         numbers = 4 * max_rows + 1 + max_rows * max_row_pages  # locations of 8 bytes, indptr, last lengths, indices
-        self._room = torch.zeros(numbers, dtype=torch.int32, device=self._device)
+        self._room = memory.region(numbers, torch.int32)
 
     # -- plans ------------------------------------------------------------------------------------------------------
 
@@ -77,11 +77,11 @@ class FlashInfer(AttentionBackend):
             table, kv_lens = _behind(table, skipped), kv_lens - (skipped * self._pool.page_size).astype(np.int32)
         indptr, indices, last = _lists(kv_lens, table, self._pool.page_size)
         locations = layout.locations.numpy().view(np.int32)
-        self._upload.into(self._room, np.concatenate((locations, indptr, last, indices)))
-        self._locations = self._room[: 2 * rows].view(torch.int64)
-        front = 4 * rows + 1
-        fixed = FixedPages(self._room[2 * rows : 3 * rows + 1], self._room[front:], self._room[3 * rows + 1 : front])
-        pages = Pages(torch.from_numpy(indptr), self._room[front : front + len(indices)], torch.from_numpy(last))
+        self._room.write(np.concatenate((locations, indptr, last, indices)))
+        room, front = self._room.tensor, 4 * rows + 1
+        self._locations = room[: 2 * rows].view(torch.int64)
+        fixed = FixedPages(room[2 * rows : 3 * rows + 1], room[front:], room[3 * rows + 1 : front])
+        pages = Pages(torch.from_numpy(indptr), room[front : front + len(indices)], torch.from_numpy(last))
         for kernels in self._kinds.values():
             kernels.plan_fixed(pages, fixed)
             if sharing is not None:

@@ -111,12 +111,13 @@ class Kernels:
 
     def plan_prefill(self, query_lens: NDArray[np.int32], pages: Pages, *, fresh: bool) -> None:
         """``fresh``: nothing of any row is in the pool yet, so that the step's own keys are all there are."""
-        indptr = torch.from_numpy(np.concatenate(([0], np.cumsum(query_lens))).astype(np.int32))
+        # FlashInfer copies from these itself: a copy from ordinary memory would make the host wait.
+        indptr = torch.from_numpy(np.concatenate(([0], np.cumsum(query_lens))).astype(np.int32)).pin_memory()
         self._fresh = fresh
         if fresh:
             self._ragged.plan(self._ragged.wrapper.plan, indptr, indptr, *self._sizes, causal=True, **self._options)
         else:
-            where = indptr, pages.indptr, pages.indices, pages.last_len
+            where = indptr, pages.indptr.pin_memory(), pages.indices, pages.last_len.pin_memory()
             sizes = (*self._sizes, self._pool.page_size)
             self._paged.plan(self._paged.wrapper.plan, *where, *sizes, causal=True, **self._options)
 

@@ -8,7 +8,7 @@ import torch
 
 from backend.attention.base import AttentionBackend, KVTarget, StepLayout
 from backend.attention.sharing import Sharing
-from backend.transfer import Uploader
+from backend.transfer import FixedMemory, Uploader
 
 
 class SplitAttention(AttentionBackend):
@@ -23,10 +23,10 @@ class SplitAttention(AttentionBackend):
         self._locations: torch.Tensor | None = None  # of a step that is for both
         self._singles = 0
 
-    def reserve(self, max_rows: int, max_row_pages: int) -> None:
-        self._decode.reserve(max_rows, max_row_pages)
+    def reserve(self, max_rows: int, max_row_pages: int, memory: FixedMemory) -> None:
+        self._decode.reserve(max_rows, max_row_pages, memory)
         if self._sharer is not self._decode:
-            self._sharer.reserve(max_rows, max_row_pages)
+            self._sharer.reserve(max_rows, max_row_pages, memory)
 
     # -- plans ------------------------------------------------------------------------------------------------------
 

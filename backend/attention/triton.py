@@ -16,6 +16,7 @@ import triton
 from numpy.typing import NDArray
 
 from backend.attention.base import AttentionBackend, AttentionShape, KVTarget, StepLayout
+from backend.attention.kernels.chain import chained
 from backend.attention.kernels.decode import decode_merge, decode_parts
 from backend.attention.kernels.prefill import prefill_blocks
 from backend.attention.kernels.product import precision
@@ -23,11 +24,12 @@ from backend.attention.kernels.store import store_tokens
 from backend.attention.tiles import SMALLEST, choose_tiles, padded
 from backend.attention.work import decode_items, query_blocks
 from backend.cache.kv_pool import KVPool
-from backend.transfer import Uploader
+from backend.transfer import FixedMemory, Region, Uploader
 
 PROGRAMS_PER_PROCESSOR = 4  # decode programs that are worth having on each multiprocessor
 INTERPRETED_PROCESSORS = 2
 MERGED_AT_ONCE = 8
+MERGE_PROGRAMS = 1024  # more of them take longer to start than they work
 ALIGNMENT = 4  # int32 numbers: each list starts at 16 bytes
 
 
@@ -84,7 +86,7 @@ class TritonAttention(AttentionBackend):
         self._extra = self._spare_parts()
         self._upload = Uploader(self._device)
         self._parts = self._new_parts(0)
-        self._fixed: tuple[torch.Tensor, _Parts] | None = None
+        self._fixed: tuple[Region, _Parts] | None = None
 
     def _spare_parts(self) -> int:
         """Parts beyond one for each row, so that few rows fill the GPU and a long one does not outlast the others."""
@@ -102,11 +104,11 @@ class TritonAttention(AttentionBackend):
             torch.empty(count, heads, dtype=torch.float32, device=self._device),
         )
 
-    def reserve(self, max_rows: int, max_row_pages: int) -> None:
+    def reserve(self, max_rows: int, max_row_pages: int, memory: FixedMemory) -> None:
         ones = torch.ones(max_rows, dtype=torch.int32)
         table = torch.zeros(max_rows, max_row_pages, dtype=torch.int32)
         lists = self._lists(StepLayout(ones, ones, table, ones.long()))
-        room = torch.empty(_starts(lists)[-1], dtype=torch.int32, device=self._device)
+        room = memory.region(_starts(lists)[-1], torch.int32)
         self._fixed = room, self._new_parts(max_rows + self._extra)
 
     def plan(self, layout: StepLayout) -> None:
@@ -125,8 +127,9 @@ class TritonAttention(AttentionBackend):
         joined = np.zeros(starts[-1], np.int32)
         for start, numbers in zip(starts[:-1], lists, strict=True):
             joined[start : start + numbers.size] = numbers.ravel()
-        self._upload.into(room, joined)
-        moved = [room[a : a + x.size].view(x.shape) for a, x in zip(starts[:-1], lists, strict=True)]
+        room.write(joined)
+        fixed = room.tensor
+        moved = [fixed[a : a + x.size].view(x.shape) for a, x in zip(starts[:-1], lists, strict=True)]
         self._step = self._as_step(layout, moved, parts)
 
     def _lists(self, layout: StepLayout) -> list[NDArray[np.int32]]:
@@ -225,12 +228,13 @@ class TritonAttention(AttentionBackend):
             items.shape[1], query.stride(0), query.stride(1), *self._factors(shape),
             **self._constants(shape, query, sinks),
             BLOCK_H=tiles.decode_h, BLOCK_N=tiles.decode_n, num_warps=tiles.decode_warps,
-            num_stages=tiles.decode_stages,
+            num_stages=tiles.decode_stages, **chained(self._device),
         )  # fmt: skip
-        decode_merge[(decode.rows, shape.num_heads)](
+        at_once = merged_heads(decode.rows, shape.num_heads)
+        decode_merge[(decode.rows, -(-shape.num_heads // at_once))](
             out, parts.out, parts.log, first_items,
             HEADS=shape.num_heads, DV=shape.value_dim or shape.head_dim, BLOCK_D=tiles.front,
-            BLOCK_PARTS=MERGED_AT_ONCE, num_warps=1,
+            BLOCK_PARTS=MERGED_AT_ONCE, HEADS_AT_ONCE=at_once, num_warps=1, **chained(self._device),
         )  # fmt: skip
 
     def _attend_blocks(
@@ -270,6 +274,11 @@ class TritonAttention(AttentionBackend):
             "BLOCK_D": tiles.front,
             "BLOCK_REST": tiles.rest,
         }
+
+
+def merged_heads(rows: int, heads: int) -> int:
+    """Heads for one program that merges parts: of many rows only few have more than one part."""
+    return min(triton.next_power_of_2(-(-rows * heads // MERGE_PROGRAMS)), heads)
 
 
 def _singles(layout: StepLayout) -> int:

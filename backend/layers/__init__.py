@@ -1,6 +1,6 @@
 """The layers that models share. A layer holds parameters and computes; it knows nothing of batching or caching."""
 
-from backend.layers.attention import Attention, PagedAttention
+from backend.layers.attention import Attention, PagedAttention, chosen
 from backend.layers.embedding import Embedding, LMHead, ScoreHead
 from backend.layers.linear import Linear, MergedLinear
 from backend.layers.mla import LatentAttention
@@ -29,4 +29,5 @@ __all__ = [
     "Routing",
     "ScoreHead",
     "SparseMLP",
+    "chosen",
 ]

@@ -56,7 +56,10 @@ class Attention(PagedAttention):
         self._rotate_and_store = layer_ops(self.o_proj.weight.device).rotate_and_store
         self.sinks = nn.Parameter(torch.empty(heads), requires_grad=False) if sinks else None
 
-    def forward(self, x: torch.Tensor, rotary: RotaryTables, attention: AttentionBackend) -> torch.Tensor:
+    def forward(
+        self, x: torch.Tensor, rotary: RotaryTables, attention: AttentionBackend, kept: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """``[T, hidden]``, or only for the tokens ``kept`` (int64[K])."""
         heads, kv_heads = self.shape.num_heads, self.shape.num_kv_heads
         projected = self.qkv_proj(x).unflatten(-1, (-1, self.shape.head_dim))
         target = None if self._rotate_and_store is None else attention.target(self.layer)
@@ -64,10 +67,15 @@ class Attention(PagedAttention):
             turned = self._rotate_and_store(projected, rotary, target, self._norms)
             query, key = turned.split((heads, kv_heads), dim=1)
             value = projected[:, heads + kv_heads :]
-            return self.o_proj(attention.attend_stored(self.layer, query, key, value, self.sinks))
+            return self.o_proj(chosen(attention.attend_stored(self.layer, query, key, value, self.sinks), kept))
         rotated, value = projected.split((heads + kv_heads, kv_heads), dim=1)
         if self._norms is not None:
             query, key = rotated.split((heads, kv_heads), dim=1)
             rotated = torch.cat((self._norms[0](query), self._norms[1](key)), dim=1)
         query, key = rotary.rotate(rotated).split((heads, kv_heads), dim=1)
-        return self.o_proj(attention.attend(self.layer, query, key, value, self.sinks))
+        return self.o_proj(chosen(attention.attend(self.layer, query, key, value, self.sinks), kept))
+
+
+def chosen(x: torch.Tensor, kept: torch.Tensor | None) -> torch.Tensor:
+    """The rows ``kept`` of ``x``; None: all."""
+    return x if kept is None else x[kept]

@@ -10,7 +10,7 @@ from __future__ import annotations
 import torch
 
 from backend.attention.base import AttentionBackend, AttentionShape
-from backend.layers.attention import PagedAttention
+from backend.layers.attention import PagedAttention, chosen
 from backend.layers.linear import Linear
 from backend.layers.norm import RMSNorm
 from backend.layers.rope_scaling import yarn_magnitude
@@ -50,7 +50,10 @@ class LatentAttention(PagedAttention):
         magnitude = yarn_magnitude(config.rope.factor, weight) if weight else 1.0
         return float((self.turned + self.unturned) ** -0.5 * magnitude**2)
 
-    def forward(self, x: torch.Tensor, rotary: RotaryTables, attention: AttentionBackend) -> torch.Tensor:
+    def forward(
+        self, x: torch.Tensor, rotary: RotaryTables, attention: AttentionBackend, kept: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """``[T, hidden]``, or only for the tokens ``kept`` (int64[K])."""
         heads = self.shape.num_heads
         to_key, to_value = self.kv_b_proj.weight.view(heads, -1, self.latent).split(
             (self.unturned, self.kv_b_proj.weight.shape[0] // heads - self.unturned), dim=1
@@ -60,7 +63,7 @@ class LatentAttention(PagedAttention):
         latent = self.kv_a_layernorm(latent)
         query = torch.cat((_per_head(plain, to_key), rotary.rotate(self._halves(turned))), dim=-1)
         key = torch.cat((latent, rotary.rotate(self._halves(turned_key))), dim=-1)
-        attended = attention.attend(self.layer, query, key, latent).unflatten(-1, (heads, -1))
+        attended = chosen(attention.attend(self.layer, query, key, latent), kept).unflatten(-1, (heads, -1))
         return self.o_proj(_per_head(attended, to_value.transpose(1, 2)).flatten(1))
 
     def _queries(self, x: torch.Tensor) -> torch.Tensor:

@@ -20,7 +20,7 @@ from backend.models.base import CausalLM
 from backend.runner.decode_rows import Rows, padded_sharing, padding, unshared
 from backend.runner.step_inputs import StepInputs
 from backend.runner.token_pool import TokenPool
-from backend.transfer import Uploader
+from backend.transfer import FixedMemory, Uploader
 
 WARM_UP_RUNS = 2  # libraries choose their kernels and workspaces in the first runs, which cannot be captured
 LEAST_SHARED = 16  # rows of the smallest graph with shared prefixes
@@ -43,6 +43,7 @@ class DecodeGraphs:
         pool: TokenPool,
         upload: Uploader,
         sizes: Sequence[int],
+        max_row_pages: int,
         *,
         pads: bool = True,
     ) -> None:
@@ -52,7 +53,9 @@ class DecodeGraphs:
         self._pads = pads
         self._graphs: dict[tuple[int, bool], torch.cuda.CUDAGraph] = {}  # by size, and whether prefixes are shared
         device, largest = pool.flat.device, self._sizes[-1]
-        self._inputs = torch.zeros(3 * largest, dtype=torch.int64, device=device)  # places, positions, sampled places
+        self._memory = FixedMemory(device)
+        self._inputs = self._memory.region(3 * largest, torch.int64)  # places, positions, sampled places
+        attention.reserve(largest, max_row_pages, self._memory)
         dtype = next(model.parameters()).dtype
         self._logits = torch.empty(largest, model.config.vocab_size, dtype=dtype, device=device)
         self._tokens = torch.empty(largest, dtype=torch.int64, device=device)
@@ -113,14 +116,15 @@ class DecodeGraphs:
     def _stage(self, rows: Rows, sharing: Sharing | None) -> None:
         """Put a step's inputs where the graph reads them."""
         arrays = (rows.places, rows.positions, rows.sampled_places)
-        self._upload.into(self._inputs, np.concatenate(arrays))
+        self._inputs.write(np.concatenate(arrays))
         if sharing is None:
             self._attention.plan_fixed(rows.layout)
         else:
             self._attention.plan_shared(rows.layout, sharing)
+        self._memory.send()
 
     def _step(self, size: int) -> None:
-        places, positions, sampled_places = self._inputs[: 3 * size].view(3, size)
+        places, positions, sampled_places = self._inputs.tensor[: 3 * size].view(3, size)
         hidden = self._model(self._pool.gather(places), positions, self._attention)
         logits, tokens = self._logits[:size], self._tokens[:size]
         logits.copy_(self._model.logits(hidden))

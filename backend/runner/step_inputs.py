@@ -33,7 +33,12 @@ class StepInputs:
     @property
     def is_decode(self) -> bool:
         """Every row computes one token and samples the next, and nobody asks for log probabilities of a prompt."""
-        return self.last is None and not self.pooled and (self.logprobs is None or not len(self.logprobs.hidden))
+        return self.last is None and not self.wants_prompt
+
+    @property
+    def wants_prompt(self) -> bool:
+        """Hidden states are wanted of other tokens, too, than those behind which is sampled."""
+        return bool(self.pooled) or (self.logprobs is not None and len(self.logprobs.hidden) > 0)
 
 
 def build_inputs(batch: StepBatch, slots: Slots, planner: SamplingPlanner, device: torch.device) -> StepInputs:

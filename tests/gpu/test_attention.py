@@ -12,6 +12,7 @@ from backend.attention import AttentionShape, attention_class
 from backend.attention.base import StepLayout
 from backend.cache import KVPool
 from backend.runner.decode_rows import Rows, padded_sharing, padding, unshared
+from backend.transfer import FixedMemory
 
 BACKENDS = [name for name in ("flashinfer", "triton") if importlib.util.find_spec(name)] + ["torch_native"]
 CUDA = torch.device("cuda")
@@ -144,11 +145,13 @@ def test_a_captured_step_computes_later_steps(backend, shape):
     pool, attention = steps[0].pool, make(backend, shape, steps[0].pool)
     if not attention.captures:
         pytest.skip(f"{backend} does not capture")
-    attention.reserve(8, 256)
+    memory = FixedMemory(CUDA)
+    attention.reserve(8, 256, memory)
     fixed = [torch.zeros_like(each) for each in (steps[0].query, steps[0].key, steps[0].value)]
     stream = torch.cuda.Stream()
     with torch.cuda.stream(stream):
         attention.plan_fixed(steps[0].layout)
+        memory.send()
         attention.attend(0, *fixed)
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph, stream=stream):
@@ -159,6 +162,7 @@ def test_a_captured_step_computes_later_steps(backend, shape):
             for mine, theirs in zip(fixed, (step.query, step.key, step.value), strict=True):
                 mine.copy_(theirs)
             attention.plan_fixed(step.layout)
+            memory.send()
             out.fill_(float("nan"))
             graph.replay()
             stream.synchronize()
@@ -180,11 +184,13 @@ def test_shared_prefixes_are_read_once_and_give_the_same(backend, shape):
     if not attention.shares:
         pytest.skip(f"{backend} does not share prefixes")
     rows = Rows(*(np.zeros(20, np.int64),) * 3, step.layout)
-    attention.reserve(32, 512)
+    memory = FixedMemory(CUDA)
+    attention.reserve(32, 512, memory)
     stream = torch.cuda.Stream()
     with torch.cuda.stream(stream):
         fixed = [torch.zeros(32, *each.shape[1:], dtype=each.dtype, device=CUDA) for each in (step.query, step.key)]
         attention.plan_shared(padding(32, 0).layout, unshared(32))
+        memory.send()
         attention.attend(0, fixed[0], fixed[1], fixed[1])
         graph = torch.cuda.CUDAGraph()
         value = torch.zeros_like(fixed[1])
@@ -196,6 +202,7 @@ def test_shared_prefixes_are_read_once_and_give_the_same(backend, shape):
         for target, source in ((fixed[0], step.query), (fixed[1], step.key), (value, step.value)):
             target[:20] = source[order]
         attention.plan_shared(rows.ordered(sharing.order).padded(32, 0).layout, padded_sharing(sharing, 32))
+        memory.send()
         out.fill_(float("nan"))
         graph.replay()
         stream.synchronize()

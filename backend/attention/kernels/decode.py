@@ -8,6 +8,7 @@ rows have many programs and the number of programs does not depend on the length
 import triton
 import triton.language as tl
 
+from backend.attention.kernels.chain import after_previous
 from backend.attention.kernels.product import product
 from backend.attention.kernels.softmax import join, load_tile, page_slots
 
@@ -30,6 +31,7 @@ def decode_parts(
     query_head_stride,
     scale,
     value_scale,
+    CHAINED: tl.constexpr,
     GROUP: tl.constexpr,
     KV_HEADS: tl.constexpr,
     D: tl.constexpr,
@@ -47,10 +49,12 @@ def decode_parts(
     item = tl.program_id(0)
     start = tl.load(items + num_items + item)
     end = tl.load(items + 2 * num_items + item)
-    if start >= end:
-        return
     row = tl.load(items + item)
     first_item = tl.load(first_items + row)
+    table = page_table + row * tl.load(widths)
+    after_previous(CHAINED)
+    if start >= end:
+        return
     kv_head = tl.program_id(1) % KV_HEADS
     in_group = tl.program_id(1) // KV_HEADS * BLOCK_H + tl.arange(0, BLOCK_H)
     heads = kv_head * GROUP + in_group
@@ -72,7 +76,6 @@ def decode_parts(
         best = tl.where(is_first, tl.load(sinks + heads, mask=real, other=0).to(tl.float32) * 1.4426950408889634, best)
         total = tl.where(is_first, 1.0, total)
     weighted = tl.zeros([BLOCK_H, BLOCK_D], tl.float32)
-    table = page_table + row * tl.load(widths)
     for n in range(start, end, BLOCK_N):
         positions = n + tl.arange(0, BLOCK_N)
         inside = positions < end
@@ -114,18 +117,29 @@ def decode_merge(
     part_out,
     part_log,
     first_items,
+    CHAINED: tl.constexpr,
     HEADS: tl.constexpr,
     DV: tl.constexpr,
     BLOCK_D: tl.constexpr,
     BLOCK_PARTS: tl.constexpr,
+    HEADS_AT_ONCE: tl.constexpr,
 ):
-    """The parts of one row and head, weighted by the sums that they were divided by."""
+    """The parts of one row and some heads, weighted by the sums that they were divided by."""
     row = tl.program_id(0)
-    head = tl.program_id(1)
     first = tl.load(first_items + row)
     behind = tl.load(first_items + row + 1)
+    after_previous(CHAINED)
     if behind - first == 1:
         return
+    for head in range(tl.program_id(1) * HEADS_AT_ONCE, tl.minimum((tl.program_id(1) + 1) * HEADS_AT_ONCE, HEADS)):
+        _merge(out, part_out, part_log, row, head, first, behind, HEADS, DV, BLOCK_D, BLOCK_PARTS)
+
+
+@triton.jit
+def _merge(
+    out, part_out, part_log, row, head, first, behind,
+    HEADS: tl.constexpr, DV: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_PARTS: tl.constexpr,
+):  # fmt: skip
     dims = tl.arange(0, BLOCK_D)
     best = float("-inf")
     total = 0.0

@@ -12,6 +12,8 @@ import torch.nn.functional as F
 import triton
 import triton.language as tl
 
+from backend.attention.kernels.chain import after_previous, chained
+
 MOST_ROWS = 4
 LARGEST_FOR_ONE = 20 << 20  # numbers of the matrix, for one row of ``x``
 LARGEST_FOR_FEW = 4 << 20
@@ -35,6 +37,7 @@ def _few_rows(
     N,
     K,
     stride,
+    CHAINED: tl.constexpr,
     M: tl.constexpr,
     HAS_BIAS: tl.constexpr,
     BLOCK_M: tl.constexpr,
@@ -44,19 +47,30 @@ def _few_rows(
     rows = tl.program_id(0) * BLOCK_N + tl.arange(0, BLOCK_N)
     real = rows < N
     m = tl.arange(0, BLOCK_M)
-    total = tl.zeros([BLOCK_M, BLOCK_N], tl.float32)
-    for start in range(0, K, BLOCK_K):
-        k = start + tl.arange(0, BLOCK_K)
-        inside = k < K
-        part = tl.load(
-            weight + rows[:, None].to(tl.int64) * K + k[None, :], mask=real[:, None] & inside[None, :], other=0
-        )
-        given = tl.load(x + m[:, None] * stride + k[None, :], mask=(m < M)[:, None] & inside[None, :], other=0)
-        total += tl.sum(given.to(tl.float32)[:, None, :] * part.to(tl.float32)[None, :, :], 2)
+    k = tl.arange(0, BLOCK_K)
+    part = _weights(weight, rows, real, k, K)  # on its way while the kernel before ends
+    after_previous(CHAINED)
+    total = _products(x, m, stride, k, K, part, M)
+    for start in range(BLOCK_K, K, BLOCK_K):
+        part = _weights(weight, rows, real, start + k, K)
+        total += _products(x, m, stride, start + k, K, part, M)
     if HAS_BIAS:
         total += tl.load(bias + rows, mask=real, other=0).to(tl.float32)[None, :]
     place = out + m[:, None] * N + rows[None, :]
     tl.store(place, total.to(out.dtype.element_ty), mask=(m < M)[:, None] & real[None, :])
+
+
+@triton.jit
+def _weights(weight, rows, real, k, K):
+    """``[BLOCK_N, BLOCK_K]``; zeros outside."""
+    return tl.load(weight + rows[:, None].to(tl.int64) * K + k[None, :], mask=real[:, None] & (k < K)[None, :], other=0)
+
+
+@triton.jit
+def _products(x, m, stride, k, K, part, M: tl.constexpr):
+    """float32 ``[BLOCK_M, BLOCK_N]``."""
+    given = tl.load(x + m[:, None] * stride + k[None, :], mask=(m < M)[:, None] & (k < K)[None, :], other=0)
+    return tl.sum(given.to(tl.float32)[:, None, :] * part.to(tl.float32)[None, :, :], 2)
 
 
 def shape_for(rows: int, out_features: int, in_features: int) -> Shape | None:
@@ -75,7 +89,7 @@ def multiply(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, s
     _few_rows[(triton.cdiv(features, shape.rows),)](
         x, weight, x if bias is None else bias, out, features, width, x.stride(0),
         M=rows, HAS_BIAS=bias is not None, BLOCK_M=triton.next_power_of_2(rows),
-        BLOCK_N=shape.rows, BLOCK_K=shape.width, num_warps=shape.warps,
+        BLOCK_N=shape.rows, BLOCK_K=shape.width, num_warps=shape.warps, **chained(x.device),
     )  # fmt: skip
     return out
 

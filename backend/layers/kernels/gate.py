@@ -8,6 +8,7 @@ import torch
 import triton
 import triton.language as tl
 
+from backend.attention.kernels.chain import after_previous, chained
 from backend.layers.activation import activation
 
 BLOCK = 1024
@@ -28,10 +29,11 @@ def activate(x, ACT: tl.constexpr):
 
 
 @triton.jit
-def _gate(x, out, stride, size, ACT: tl.constexpr, BLOCK: tl.constexpr):
+def _gate(x, out, stride, size, CHAINED: tl.constexpr, ACT: tl.constexpr, BLOCK: tl.constexpr):
     row = tl.program_id(0).to(tl.int64)
     dims = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
     real = dims < size
+    after_previous(CHAINED)
     gate = tl.load(x + row * stride + dims, mask=real, other=0.0).to(tl.float32)
     up = tl.load(x + row * stride + size + dims, mask=real, other=0.0).to(tl.float32)
     tl.store(out + row * size + dims, (activate(gate, ACT) * up).to(out.dtype.element_ty), mask=real)
@@ -45,7 +47,8 @@ def gate(act: str) -> Callable[[torch.Tensor], torch.Tensor]:
         rows = x.reshape(-1, x.shape[-1])
         size = x.shape[-1] // 2
         out = torch.empty(*x.shape[:-1], size, dtype=x.dtype, device=x.device)
-        _gate[(len(rows), triton.cdiv(size, BLOCK))](rows, out, rows.stride(0), size, ACT=act, BLOCK=BLOCK)
+        grid = (len(rows), triton.cdiv(size, BLOCK))
+        _gate[grid](rows, out, rows.stride(0), size, ACT=act, BLOCK=BLOCK, **chained(x.device))
         return out
 
     return gated

@@ -6,6 +6,8 @@ import torch
 import triton
 import triton.language as tl
 
+from backend.attention.kernels.chain import after_previous, chained
+
 
 @triton.jit
 def _rms_norm(
@@ -17,6 +19,7 @@ def _rms_norm(
     delta_stride,
     size,
     eps,
+    CHAINED: tl.constexpr,
     ADDS: tl.constexpr,
     OFFSET: tl.constexpr,
     BLOCK: tl.constexpr,
@@ -24,6 +27,8 @@ def _rms_norm(
     row = tl.program_id(0).to(tl.int64)
     dims = tl.arange(0, BLOCK)
     real = dims < size
+    factors = tl.load(weight + dims, mask=real, other=0.0).to(tl.float32) + OFFSET
+    after_previous(CHAINED)
     numbers = tl.load(x + row * stride + dims, mask=real, other=0.0)
     if ADDS:
         more = tl.load(delta + row * delta_stride + dims, mask=real, other=0.0)
@@ -31,7 +36,6 @@ def _rms_norm(
         tl.store(x + row * stride + dims, numbers, mask=real)
     wide = numbers.to(tl.float32)
     inverse = tl.rsqrt(tl.sum(wide * wide, 0) / size + eps)
-    factors = tl.load(weight + dims, mask=real, other=0.0).to(tl.float32) + OFFSET
     tl.store(out + row * size + dims, (wide * inverse * factors).to(out.dtype.element_ty), mask=real)
 
 
@@ -47,5 +51,6 @@ def rms_norm(
     _rms_norm[(len(rows),)](
         rows, added, weight, out, rows.stride(0), added.stride(0), size, eps,
         ADDS=delta is not None, OFFSET=1.0 if offset else 0.0, BLOCK=block, num_warps=min(max(block // 512, 1), 16),
+        **chained(x.device),
     )  # fmt: skip
     return out

@@ -13,6 +13,7 @@ import triton
 import triton.language as tl
 
 from backend.attention.base import KVTarget
+from backend.attention.kernels.chain import after_previous, chained
 
 if TYPE_CHECKING:
     from backend.layers.norm import RMSNorm
@@ -37,6 +38,7 @@ def _rotate_and_store(
     key_scale,
     value_scale,
     limit,
+    CHAINED: tl.constexpr,
     HEADS: tl.constexpr,
     KV_HEADS: tl.constexpr,
     D: tl.constexpr,
@@ -58,6 +60,7 @@ def _rotate_and_store(
     HALF: tl.constexpr = ROTATED // 2
     partner = tl.where(dims < HALF, dims + HALF, tl.where(dims < ROTATED, dims - HALF, dims))
 
+    after_previous(CHAINED)
     source = projected + token * stride + head[:, None] * D
     plain = tl.load(source + dims[None, :], mask=real, other=0.0)
     first = plain.to(tl.float32)
@@ -116,6 +119,6 @@ def rotate_and_store(
         HEADS=heads, KV_HEADS=kv_heads, D=size, ROTATED=2 * rotary.cos.shape[-1],
         NORMS=query_norm is not None, OFFSET=1.0 if query_norm is not None and query_norm.offset else 0.0,
         EIGHT_BITS=target.keys.dtype.itemsize == 1, BLOCK_H=HEADS_AT_ONCE, BLOCK_D=block_d,
-        num_warps=max(HEADS_AT_ONCE * block_d // 512, 1),
+        num_warps=max(HEADS_AT_ONCE * block_d // 512, 1), **chained(projected.device),
     )  # fmt: skip
     return turned

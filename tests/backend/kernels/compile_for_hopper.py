@@ -15,6 +15,7 @@ from triton.backends.compiler import GPUTarget
 
 import backend.attention.triton as attention
 import backend.layers.kernels.experts as experts
+import backend.layers.kernels.few_rows as few_rows
 import backend.layers.kernels.gate as gate
 import backend.layers.kernels.norm as norm
 import backend.layers.kernels.rotary as rotary
@@ -26,7 +27,7 @@ from backend.layers.rotary import RotaryTables
 from tests.backend.kernels.paged_rows import PagedRows
 
 CPU = torch.device("cpu")
-INSTRUCTIONS = ("wgmma.mma_async", "mma.sync", "cp.async.cg", "ld.global.v4")
+INSTRUCTIONS = ("wgmma.mma_async", "mma.sync", "cp.async.cg", "ld.global.v4", "griddepcontrol.wait")
 SHAPES = {
     "plain": AttentionShape(32, 8, 128, 0.088),
     "everything": AttentionShape(8, 2, 64, 0.125, window=9, soft_cap=5.0, has_sinks=True),
@@ -56,6 +57,8 @@ class Compiler:
 
     def __getitem__(self, grid):
         def compile_only(*args, **kwargs):
+            if "CHAINED" in kwargs:  # as on a GPU
+                kwargs |= {"CHAINED": True, "launch_pdl": True}
             compiled = self.kernel.warmup(*args, grid=grid, **kwargs)
             self.report["variants"] += 1
             self.report["shared"] = max(self.report["shared"], compiled.metadata.shared)
@@ -68,6 +71,7 @@ class Compiler:
 KERNELS = {
     attention: ("decode_parts", "decode_merge", "prefill_blocks", "store_tokens"),
     norm: ("_rms_norm",),
+    few_rows: ("_few_rows",),
     gate: ("_gate",),
     experts: ("expert_gates", "expert_outputs", "combine"),
     rotary: ("_rotate_and_store",),
@@ -86,6 +90,8 @@ def layers() -> None:
     x = torch.zeros(4, 4096, dtype=torch.bfloat16)
     for offset, delta in ((False, x), (True, None)):
         norm.rms_norm(x, x[0], 1e-6, offset=offset, delta=delta)
+    for rows in (1, 3):
+        few_rows.linear(x[:rows], torch.zeros(512, 4096, dtype=torch.bfloat16))
     for act in ("silu", "gelu", "gelu_pytorch_tanh", "relu"):
         gate.gate(act)(x)
     tables = RotaryTables(*(torch.zeros(3, 1, 64, dtype=torch.bfloat16) for _ in range(2)))

@@ -9,6 +9,7 @@ import torch
 import backend.attention.triton as triton_backend
 from backend.attention.base import AttentionShape
 from backend.attention.triton import TritonAttention
+from backend.transfer import FixedMemory
 from tests.backend.kernels.paged_rows import PagedRows
 from tests.backend.kernels.reference import assert_close
 
@@ -129,16 +130,19 @@ def test_launches_captured_after_a_fixed_plan_compute_the_next_one(device, monke
     lens = [5, 90 * SCALE, 40, 150 * SCALE, 1, 17, 61]
     rows = PagedRows(PLAIN, [1] * 7, lens, page=16, dtype=torch.float32, device=device)
     backend = TritonAttention(rows.pool, [PLAIN])
-    backend.reserve(4, rows.layout.page_table.shape[1])
+    memory = FixedMemory(torch.device(device))
+    backend.reserve(4, rows.layout.page_table.shape[1], memory)
     query, key, value = (x[:4].clone() for x in (rows.query, rows.key, rows.value))
     rows.pool.keys[0][0] = rows.pool.values[0][0] = 0
     backend.plan_fixed(rows.part([0, 1, 2], padding=1))
+    memory.send()
     launches: list = []
     for name in ("store_tokens", "decode_parts", "decode_merge"):
         monkeypatch.setattr(triton_backend, name, Recorder(getattr(triton_backend, name), launches))
     out = backend.attend(0, query, key, value)
     for chosen in ([3, 4, 5], [6, 1, 3, 0]):
         backend.plan_fixed(rows.part(chosen, padding=4 - len(chosen)))
+        memory.send()
         for buffer, numbers in ((query, rows.query), (key, rows.key), (value, rows.value)):
             buffer[: len(chosen)] = numbers[chosen]
         out.fill_(float("nan"))

@@ -52,7 +52,7 @@ class FixedSDPA(TorchSDPA):
     captures = shares = True
     random = np.random.default_rng(0)
 
-    def reserve(self, max_rows, max_row_pages):
+    def reserve(self, max_rows, max_row_pages, memory):
         self.reserved = max_rows
 
     def plan_fixed(self, layout):
@@ -83,8 +83,7 @@ def recorded(monkeypatch):
     class CapturingRunner(model_runner.ModelRunner):
         def __init__(self, model, attention, *args, **more):
             super().__init__(model, attention, *args, **more)
-            attention.reserve(ROWS, 64)
-            self.capture(graph_sizes(ROWS))
+            self.capture(graph_sizes(ROWS), 64)
 
     monkeypatch.setattr(DecodeGraphs, "_record", record)
     monkeypatch.setattr(graphs, "LEAST_SHARED", 4)
