@@ -29,7 +29,7 @@ def check(args: ServerArgs) -> Check:
     """Judge the model that ``args.check`` or ``args.model_path`` names. Raises ``ValueError`` (one line)."""
     path = args.check or args.model_path
     source = resolve_model(path, revision=args.revision, download_dir=args.download_dir, only="prompt")
-    config = load_model_config(source).limited(args.context_length)
+    config = load_model_config(source, args).limited(args.context_length)
     refuse_quantised(config)
     device = choose_device(args.device)
     dtype = choose_dtype(args.dtype, config.dtype, device)

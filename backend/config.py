@@ -27,6 +27,8 @@ class ServerArgs:
     served_model_name: str | None = None
     chat_template: str | None = None
     trust_remote_code: bool = False
+    model_impl: str = "auto"  # native, transformers; auto: native where there is such a model
+    json_model_override_args: str = "{}"  # JSON: what to read in place of the model's config.json
     skip_tokenizer_init: bool = False
     check: str | None = None  # say what this model needs ("": that of model_path) and stop
 

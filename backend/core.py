@@ -20,12 +20,11 @@ from backend.cache.host_copies import HostCopies
 from backend.cache.host_pool import HostPool
 from backend.config import ServerArgs
 from backend.grammar import GrammarCompiler, Vocabulary
-from backend.layers import Experts
 from backend.loader.model_config import ModelConfig, load_model_config
-from backend.loader.weights import dummy_weights, iterate_weights
 from backend.messages import SchedulerReady
 from backend.models import CausalLM
-from backend.models.build import empty_model, footprint, require_memory
+from backend.models.build import footprint, require_memory
+from backend.models.load import load_model
 from backend.prompt import load_tokenizer
 from backend.prompt.source import ModelSource
 from backend.runner.deterministic import GROUP, DeterministicRunner
@@ -57,7 +56,7 @@ def build_core(args: ServerArgs, source: ModelSource) -> Core:
     device = choose_device(args.device)
     if device.type == "cpu":
         set_threads(args.cpu_threads)
-    config = load_model_config(source).limited(args.context_length)
+    config = load_model_config(source, args).limited(args.context_length)
     refuse_quantised(config)
     dtype = choose_dtype(args.dtype, config.dtype, device)
     model = build_model(args, source, config, dtype, device)
@@ -108,8 +107,7 @@ def _stepper(limits: SchedulerLimits, runner: ModelRunner, model: CausalLM) -> S
     if not limits.deterministic:
         return runner
     # An expert's share of a group depends on the neighbours' tokens, so rows of such models decode alone.
-    alone = any(isinstance(module, Experts) for module in model.modules())
-    return DeterministicRunner(runner, limits.page_size, 1 if alone else GROUP)
+    return DeterministicRunner(runner, limits.page_size, 1 if model.couples_rows else GROUP)
 
 
 def _grammars(args: ServerArgs, source: ModelSource, config: ModelConfig) -> GrammarCompiler | None:
@@ -151,12 +149,7 @@ def build_model(
 ) -> CausalLM:
     """The model with its weights on ``device`` in ``dtype``."""
     require_memory(footprint(config, dtype).weights, free_memory(device), dtype, device)
-    model = empty_model(config, dtype, device)
-    if args.load_format == "dummy":
-        dummy_weights(model.named_parameters(), args.random_seed or 0)
-    else:
-        model.load_weights(iterate_weights(source, config, args.load_format))
-    return model.eval()
+    return load_model(args, source, config, dtype, device).eval()
 
 
 def _size(

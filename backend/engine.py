@@ -52,7 +52,7 @@ class Engine:
             self.tokenizer,
             prompt.template if prompt else None,
             Limits(core.ready.context_length, core.ready.vocab_size, args.allow_auto_truncate, core.ready.task),
-            () if prompt else load_model_config(source).eos_token_ids,
+            () if prompt else load_model_config(source, args).eos_token_ids,
         )
         self._outputs = OutputProcessor()
         self._lock = threading.Lock()

@@ -46,7 +46,7 @@ async def find_model(args: ServerArgs) -> ModelFiles:
     source = await asyncio.to_thread(
         resolve_model, args.model_path, revision=args.revision, download_dir=args.download_dir
     )
-    return ModelFiles(source, await asyncio.to_thread(load_model_config, source))
+    return ModelFiles(source, await asyncio.to_thread(load_model_config, source, args))
 
 
 async def read_words(args: ServerArgs, source: ModelSource) -> Words:

@@ -6,11 +6,13 @@ from dataclasses import dataclass, replace
 from types import UnionType
 from typing import Any, Self
 
+from backend.config import ServerArgs
 from backend.loader.classes import Classes, parse_classes
 from backend.loader.families import layer_windows, with_defaults
 from backend.loader.gguf_config import gguf_to_config
+from backend.loader.overrides import override
 from backend.loader.rope_config import RopeConfig, parse_local_rope, parse_rope
-from backend.models.registry import check_architecture
+from backend.models.registry import runs_natively
 from backend.models.tasks import Task, task_of
 from backend.prompt.errors import ModelError
 from backend.prompt.files import id_list, read_json
@@ -19,7 +21,16 @@ from backend.prompt.source import ModelSource
 
 __all__ = ["ModelConfig", "RopeConfig", "load_model_config", "parse_config"]
 
+DEFAULT_ARGS = ServerArgs()
 _STRETCHED = ("dynamic", "yarn")  # kinds of rope scaling that are often added without raising the declared context
+
+
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """A model that ``transformers`` runs: its own configuration, and what its layers ask of attention."""
+
+    config: Any  # transformers.PretrainedConfig
+    shapes: tuple[Any, ...]  # backend.attention.base.AttentionShape of each layer
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +60,7 @@ class ModelConfig:
     eos_token_ids: tuple[int, ...]
     bos_token_id: int | None
     raw: dict[str, Any]
+    reference: Reference | None = None  # not None: transformers runs it
     task: Task = Task.GENERATE
     classes: Classes | None = None  # of a classifier
 
@@ -73,31 +85,39 @@ class ModelConfig:
         return replace(self, max_position_embeddings=positions)
 
 
-def load_model_config(source: ModelSource) -> ModelConfig:
-    """Read a model's configuration.
+def load_model_config(source: ModelSource, args: ServerArgs = DEFAULT_ARGS) -> ModelConfig:
+    """Read a model's configuration; ``args`` say what is changed in it, and who runs the model.
 
     Raises ModelError that names the file and what is wrong: an architecture that nobody knows, else a missing key.
     """
     if source.kind == "gguf":
-        return parse_config(gguf_to_config(GGUFFile.open(source.path)), where=str(source.path))
+        raw = override(gguf_to_config(GGUFFile.open(source.path)), args.json_model_override_args)
+        return parse_config(raw, where=str(source.path))
     path = source.path / "config.json"
-    raw = read_json(path)
-    if raw is None:
+    stored = read_json(path)
+    if stored is None:
         raise ModelError(f"model folder {source.path} has no config.json")
-    _check_architecture(raw, str(path))
+    raw = override(stored, args.json_model_override_args)
     generation = read_json(source.path / "generation_config.json") or {}
     eos = [*id_list(raw.get("eos_token_id")), *id_list(generation.get("eos_token_id"))]
-    return parse_config({**raw, "eos_token_id": list(dict.fromkeys(eos))}, where=str(path))
+    raw = {**raw, "eos_token_id": list(dict.fromkeys(eos))}
+    architecture = _foreign_architecture(raw, args.model_impl, str(path))
+    if architecture is None:
+        return parse_config(raw, where=str(path))
+    from backend.models.fallback.config import transformers_config  # heavy, and rarely needed
+
+    return transformers_config(raw, architecture, where=str(path))
 
 
-def _check_architecture(raw: dict[str, Any], where: str) -> None:
-    """Before the keys: those of another family have other names."""
+def _foreign_architecture(raw: dict[str, Any], model_impl: str, where: str) -> str | None:
+    """The architecture, where ``transformers`` is to run it. Before the keys: those of other families differ."""
     names = raw.get("architectures")
-    if isinstance(names, list) and names:
-        try:
-            check_architecture(str(names[0]))
-        except ValueError as error:
-            raise ModelError(f"{where}: {error}") from None
+    if not isinstance(names, list) or not names:
+        return None
+    try:
+        return None if runs_natively(str(names[0]), model_impl) else str(names[0])
+    except ValueError as error:
+        raise ModelError(f"{where}: {error}") from None
 
 
 def parse_config(raw: dict[str, Any], where: str) -> ModelConfig:

@@ -25,9 +25,16 @@ class Footprint:
 
 def empty_model(config: ModelConfig, dtype: torch.dtype, device: torch.device) -> CausalLM:
     """The model of ``config``, its parameters allocated and not filled. ``ValueError`` for an unknown architecture."""
-    kind = model_class(config.architecture)
     with _default_dtype(dtype), device:
-        return kind(config)
+        return _kind(config)(config)
+
+
+def _kind(config: ModelConfig) -> type[CausalLM]:
+    if config.reference is None:
+        return model_class(config.architecture)
+    from backend.models.fallback.model import TransformersLM  # heavy, and rarely needed
+
+    return TransformersLM
 
 
 def footprint(config: ModelConfig, dtype: torch.dtype) -> Footprint:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import importlib.util
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from backend.models.tasks import writing_architecture
@@ -32,11 +34,29 @@ def check_architecture(architecture: str) -> None:
     """``ValueError`` with the nearest known names when there is no class for ``architecture``."""
     if writing_architecture(architecture) in ARCHITECTURES:
         return
-    near = difflib.get_close_matches(architecture, ARCHITECTURES, n=3, cutoff=0.0)
+    near = nearest(architecture, ARCHITECTURES)
     others = sorted(set(ARCHITECTURES) - set(near))
     raise ValueError(
         f"architecture {architecture!r} is not supported; nearest: {', '.join(near)}; also known: {', '.join(others)}"
     )
+
+
+def nearest(architecture: str, known: Iterable[str]) -> list[str]:
+    """The three of ``known`` that are written most alike."""
+    return difflib.get_close_matches(architecture, list(known), n=3, cutoff=0.0)
+
+
+def runs_natively(architecture: str, model_impl: str) -> bool:
+    """Whether a class of ours serves ``architecture``, or else ``transformers`` is to try.
+
+    ``model_impl`` is ``native`` (``ValueError`` for an unknown one), ``transformers``, or ``auto``: what there is.
+    """
+    known = writing_architecture(architecture) in ARCHITECTURES
+    if model_impl == "transformers":
+        return False
+    if not known and (model_impl == "native" or importlib.util.find_spec("transformers") is None):
+        check_architecture(architecture)
+    return known
 
 
 def model_class(architecture: str) -> type[CausalLM]:

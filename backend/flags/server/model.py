@@ -8,7 +8,6 @@ from backend.flags.rows import accepted, integer, not_yet, switch, text, words
 ALWAYS = accepted(
     "model",
     "weights are read once at the start, straight from memory-mapped files",
-    text("--model-impl", default="auto"),
     switch("--weight-loader-disable-mmap"),
     switch("--weight-loader-prefetch-checkpoints"),
     integer("--weight-loader-prefetch-num-threads", default=4),
@@ -26,11 +25,6 @@ EMBEDDING = accepted(
 KINDS = not_yet(
     "model",
     "only text generation; docs/models.md lists the architectures",
-    text(
-        "--json-model-override-args",
-        default="{}",
-        reason="the model folder says how the model is built",
-    ),
     text("--model-config-parser", default="auto"),
     switch("--enable-fp32-lm-head", reason="--dtype holds for the whole model"),
     switch("--enable-multimodal"),

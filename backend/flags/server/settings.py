@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from backend.flags.checks import AT_LEAST_ONE, FRACTION, MODEL_NAME, NOT_NEGATIVE, PORT, POSITIVE, Check
+from backend.flags.checks import AT_LEAST_ONE, FRACTION, JSON_OBJECT, MODEL_NAME, NOT_NEGATIVE, PORT, POSITIVE, Check
 from backend.flags.flag import Flag, Kind, State
 from backend.flags.kv_events import EXAMPLE, is_kv_events_config
 from backend.flags.rows import integer, number, switch, text, words, works
@@ -64,6 +64,23 @@ MODEL = works(
         "--trust-remote-code",
         state=State.ACCEPTED,
         reason="code that comes with a model is never run",
+        sources=BOTH,
+    ),
+    text(
+        "--model-impl",
+        default="auto",
+        choices=("auto", "native", "transformers"),
+        rename={"sglang": "native", "vllm": "native"},
+        help="who runs the model; auto: transformers where docs/models.md does not list the architecture",
+        sources=BOTH,
+    ),
+    text(
+        "--json-model-override-args",
+        "--hf-overrides",
+        default="{}",
+        check=JSON_OBJECT,
+        help="read these keys in place of those of the model's config.json",
+        metavar="JSON",
         sources=BOTH,
     ),
     switch("--skip-tokenizer-init", help="serve token ids only", sources=BOTH),

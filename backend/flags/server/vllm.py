@@ -57,7 +57,6 @@ MODEL = not_yet(
     text("--tokenizer-revision"),
     text("--rope-scaling"),
     number("--rope-theta"),
-    text("--hf-overrides"),
     text("--hf-token"),
     text("--task", default="auto"),
     text("--runner", default="auto"),

@@ -214,6 +214,8 @@ def values(row: Flag) -> st.SearchStrategy:
         return st.sampled_from(row.choices)
     if row.dest == "kv_events_config":
         return st.just('{"publisher": "zmq"}')
+    if row.dest == "json_model_override_args":
+        return st.just('{"rope_theta": 50000.0}')
     kinds = {
         Kind.SWITCH: st.booleans(),
         Kind.INT: st.integers(1, 60000),

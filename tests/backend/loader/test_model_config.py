@@ -6,6 +6,7 @@ from gguf import GGUFWriter
 from transformers import LlamaConfig
 from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
+from backend.config import ServerArgs
 from backend.loader.gguf_config import llama3_divisors
 from backend.loader.model_config import RopeConfig, load_model_config, parse_config
 from backend.prompt import ModelError, resolve_model
@@ -101,7 +102,7 @@ def test_an_architecture_that_is_not_supported_is_named_before_its_keys(tmp_path
     with pytest.raises(
         ModelError, match=r"config\.json: architecture 'GPT2LMHeadModel' is not supported; nearest: \w+, "
     ):
-        load(tmp_path)
+        load_model_config(resolve_model(str(tmp_path)), ServerArgs(model_impl="native"))
 
 
 def test_an_unknown_architecture_is_for_the_models_to_judge():
