@@ -14,6 +14,7 @@ from policies.policy import WorkerSpeed
 FORGET = 0.97  # weight kept by the past at each observation: the last 33 or so count
 SPREAD_TOKENS = 500.0  # times vary in proportion to the work, with this much on top
 PRIOR = 0.02  # weight of the line through the origin against the observations
+FLATTEST = 8.0  # its slope over that of a line: three times, two of them of a busy moment, may seem to fall with work
 TRUSTED = 3  # observations before a worker's own line is looked at
 OUTLIER = 8.0  # one observation counts as at most so many times the expected time, and at least its inverse
 SLOWEST, FASTEST = 1000.0, 1e-4  # ms per token, whatever is observed
@@ -72,4 +73,4 @@ class Line:
         prior = PRIOR * self.wxx
         variance = self.wxx - self.wx * self.wx / self.w
         covariance = self.wxy - self.wx * self.wy / self.w
-        return min((covariance + prior * origin) / (variance + prior), origin)
+        return min(max((covariance + prior * origin) / (variance + prior), origin / FLATTEST), origin)

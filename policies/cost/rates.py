@@ -35,8 +35,8 @@ class RateBook:
         self._lines: dict[str, Line] = {}
         self._centre, self._spread = 0.0, 0.0  # of the slopes' logarithms: median, and variance beyond their errors
         self._unfitted = 0  # observations since these were worked out
-        self._usual: WorkerSpeed | None = None  # kept until the next observation
-        self._fastest: WorkerSpeed | None = None
+        self._usual: WorkerSpeed | None = None  # kept until the next fit
+        self._brisk: WorkerSpeed | None = None
 
     def observe(
         self, worker: str, uncached_tokens: int, load: WorkerLoad, ttft_ms: float, now: float = math.inf
@@ -60,18 +60,20 @@ class RateBook:
         """What ``worker`` showed; before it has shown enough the fleet's median, and before that the default.
 
         ``idle_at``: the time, when the worker has nothing to do. One that was slower than the others and is not asked
-        any more could never show that it is well again: from time to time it counts as the fastest for a request.
+        any more could never show that it is well again: from time to time it counts as :meth:`brisk` for a request.
         """
         line = self._lines.get(worker)
         if line is None or line.speed is None:
             return self.usual()
-        return line.speed if idle_at is None or idle_at < line.chance_at else self.fastest()
+        return line.speed if idle_at is None or idle_at < line.chance_at else min(line.speed, self.brisk())
 
     def speeds(self, lines: Sequence[Line], standings: Sequence[Standing], now: float) -> list[WorkerSpeed]:
         """:meth:`speed` of several workers by their lines; those without requests are idle."""
         usual = self._usual or self.usual()
         return [
-            (line.speed if now < line.chance_at or standing[0] else self.fastest()) if line.speed else usual
+            (line.speed if now < line.chance_at or standing[0] else min(line.speed, self.brisk()))
+            if line.speed
+            else usual
             for line, standing in zip(lines, standings, strict=True)
         ]
 
@@ -89,11 +91,15 @@ class RateBook:
             self._usual = self._with(median(known)) if known else self._default
         return self._usual
 
-    def fastest(self) -> WorkerSpeed:
-        """Of the workers that have shown enough, of which there is one."""
-        if self._fastest is None:
-            self._fastest = min(line.speed for line in self._lines.values() if line.speed)
-        return self._fastest
+    def brisk(self) -> WorkerSpeed:
+        """What the fastest quarter of the workers reach that have shown enough, of which there is one.
+
+        Not the fastest: in a large fleet that is one which looks fast by chance, and many are due for a second one.
+        """
+        if self._brisk is None:
+            known = sorted(line.speed for line in self._lines.values() if line.speed)
+            self._brisk = known[(len(known) - 1) // 4]
+        return self._brisk
 
     def known(self, worker: str) -> bool:
         """Has ``worker`` shown enough to be judged by its own speed?"""
@@ -102,12 +108,11 @@ class RateBook:
 
     def forget(self, worker: str) -> None:
         self.forgotten += 1
-        self._usual = self._fastest = None
+        self._usual = self._brisk = None
         self._lines.pop(worker, None)
 
     def _believe(self, line: Line) -> None:
         """``line`` has one observation more: work out its speed, and from time to time everybody's."""
-        self._usual = self._fastest = None
         self._unfitted += 1
         if line.speed is None or self._unfitted >= len(self._lines):
             self._fit([each for each in self._lines.values() if each.count >= TRUSTED])
@@ -117,6 +122,7 @@ class RateBook:
     def _fit(self, known: Sequence[Line]) -> None:
         """What the workers have in common, and how much they differ."""
         self._unfitted = 0
+        self._usual = self._brisk = None
         self._centre = math.log(median(line.slope for line in known))
         differences = mean((math.log(line.slope) - self._centre) ** 2 for line in known)
         self._spread = max(0.0, differences - mean(line.error for line in known))

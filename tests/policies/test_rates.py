@@ -107,6 +107,31 @@ def test_one_that_is_still_slow_waits_for_the_next_chance_and_one_that_is_well_i
     assert rates.speed("a", 16.0).prefill_ms_per_token == pytest.approx(0.1)
 
 
+def test_three_times_that_seem_to_fall_with_the_work_do_not_make_a_worker_endlessly_fast():
+    """A request of a busy moment, told as a short one: nobody is a thousand times faster for it."""
+    rates = RateBook()
+    for worker in "abcdefgh":
+        teach(rates, worker, 0.2, 30)
+    for work, ttft_ms in ((1500, 330.0), (1000, 380.0), (500, 420.0)):
+        rates.observe("new", work, IDLE, ttft_ms)
+    assert rates.known("new")
+    assert rates.speed("new").prefill_ms_per_token > 0.02
+    assert rates.speed("a").prefill_ms_per_token == pytest.approx(0.2, rel=0.1)
+
+
+def test_a_second_chance_in_a_large_fleet_is_not_that_of_the_luckiest():
+    """Hundreds of idle workers are due for one; a few of them always look fast."""
+    rng, rates = random.Random(1), RateBook()
+    for worker in range(200):
+        ms_per_token = 0.02 if worker < 4 else 0.1
+        for _ in range(30):
+            work = rng.randint(200, 4000)
+            rates.observe(str(worker), work, IDLE, work * ms_per_token * rng.lognormvariate(0, 0.1), now=0.0)
+    assert rates.speed("0", 99.0).prefill_ms_per_token < 0.04
+    speeds = [rates.speed(str(worker), 99.0).prefill_ms_per_token for worker in range(4, 200)]
+    assert min(speeds) > 0.07
+
+
 def test_workers_that_differ_by_no_more_than_their_times_vary_count_as_equal():
     rng, rates = random.Random(1), RateBook()
     for _ in range(40):

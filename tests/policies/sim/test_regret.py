@@ -85,6 +85,21 @@ def test_a_fleet_of_unequal_speed_is_learned_without_a_flag():
     assert ttft[True] <= 0.75 * ttft[False]
 
 
+def test_independent_routers_place_well_before_a_large_fleet_that_publishes_its_cache():
+    """Each sees few requests of each engine, lengthened by work that others sent: noise that is no speed."""
+    backends, hit_rate = 128, {}
+    requests = MultiTurn(system_prompts=4 * backends, conversations_per_s=0.4 * backends).requests(20 * backends, 0)
+    workers = [f"w{index}" for index in range(backends)]
+    for routers in (1, 4):
+        fleet = [SimEngine(EngineSpec(120_000, 4000)) for _ in workers]
+        processes = [
+            PolicyRouter(make_policy("cache_aware", seed=seed), workers, SegmentText(), told=fleet, polled=fleet)
+            for seed in range(routers)
+        ]
+        hit_rate[routers] = simulate(requests, fleet, processes).hit_rate
+    assert hit_rate[4] >= hit_rate[1] - 0.01
+
+
 @pytest.mark.parametrize("name", ["cache_aware", "least_load"])
 def test_equal_seeds_give_equal_runs(name):
     requests = HotSpot().requests(300, 4)
