@@ -112,10 +112,11 @@ class CacheAwarePolicy(Policy):
 
     def _delayed_per_token(
         self, request: RouteRequest, share: float, view: FleetView | Listed, longest: int, now: float
-    ) -> float:
-        """``share``: how many times as large as ``view`` the fleet is."""
-        delayed = self._traffic.delayed_per_token(view.tokens_per_ms() * share)
-        return delayed / (1.0 + REUSE_DISCOUNT * self._reuse.recent(request.text, longest, now))
+    ) -> list[float]:
+        """Of each worker. ``share``: how many times as large as ``view`` the fleet is."""
+        mean = self._traffic.delayed_per_token(view.tokens_per_ms() * share)
+        discounted = mean / (1.0 + REUSE_DISCOUNT * self._reuse.recent(request.text, longest, now))
+        return self._traffic.spread(discounted, view.workers)
 
     def _evicted(self, tokens: int, holders: Sequence[Holder], cached: Sequence[int], now: float) -> dict[int, float]:
         """Tokens that candidates will compute again because this prompt pushes them out of their caches."""
@@ -176,7 +177,7 @@ class CacheAwarePolicy(Policy):
             self._bytes_per_token += LEARN_BYTES * (len(request.text) / tokens - self._bytes_per_token)
         if worker in self._capacities:
             self._tree.limit(worker, int(self._capacities[worker] * self._bytes_per_token * USABLE))
-        self._traffic.add(new, now)
+        self._traffic.add(worker, new, now)
         self._reuse.add(request.text, found.known, now)
         self._restarts.sent(worker, Sent(now, key, request.text, found.held))
 
@@ -217,6 +218,7 @@ class CacheAwarePolicy(Policy):
         self._tree.forget(worker)
         self._capacities.pop(worker, None)
         self._restarts.forget(worker)
+        self._traffic.forget(worker)
 
     def stats(self) -> dict[str, float]:
         return {
@@ -229,11 +231,12 @@ class CacheAwarePolicy(Policy):
 
 
 def _scores(
-    view: FleetView | Listed, tokens: int, cached: Sequence[int], delayed: float, evicted: Mapping[int, float]
+    view: FleetView | Listed, tokens: int, cached: Sequence[int], delayed: Sequence[float], evicted: Mapping[int, float]
 ) -> tuple[Score, ...]:
-    rows = enumerate(zip(view.workers, view.waits(), cached, strict=True))
+    rows = enumerate(zip(view.workers, view.waits(), cached, delayed, strict=True))
     return tuple(
-        score(worker, wait, tokens, known, delayed, evicted.get(index, 0.0)) for index, (worker, wait, known) in rows
+        score(worker, wait, tokens, known, later, evicted.get(index, 0.0))
+        for index, (worker, wait, known, later) in rows
     )
 
 

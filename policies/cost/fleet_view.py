@@ -97,11 +97,12 @@ class FleetView(Sequence[Candidate]):
         """The position of ``worker``."""
         return self._roster.index.get(worker)
 
-    def costs(self, prompt_tokens: int, cached: Sequence[int], delayed_per_token: float) -> list[float]:
+    def costs(self, prompt_tokens: int, cached: Sequence[int], delayed_per_token: Sequence[float]) -> list[float]:
         """``score(...).total_ms`` of each worker, evictions apart, in one pass: large fleets spend their time here."""
         now = self._now
         totals: list[float] = []
-        for standing, (ms, decode_ms), known in zip(self._standings, self._speeds, cached, strict=True):
+        each = zip(self._standings, self._speeds, cached, delayed_per_token, strict=True)
+        for standing, (ms, decode_ms), known, delayed in each:
             requests, prompts, decodes, head_tokens, turn_at, others, other_decodes, _, _ = standing
             own = prompt_tokens - known
             if requests or others or other_decodes:
@@ -109,9 +110,9 @@ class FleetView(Sequence[Candidate]):
                 if head_tokens:
                     done_ms, head_ms = (now - turn_at) * 1000.0, head_tokens * ms
                     until -= done_ms if done_ms < head_ms else head_ms
-                totals.append(until + (decodes + other_decodes) * decode_ms + own * delayed_per_token * until)
+                totals.append(until + (decodes + other_decodes) * decode_ms + own * delayed * until)
             else:
-                totals.append(own * ms * (1.0 + own * delayed_per_token))
+                totals.append(own * ms * (1.0 + own * delayed))
         return totals
 
     def waits(self) -> list[Wait]:
@@ -181,9 +182,9 @@ class Listed:
     def waits(self) -> list[Wait]:
         return [wait_of(candidate) for candidate in self._candidates]
 
-    def costs(self, prompt_tokens: int, cached: Sequence[int], delayed_per_token: float) -> list[float]:
-        scores = zip(self.waits(), cached, strict=True)
-        return [score("", wait, prompt_tokens, known, delayed_per_token).total_ms for wait, known in scores]
+    def costs(self, prompt_tokens: int, cached: Sequence[int], delayed_per_token: Sequence[float]) -> list[float]:
+        each = zip(self.waits(), cached, delayed_per_token, strict=True)
+        return [score("", wait, prompt_tokens, known, delayed).total_ms for wait, known, delayed in each]
 
     def tokens_per_ms(self) -> float:
         return sum(1.0 / candidate.speed.prefill_ms_per_token for candidate in self._candidates)

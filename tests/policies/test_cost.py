@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -11,7 +13,7 @@ from policies.cost.fleet_view import SCANNED, Roster, view_of
 from policies.cost.pressure import Pressure
 from policies.cost.reuse import PrefixReuse
 from policies.cost.score import score, wait_of
-from policies.cost.traffic import Traffic
+from policies.cost.traffic import STAYING, WINDOW_S, Traffic
 from policies.prefix.restart import RestartDetector, Sent
 
 
@@ -40,7 +42,7 @@ def fleets(draw):
     return workers, leases, speeds, now + draw(st.floats(0, 10))
 
 
-@given(fleets(), st.integers(100, 9000), st.floats(0, 1e-3), st.integers(0, 99))
+@given(fleets(), st.integers(100, 9000), st.lists(st.floats(0, 1e-3), min_size=3, max_size=3), st.integers(0, 99))
 def test_a_view_tells_what_the_books_and_the_explained_cost_say(fleet, tokens, delayed, known):
     workers, leases, speeds, now = fleet
     view = Roster(workers, leases, speeds).view(now)
@@ -49,7 +51,10 @@ def test_a_view_tells_what_the_books_and_the_explained_cost_say(fleet, tokens, d
         load = leases.load(worker, now)
         plain.append(Candidate(worker, load, speeds.speed(worker, None if load.requests else now)))
     assert list(view) == [view[index] for index in range(len(view))] == plain
-    explained = [score(each.worker, wait_of(each), tokens, known, delayed).total_ms for each in plain]
+    explained = [
+        score(each.worker, wait_of(each), tokens, known, later).total_ms
+        for each, later in zip(plain, delayed, strict=True)
+    ]
     cached = [known] * len(workers)
     assert view.costs(tokens, cached, delayed) == pytest.approx(explained)
     assert view_of(plain).costs(tokens, cached, delayed) == explained
@@ -76,7 +81,7 @@ def test_of_a_large_fleet_only_what_is_picked_is_looked_at():
     leases.open("w3", 500, 0.0)
     leases.open("w5", 500, 0.0)
     assert [each.worker for each in picked] == ["w3", "w90"]
-    assert picked.costs(1000, [0, 999], 0.0) == pytest.approx([100.0, 0.1])
+    assert picked.costs(1000, [0, 999], [0.0, 0.0]) == pytest.approx([100.0, 0.1])
     assert view[3].load.requests == 0  # as it was when it was looked at
     assert view[5].load.requests == 1
     assert (len(view), view.find("w90"), view.find("elsewhere")) == (SCANNED + 40, 90, None)
@@ -116,12 +121,53 @@ class TestQueueProgress:
 def test_later_requests_count_by_arrivals_and_utilisation():
     quiet, busy = Traffic(), Traffic()
     for second in range(120):
-        quiet.add(100, float(second))
+        quiet.add("w", 100, float(second))
         for part in range(10):
-            busy.add(100, second + part / 10)
+            busy.add("w", 100, second + part / 10)
     assert busy.delayed_per_token(10.0) == pytest.approx(10 * quiet.delayed_per_token(10.0), rel=0.2)
     assert quiet.delayed_per_token(0.2) > 60 * quiet.delayed_per_token(10.0)
     assert Traffic().delayed_per_token(1.0) == 0.0
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from("abc"), st.floats(0, 300) | st.just(1e5)), max_size=60),
+    st.floats(1e-6, 1e3),
+)
+def test_later_requests_are_expected_where_the_last_ones_went(sent, mean):
+    """Against the sums as one would write them down, gaps of a day among them."""
+    traffic, now, arrivals = Traffic(), 0.0, []
+    for worker, pause in sent:
+        now += pause
+        arrivals.append((worker, now))
+        traffic.add(worker, 100, now)
+    counts = [1.0 + sum(math.exp((at - now) / WINDOW_S) for worker, at in arrivals if worker == each) for each in "abc"]
+    expected = [mean * (1 - STAYING + STAYING * 3 * count / sum(counts)) for count in counts]
+    assert traffic.spread(mean, "abc") == pytest.approx(expected)
+
+
+def test_a_worker_that_is_forgotten_is_new_when_it_comes_back():
+    traffic = Traffic()
+    for second in range(30):
+        traffic.add("ab"[second % 2], 100, float(second))
+    traffic.forget("a")
+    forgotten, busy, new = traffic.spread(1.0, ["a", "b", "c"])
+    assert forgotten == new < 1.0 < busy
+
+
+def test_a_long_prompt_goes_where_it_holds_up_fewer_others():
+    policy = make_policy("cache_aware", seed=0)
+    popular = b"You are a helpful assistant of the harbour office. " * 400
+    for number in range(200):
+        policy.record(RouteRequest(popular + b"%d" % number, 5000), "busy", number / 10)
+        if number % 20 == 0:
+            policy.record(RouteRequest(b"%d" % number * 9000, 5000), "quiet", number / 10)
+    load = WorkerLoad(requests=1, prefill_tokens=500)
+    candidates = [Candidate("busy"), Candidate("quiet", load)]
+    cold = policy.choose(RouteRequest(b"something else " * 2000, 7500), candidates, 20.0)
+    hot = policy.choose(RouteRequest(popular + b"and?", 5000), candidates, 20.0)
+    assert (cold.worker, hot.worker) == ("quiet", "busy")
+    later = {score.worker: score.later_ms for score in cold.scores}
+    assert later["busy"] > 2 * later["quiet"]
 
 
 def test_prefix_reuse_counts_what_is_shared_and_fades():
