@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import secrets
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 
@@ -33,8 +34,10 @@ from backend.runner.graphs import graph_sizes
 from backend.runner.host_tier import host_tier
 from backend.runner.model_runner import ModelRunner
 from backend.runner.profiler import Profiler
+from backend.runner.rehearsal import Trial, Usage, bytes_of_steps
 from backend.scheduler.limits import SchedulerLimits, make_rows
 from backend.scheduler.loop import Scheduler, StepRunner
+from backend.scheduler.rows import Rows
 
 DEFAULT_PAGE_SIZE = 16
 DETERMINISTIC_BLOCK = 64  # the page size where a page is what a prompt is computed by
@@ -61,16 +64,16 @@ def build_core(args: ServerArgs, source: ModelSource) -> Core:
     dtype = choose_dtype(args.dtype, config.dtype, device)
     model = build_model(args, source, config, dtype, device)
     kv_dtype = choose_kv_dtype(args.kv_cache_dtype, dtype)
-    limits, pool = _size(args, config, kv_dtype, device)
+    steps = None
+    if device.type == "cuda" and not args.max_total_tokens:
+        trial = partial(_trial, args, config, model, kv_dtype, device)
+        steps = bytes_of_steps(trial, partial(Usage.now, device))
+    limits, pool = _size(args, config, kv_dtype, device, steps)
     rows = make_rows(limits)
-    attention = _attention(args, pool, model)
-    copies = None if limits.host is None else HostCopies(pool, HostPool(pool, limits.host.pages))
-    if copies is not None:
-        attention = ArrivingPages(attention, copies)
-    runner = ModelRunner(model, attention, rows.slots, device, overlap=limits.overlap, copies=copies)
-    if device.type == "cuda" and not args.disable_cuda_graph and attention.captures and model.captures:
-        sizes = _graph_sizes(args, limits)
-        runner.capture(sizes, rows.slots.page_table.shape[1], pads=not args.disable_cuda_graph_padding)
+    runner, captures = _runner(args, limits, pool, model, rows, device)
+    if captures:
+        sizes, width = _graph_sizes(args, limits), rows.slots.page_table.shape[1]
+        runner.capture(sizes, width, pads=not args.disable_cuda_graph_padding)
     per_token = KVPool.bytes_per_token(config.num_layers, config.num_kv_heads, config.head_dim, kv_dtype, config.latent)
     ready = SchedulerReady(
         max_total_tokens=limits.num_pages * limits.page_size,
@@ -88,6 +91,32 @@ def build_core(args: ServerArgs, source: ModelSource) -> Core:
     )
     scheduler = Scheduler(_stepper(limits, runner, model), limits, rows, _grammars(args, source, config))
     return Core(scheduler, ready, Profiler(device, runner.beside_steps, runner.label_steps))
+
+
+def _runner(
+    args: ServerArgs, limits: SchedulerLimits, pool: KVPool, model: CausalLM, rows: Rows, device: torch.device
+) -> tuple[ModelRunner, bool]:
+    """What runs the steps, and whether graphs of them are to be captured."""
+    attention = _attention(args, pool, model)
+    copies = None if limits.host is None else HostCopies(pool, HostPool(pool, limits.host.pages))
+    if copies is not None:
+        attention = ArrivingPages(attention, copies)
+    runner = ModelRunner(model, attention, rows.slots, device, overlap=limits.overlap, copies=copies)
+    captures = attention.captures and model.captures
+    return runner, device.type == "cuda" and not args.disable_cuda_graph and captures
+
+
+def _trial(
+    args: ServerArgs, config: ModelConfig, model: CausalLM, kv_dtype: torch.dtype, device: torch.device
+) -> Trial:
+    """All rows and the whole context, but one page."""
+    few = replace(args, max_total_tokens=max(args.page_size or 0, DETERMINISTIC_BLOCK), enable_hierarchical_cache=False)
+    limits, pool = _size(few, config, kv_dtype, device)
+    limits = replace(limits, context_length=args.context_length or config.max_position_embeddings)
+    rows = make_rows(limits)
+    runner, captures = _runner(few, limits, pool, model, rows, device)
+    graphs = _graph_sizes(args, limits) if captures else []
+    return Trial(runner, limits.prefill_budget, limits.context_length, graphs, rows.slots.page_table.shape[1])
 
 
 def _attention(args: ServerArgs, pool: KVPool, model: CausalLM) -> AttentionBackend:
@@ -153,9 +182,9 @@ def build_model(
 
 
 def _size(
-    args: ServerArgs, config: ModelConfig, dtype: torch.dtype, device: torch.device
+    args: ServerArgs, config: ModelConfig, dtype: torch.dtype, device: torch.device, steps: int | None = None
 ) -> tuple[SchedulerLimits, KVPool]:
-    """Resolve the sizes that the user left open and allocate the KV pool."""
+    """Resolve the sizes that the user left open and allocate the KV pool; ``steps`` as in ``kv_budget``."""
     page = args.page_size or (DETERMINISTIC_BLOCK if args.enable_deterministic_inference else DEFAULT_PAGE_SIZE)
     context = args.context_length or config.max_position_embeddings
     if context > config.max_position_embeddings:
@@ -163,7 +192,7 @@ def _size(
         raise ValueError(f"--context-length {context} is more than the {known} positions that the model knows")
     rows = args.max_running_requests or DEFAULT_ROWS[device.type]
     per_token = KVPool.bytes_per_token(config.num_layers, config.num_kv_heads, config.head_dim, dtype, config.latent)
-    tokens = args.max_total_tokens or kv_room(args, device, per_token, context, rows)
+    tokens = args.max_total_tokens or kv_room(args, device, per_token, context, rows, steps)
     num_pages = tokens // page
     if num_pages < 1:
         raise ValueError(f"--max-total-tokens {tokens} is less than one page of {page} tokens")

@@ -11,7 +11,8 @@ from backend.config import ServerArgs
 
 CPU_KV_SHARE = 0.2  # of the memory available, without --mem-fraction-static
 CPU_KV_MAX_BYTES = 2 << 30
-GPU_STATIC_SHARE = 0.88  # weights and KV together, of the whole GPU memory
+GPU_STATIC_SHARE = 0.88  # weights and KV together, of the whole GPU memory, where steps were not measured
+GPU_SPARE_SHARE = 0.06  # left where they were: draws, log probabilities of prompts, and gaps between allocations
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 KV_DTYPES = {"fp8_e4m3": torch.float8_e4m3fn, "fp8_e5m2": torch.float8_e5m2}
@@ -63,9 +64,16 @@ def set_threads(threads: int | None) -> int:
     return count
 
 
-def kv_room(args: ServerArgs, device: torch.device, bytes_per_token: int, context_length: int, rows: int) -> int:
+def kv_room(
+    args: ServerArgs,
+    device: torch.device,
+    bytes_per_token: int,
+    context_length: int,
+    rows: int,
+    steps: int | None = None,
+) -> int:
     """KV room in tokens when the user gave none. ``ValueError`` when not even a small request fits."""
-    budget = kv_budget(args, device)
+    budget = kv_budget(args, device, steps=steps)
     tokens = min(budget // bytes_per_token, rows * context_length)
     if tokens < 16:
         raise ValueError(
@@ -75,13 +83,20 @@ def kv_room(args: ServerArgs, device: torch.device, bytes_per_token: int, contex
     return tokens
 
 
-def kv_budget(args: ServerArgs, device: torch.device, *, reserved: int = 0) -> int:
-    """Bytes for keys and values when the user gave no number; ``reserved`` bytes of weights are still to come."""
+def kv_budget(args: ServerArgs, device: torch.device, *, reserved: int = 0, steps: int | None = None) -> int:
+    """Bytes for keys and values when the user gave no number; ``reserved`` bytes of weights are still to come.
+
+    On a GPU ``steps`` are the bytes that steps and graphs were seen to take; None: they were not measured.
+    """
     available = free_memory(device) - reserved
     share = args.mem_fraction_static
     if device.type == "cuda":
         total = torch.cuda.mem_get_info(device)[1]
-        return available - int(total * (1 - (share or GPU_STATIC_SHARE)))
+        within_share = available - int(total * (1 - (share or GPU_STATIC_SHARE)))
+        if steps is None:
+            return within_share
+        left = available - steps - int(total * GPU_SPARE_SHARE)
+        return min(left, within_share) if share else left
     return int(available * share) if share else min(int(available * CPU_KV_SHARE), CPU_KV_MAX_BYTES)
 
 

@@ -17,6 +17,7 @@ from backend.cache.host_moves import Transfers
 from backend.models.base import CausalLM
 from backend.runner.graphs import DecodeGraphs
 from backend.runner.logprobs import RowTensors, row_logprobs
+from backend.runner.rehearsal import step_of
 from backend.runner.sampler import sample
 from backend.runner.sampling_plan import SamplingPlanner
 from backend.runner.step_inputs import StepInputs, build_inputs
@@ -82,13 +83,19 @@ class ModelRunner:
         self._device = device
         self._graphs: DecodeGraphs | None = None
         self._labels = False
+        self._page_size = slots.page_size
 
-    def capture(self, sizes: Sequence[int], max_row_pages: int, *, pads: bool = True) -> None:
+    def rehearse(self, tokens: int, longest: int) -> None:
+        """Run prompts of ``tokens`` tokens in all, which leave nothing behind; before the first step."""
+        inputs = step_of(tokens, longest, self._page_size)
+        self._stream.submit(partial(self._run, inputs)).result()
+
+    def capture(self, sizes: Sequence[int], max_row_pages: int, *, pads: bool = True, progress: bool = True) -> None:
         """Capture decode steps of ``sizes`` rows as CUDA graphs; the first step has not been launched."""
         with self._stream.current():
             parts = self._model, self._attention, self._pool, self._upload
             self._graphs = DecodeGraphs(*parts, sizes, max_row_pages, pads=pads)
-            self._graphs.capture()
+            self._graphs.capture(progress=progress)
 
     def beside_steps(self, task: Callable[[], T]) -> T:
         """What ``task`` gives, called where steps run, behind those that were launched."""
