@@ -16,7 +16,7 @@ class Node:
     """One edge of the tree with the pages along it. ``locks`` counts the running rows that read these pages.
 
     ``pages`` is empty where only a host copy is left, ``host`` where there is none; the counts of children say how many
-    of them have the one and the other.
+    of them have the one and the other. ``window`` has the pages of layers that see a window (see ``window_tree``).
     """
 
     __slots__ = (
@@ -31,6 +31,7 @@ class Node:
         "pages",
         "parent",
         "priority",
+        "window",
     )
 
     def __init__(
@@ -40,6 +41,7 @@ class Node:
         self.key = key
         self.pages = pages
         self.host = NO_PAGES
+        self.window = NO_PAGES
         self.children: dict[bytes, Node] = {}
         self.children_on_device = 0
         self.children_on_host = 0

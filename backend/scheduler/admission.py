@@ -63,7 +63,7 @@ class Admission:
 
     def fits(self, request: Request) -> bool:
         """Whether there is room for ``request`` now."""
-        return self._rows.fits(request, self._reserve(request))
+        return self._rows.fits(request, self._limit(request), self._reserve(request))
 
     def admit(self, budget: int) -> NDArray[np.int64]:
         """Move waiting requests into slots until ``budget`` tokens, slots or pages run out. Returns the new rows."""

@@ -89,6 +89,7 @@ class Batcher:
             wanting = slots.wants_logprobs[rows]
             logprobs = self._logprob_rows(rows, ends, wanting) if np.count_nonzero(wanting) else ()
             pooled = self._pooled_rows(rows, ends) if np.count_nonzero(slots.pooled[rows]) else ()
+        self._rows.cover(rows, starts + lens)
         batch = StepBatch(
             rows=rows,
             starts=starts,

@@ -6,11 +6,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from backend.cache.pages import PADDING_PAGE
+
 if TYPE_CHECKING:
     from backend.cache.host_tree import HostTree
     from backend.cache.node import Node
     from backend.scheduler.loop import Scheduler
     from backend.scheduler.rows import Rows
+    from backend.scheduler.window import WindowRows
 
 
 class InvariantError(RuntimeError):
@@ -25,6 +28,8 @@ def check_invariants(scheduler: Scheduler) -> None:
     _check_nodes(scheduler)
     if scheduler.rows.host is not None:
         _check_host(scheduler.rows.host)
+    if scheduler.rows.window is not None:
+        _check_window(scheduler, scheduler.rows.window)
 
 
 def idle_problem(rows: Rows) -> str | None:
@@ -34,6 +39,10 @@ def idle_problem(rows: Rows) -> str | None:
         return f"{slots.num_slots - slots.free_slots} slots are taken"
     if tree.evictable_pages != tree.cached_pages:
         return f"{tree.cached_pages - tree.evictable_pages} cached pages are locked"
+    if rows.window is not None:
+        shared = rows.window.shared
+        if shared.free_pages + shared.idle_pages != shared.num_pages:
+            return f"{shared.num_pages} pages of windows: {shared.free_pages} free, {shared.idle_pages} cached"
     if pages.free_pages + tree.cached_pages != pages.num_pages:
         return f"{pages.num_pages} pages: {pages.free_pages} free, {tree.cached_pages} cached, the rest lost"
     return None
@@ -93,6 +102,31 @@ def _check_host(tree: HostTree) -> None:
     held, free = tree.host_books()
     if not np.array_equal(np.sort(np.concatenate((held, free))), np.arange(1, tree.host_pages.num_pages + 1)):
         raise InvariantError(f"host pages are lost or owned twice: {len(held)} held, {len(free)} free")
+
+
+def _check_window(scheduler: Scheduler, window: WindowRows) -> None:
+    """Who holds which page is counted rightly, no row holds more than it was promised, and none lacks what it sees."""
+    slots, shared, tree = scheduler.slots, window.shared, window.tree
+    held = [window.held(slot) for slot in range(slots.num_slots)]
+    kept = np.concatenate([shared.free_list()[:0], *(node.window for node in tree.nodes())])
+    kept = kept[kept != PADDING_PAGE]
+    readers = np.bincount(np.concatenate([kept[:0], *held]), minlength=shared.num_pages + 1)
+    if not np.array_equal(readers, shared.readers) or readers[PADDING_PAGE]:
+        raise InvariantError("the readers of the window's pages are counted wrongly")
+    if len(np.unique(kept)) != len(kept) or not np.array_equal(np.sort(kept), shared.kept.nonzero()[0]):
+        raise InvariantError("the tree's pages of the window are not those that it keeps")
+    free = np.flatnonzero((readers == 0) & ~shared.kept)[1:]
+    if not np.array_equal(np.sort(shared.free_list()), free):
+        raise InvariantError(f"{len(free)} pages of the window are held by nobody, {shared.free_pages} are free")
+    if shared.idle_pages != np.count_nonzero(readers[kept] == 0):
+        raise InvariantError(f"{shared.idle_pages} pages of the window are counted as idle")
+    for node in tree.nodes():
+        if len(node.window) != len(node.pages):
+            raise InvariantError("a node's pages of the window do not stand beside its others")
+    for slot in slots.running():
+        page, computed = slots.page_size, slots.computed[slot]
+        if window.end[slot] * page < computed or window.first[slot] > max(computed // page - tree.tail, 0):
+            raise InvariantError(f"slot {slot} lacks pages of its window")
 
 
 def _check_slots(scheduler: Scheduler) -> None:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from backend.cache.host_tree import HostSettings
 from backend.scheduler.rows import Rows
+from backend.scheduler.window import WindowSettings
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,6 +24,7 @@ class SchedulerLimits:
     eviction: str = "lru"
     deterministic: bool = False  # a position is always computed in the same shape; one page is a block of a prompt
     host: HostSettings | None = None  # a second tier of the prefix cache in the host's memory
+    window: WindowSettings | None = None  # layers with a window have pages of their own; not beside ``host``
     overlap: bool = False  # launch a step before the one before it is settled
     decode_steps: int = 1  # waiting requests are looked at once in so many steps while others run
     conservativeness: float = 1.0
@@ -43,4 +45,5 @@ def make_rows(limits: SchedulerLimits) -> Rows:
         eviction=limits.eviction,
         share_outputs=not limits.deterministic,
         host=limits.host if limits.radix_cache else None,
+        window=limits.window,
     )

@@ -17,6 +17,7 @@ from backend.cache.pages import PageAllocator, Pages
 from backend.cache.radix import RadixCache
 from backend.scheduler.queue import Request
 from backend.scheduler.slots import Slots
+from backend.scheduler.window import WindowRows, WindowSettings
 
 
 class Cached(NamedTuple):
@@ -40,7 +41,9 @@ class Rows:
         eviction: str,
         share_outputs: bool = True,
         host: HostSettings | None = None,
+        window: WindowSettings | None = None,
     ) -> None:
+        """``window`` is for models whose layers with a window have pages of their own; not beside ``host``."""
         self.page_size = page_size
         self.slots = Slots(num_slots, context_length, page_size)
         self.pages = PageAllocator(num_pages)
@@ -49,13 +52,16 @@ class Rows:
         self._share_outputs = share_outputs
         self._eviction = eviction
         self._host_settings = host
+        self._window_settings = window
         self._plant()
 
     def _plant(self) -> None:
         """An empty tree."""
-        settings = self._host_settings
-        self.host = HostTree(self.page_size, self._eviction, settings) if settings is not None else None
-        self.radix = RadixCache(self.page_size, self._eviction) if self.host is None else self.host
+        host, window = self._host_settings, self._window_settings
+        self.host = HostTree(self.page_size, self._eviction, host) if host is not None else None
+        self.window = WindowRows(self.slots, window, self._eviction) if window is not None else None
+        tree = self.host if self.window is None else self.window.tree
+        self.radix = RadixCache(self.page_size, self._eviction) if tree is None else tree
 
     @property
     def room(self) -> int:
@@ -67,9 +73,9 @@ class Rows:
         """Every slot is free."""
         return self.slots.free_slots == self.slots.num_slots
 
-    def fits(self, request: Request, reserve: int) -> bool:
+    def fits(self, request: Request, limit: int, reserve: int) -> bool:
         """Whether :meth:`place` would find room."""
-        if not self.slots.free_slots:
+        if not self.slots.free_slots or not self._promises(limit):
             return False
         # Locking the cached part takes at most as many pages from the evictable ones as it spares.
         return self.room >= -(-len(request.tokens) // self.page_size) + reserve
@@ -81,6 +87,8 @@ class Rows:
         no room.
         """
         slots, tokens = self.slots, request.tokens
+        if not self._promises(limit):
+            return None
         cacheable = request.cacheable if self._share_outputs else min(request.cacheable, request.prompt_len)
         match = self.radix.match(tokens[:cacheable], request.namespace)
         self.radix.lock(match.node)
@@ -99,8 +107,15 @@ class Rows:
         slots.append_pages(slot, fresh)
         slots.tree_pages[slot] = len(match.pages) + match.absent
         slots.computed[slot] = slots.tree_pages[slot] * self.page_size
+        if self.window is not None:
+            self.window.place(slot, limit, match.node)
         request.slot, request.node = slot, match.node
         return Cached(int(slots.computed[slot]), match.absent * self.page_size)
+
+    def cover(self, rows: NDArray[np.int64], ends: NDArray[np.int32]) -> None:
+        """Before a step is launched that computes ``rows`` up to their tokens ``ends``."""
+        if self.window is not None:
+            self.window.cover(rows, ends)
 
     def take_transfers(self) -> Transfers | None:
         """What the next step must have copied between the device and the host."""
@@ -146,6 +161,8 @@ class Rows:
         self.pages.release(own[own != shared.pages])
         slots.page_table[slot, :count] = shared.pages
         slots.tree_pages[slot] = count
+        if self.window is not None:
+            self.window.share(slot, shared.node, count)
 
     def vacate(self, slot: int, request: Request) -> None:
         """Give back everything of a row that no launched step refers to; what it computed stays in the tree."""
@@ -155,6 +172,8 @@ class Rows:
         if request.node is not None:
             self.radix.unlock(request.node)
             request.node = None
+        if self.window is not None:
+            self.window.vacate(slot)
         slots.vacate(slot)
 
     def flush(self) -> None:
@@ -170,6 +189,9 @@ class Rows:
         self.radix.log = log
         if log is not None:
             log.cleared()
+
+    def _promises(self, limit: int) -> bool:
+        return self.window is None or self.window.fits(limit)
 
     def _alloc(self, count: int) -> Pages:
         missing = count - self.pages.free_pages

@@ -31,6 +31,7 @@ class Slots:
 
         self.tokens = np.zeros((num_slots, context_length), np.int32)
         self.page_table = np.full((num_slots, max_pages), PADDING_PAGE, np.int32)
+        self.window_table: NDArray[np.int32] | None = None  # of layers with a window, where they have their own pages
 
         self.uid = np.full(num_slots, -1, np.int64)  # -1: not running
         self.generation = np.zeros(num_slots, np.int64)  # grows when a request leaves the slot

@@ -64,14 +64,17 @@ class FakeRunner:
     Like a device it takes the page table at launch, and reads and writes a token pool of its own when the step runs,
     which hears of the host's tokens only through a batch's ``fresh`` rows. With
     ``late`` that is at the last moment which the order of steps allows, without it at once. Copies between device and
-    host run in their order, but not before a step has to wait for them.
+    host run in their order, but not before a step has to wait for them. With ``window`` it has another layer, which
+    sees so many tokens in pages of its own: what is computed from a wrong one is wrong.
     """
 
-    def __init__(self, num_pages, page_size, late=False, host_pages=0):
+    def __init__(self, num_pages, page_size, late=False, host_pages=0, window=None):
         self.page = page_size
         self.late = late
         self.kv = np.full((num_pages + 1) * page_size, -1, np.int64)
         self.host = np.full((host_pages + 1, page_size), -2, np.int64)
+        self.window = window.window if window else 0
+        self.window_kv = np.full((window.num_pages + 1 if window else 0) * page_size, -3, np.int64)
         self._moves = []
         self._pool = None
         self.computed = 0
@@ -83,13 +86,17 @@ class FakeRunner:
         self.computed += batch.num_tokens
         ends = batch.starts + batch.lens
         rows = [
-            (row, start, end, sample, self._locations(slots, row, end))
+            (row, start, end, sample, self._locations(slots.page_table, row, end))
             for row, start, end, sample in zip(batch.rows, batch.starts, ends, batch.samples, strict=True)
+        ]
+        windows = [
+            self._locations(slots.window_table, row, end) if self.window else None
+            for row, end in zip(batch.rows, ends, strict=True)
         ]
         if self._pool is None:
             self._pool = np.full_like(slots.tokens, -1)
         fresh = [(row, slots.tokens[row, : slots.known[row]].copy()) for row in batch.fresh]
-        step = Launched(lambda: self._run(rows, fresh, batch, step))
+        step = Launched(lambda: self._run(rows, windows, fresh, batch, step))
         self._queue.append(step)
         if not self.late:
             self._drain(step)
@@ -97,9 +104,9 @@ class FakeRunner:
         step.tokens = lambda: self._drain(step) or wait()
         return step
 
-    def _locations(self, slots, row, end):
+    def _locations(self, table, row, end):
         positions = np.arange(end)
-        return slots.page_table[row, positions // self.page].astype(np.int64) * self.page + positions % self.page
+        return table[row, positions // self.page].astype(np.int64) * self.page + positions % self.page
 
     def _drain(self, step):
         while step in self._queue:
@@ -120,7 +127,13 @@ class FakeRunner:
         """How the step of ``batch`` chooses the next token of its i-th row."""
         return lambda _, tokens: next_token(tokens)
 
-    def _run(self, rows, fresh, batch, step):
+    def _sees_its_window(self, row, start, end, locations):
+        """Store the row's tokens in the window's pages; whether each of them sees the right ones."""
+        first = max(start - self.window + 1, 0)
+        self.window_kv[locations[start:]] = self._pool[row, start:end]
+        return np.array_equal(self.window_kv[locations[first:]], self._pool[row, first:end])
+
+    def _run(self, rows, windows, fresh, batch, step):
         pool, transfers, choose = self._pool, batch.transfers, self.chooser(batch)
         for row, tokens in fresh:
             pool[row, : len(tokens)] = tokens
@@ -129,6 +142,9 @@ class FakeRunner:
         sampled = np.zeros(len(rows), np.int32)
         for row, start, end, _, locations in rows:
             self.kv[locations[start:]] = pool[row, start:end]
+        for (row, start, end, _, locations), window in zip(rows, windows, strict=True):
+            if window is not None and not self._sees_its_window(row, start, end, window):
+                self.kv[locations[start:]] = -4
         for i, (row, _, end, sample, locations) in enumerate(rows):
             if sample:
                 sampled[i] = choose(i, self.kv[locations])

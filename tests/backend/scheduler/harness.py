@@ -22,9 +22,8 @@ DEFAULTS = {
 class Harness:
     def __init__(self, late=False, **limits):
         self.limits = SchedulerLimits(**(DEFAULTS | limits))
-        self.runner = FakeRunner(
-            self.limits.num_pages, self.limits.page_size, late, self.limits.host.pages if self.limits.host else 0
-        )
+        host_pages = self.limits.host.pages if self.limits.host else 0
+        self.runner = FakeRunner(self.limits.num_pages, self.limits.page_size, late, host_pages, self.limits.window)
         self.scheduler = Scheduler(self.runner, self.limits, make_rows(self.limits))
         self.begin()
 
@@ -61,6 +60,7 @@ class Harness:
             rows = self.scheduler.rows
             assert rows.pages.free_pages == self.limits.num_pages
             assert rows.host is None or rows.host.used_host_pages == 0
+            assert rows.window is None or rows.window.shared.free_pages == rows.window.shared.num_pages
         return done
 
     def step(self):

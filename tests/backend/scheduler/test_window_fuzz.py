@@ -1,0 +1,95 @@
+"""Random lives of a scheduler whose window layers have pages of their own: answers are right, pages are counted."""
+
+import os
+
+import numpy as np
+from hypothesis import event as note
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from backend.scheduler.window import WindowSettings
+from tests.backend.scheduler.harness import Harness
+from tests.backend.scheduler.test_fuzz import EVENT, LIMITS, live
+
+CONTEXT = 48
+WINDOW = st.tuples(st.integers(1, 20), st.integers(0, 40))
+
+
+@settings(max_examples=int(os.environ.get("WARMLANE_FUZZ_EPISODES", "300")), deadline=None)
+@given(
+    limits=LIMITS,
+    window=WINDOW,
+    room=st.integers(0, 40),
+    events=st.lists(EVENT, min_size=8, max_size=40),
+)
+def test_random_lives_with_a_window(limits, window, room, events):
+    page, (tokens, more) = limits["page_size"], window
+    least = WindowSettings.least_pages(tokens, limits["prefill_budget"], page)
+    settings = WindowSettings(tokens, least + more // page, limits["prefill_budget"])
+    pages = -(-CONTEXT // page) + room // page
+    harness = Harness(**limits | {"host": None}, window=settings, num_pages=pages, context_length=CONTEXT)
+    live(harness, events)
+    assert not [finish for finish in harness.finished.values() if finish is not None and finish.kind == "abort"]
+    harness.check_answers()
+    assert harness.flush()
+    stats = harness.scheduler.stats
+    note(f"cached: {stats.cached_prompt_tokens_total > 0}")
+    note(f"retracted: {stats.retracted_total > 0}")
+    note(f"some rows had to wait for their promise: {settings.num_pages < least * limits['max_running_requests']}")
+
+
+def run_one(harness, prompt, **options):
+    harness.begin()
+    harness.add(prompt, **options)
+    harness.run()
+    harness.check_answers()
+    return harness.cached[1]
+
+
+def text(length, salt=0):
+    return [1 + (i * i // 3 + salt * i) % 7 for i in range(length)]
+
+
+def make(window=8, num_pages=30, page_size=2, budget=8, **limits):
+    settings = WindowSettings(window, num_pages, budget)
+    return Harness(
+        window=settings, prefill_budget=budget, num_pages=200, page_size=page_size, context_length=200, **limits
+    )
+
+
+def test_a_long_row_holds_its_window_only():
+    harness = make(num_pages=WindowSettings.least_pages(8, 8, 2))
+    harness.add(text(120), max_new=40, stop_ids=())
+    most = 0
+    while harness.scheduler.has_work:
+        harness.step()
+        shared = harness.scheduler.rows.window.shared
+        most = max(most, np.count_nonzero(shared.readers))
+    harness.check_answers()
+    assert 0 < most <= 4 + 1 + 4 + 1  # window, the page being filled, a step's tokens, and where they begin
+
+
+def test_a_prefix_is_used_up_to_where_its_window_is_there():
+    harness = make(num_pages=14)
+    assert run_one(harness, text(40), max_new=1) == 0
+    assert run_one(harness, [*text(40), 9, 9], max_new=1) == 40  # the end
+    assert run_one(harness, [*text(31), 8, 8], max_new=1) < 31  # its inside has been given to later tokens
+    assert run_one(harness, [*text(40), 9, 9], max_new=1) == 42 - 2  # again
+
+
+def test_a_lost_window_heals_when_it_is_computed_again():
+    harness = make(num_pages=14)
+    run_one(harness, text(40), max_new=1)
+    run_one(harness, text(60, salt=3), max_new=1)  # takes the pages
+    assert run_one(harness, [*text(40), 9], max_new=1) < 40
+    assert run_one(harness, [*text(40), 9], max_new=1) == 40
+
+
+def test_rows_wait_for_their_promise_and_are_not_retracted():
+    harness = make(num_pages=WindowSettings.least_pages(8, 8, 2) + 6, max_running_requests=4)
+    harness.add(*(text(30, salt) for salt in range(4)), max_new=20, stop_ids=())
+    harness.step()
+    assert len(harness.scheduler.slots.running()) < 4
+    harness.run()
+    harness.check_answers()
+    assert harness.scheduler.stats.retracted_total == 0
