@@ -5,23 +5,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Annotated, Any
 
 from pydantic import Field, StrictInt
 
-from backend.api.constraints import calls_constraint
+from backend.api.answer_grammar import answer_grammar
 from backend.api.context import Serving
 from backend.api.errors import SchemaError, unsupported
 from backend.api.logprobs import MOST_LIKELY
 from backend.api.openai import OPENAI_NOT_YET, OpenAIRequest
 from backend.api.parsed_answers import ParsedAnswers
-from backend.api.parsers.registry import HARMONY, reasoning_markers
+from backend.api.parsers.registry import reasoning_markers
 from backend.api.sampling_fields import OPENAI_NAMES, UNBOUNDED
 from backend.api.schema import Body, Harmless
 from backend.api.tools import demanded_tools, offered_tools
-from backend.frontend.errors import RequestError
 from backend.frontend.frontend import Generation
 from backend.frontend.intake import ChatPrompt, Prompt, RequestOptions
 from backend.grammar import GrammarSpec
@@ -81,7 +80,7 @@ async def start_chat(
         raise SchemaError(message, param="top_logprobs")
     tools = offered_tools(body.tools, body.tool_choice, serving.parsers)
     demanded = demanded_tools(tools, body.tool_choice)
-    grammar = _grammar(serving, constraint, demanded, several=body.parallel_tool_calls)
+    grammar = answer_grammar(serving.parsers, constraint, tools, demanded, several=body.parallel_tool_calls)
     parses = bool(tools and serving.parsers.tool_call) or bool(body.separate_reasoning and serving.parsers.reasoning)
     options = replace(
         _options(body, rid, parses), grammar=grammar, reasoning_end=_reasoning_end(serving) if grammar else None
@@ -96,21 +95,6 @@ async def start_chat(
         whole_reasoning=not body.stream_reasoning,
     )
     return generation, answers
-
-
-def _grammar(
-    serving: Serving, constraint: GrammarSpec | None, demanded: Sequence[Mapping[str, Any]], *, several: bool
-) -> GrammarSpec | None:
-    if (demanded or constraint) and HARMONY in (serving.parsers.reasoning, serving.parsers.tool_call):
-        field = "tool_choice" if demanded else "response_format"
-        raise RequestError(
-            f"{field}: the answers of this model, in the harmony format, cannot be constrained.", param=field
-        )
-    if not demanded:
-        return constraint
-    if constraint is not None:
-        raise SchemaError("an answer cannot be a demanded tool call and follow a constraint too", param="tool_choice")
-    return calls_constraint(demanded, several=several)
 
 
 def _reasoning_end(serving: Serving) -> int | None:

@@ -151,7 +151,7 @@ class Frontend:
             try:
                 await self._grammars.check(spec)
             except GrammarError as error:
-                raise RequestError(str(error), param=spec.kind) from None
+                raise RequestError(str(error), param=spec.field) from None
 
     async def tokenize(self, prompt: Prompt, add_special_tokens: bool | None = None) -> list[int]:
         """The ids of a prompt; long ones are worked on beside the event loop."""

@@ -22,6 +22,7 @@ A mask changes what is sampled, not what is reported: log probabilities stay tho
 
 from backend.grammar.checker import GrammarChecker
 from backend.grammar.compiler import CompiledGrammar, GrammarCompiler
+from backend.grammar.composed import compose, literal
 from backend.grammar.errors import GrammarError
 from backend.grammar.spec import GrammarSpec, spec_from_fields, spec_from_response_format
 from backend.grammar.state import GrammarState, bitmask_words
@@ -36,6 +37,8 @@ __all__ = [
     "GrammarState",
     "Vocabulary",
     "bitmask_words",
+    "compose",
+    "literal",
     "spec_from_fields",
     "spec_from_response_format",
 ]

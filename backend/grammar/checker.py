@@ -72,9 +72,9 @@ class _Trial:
                 return str(pipe.recv())
         except (EOFError, OSError):  # out of memory, or the library gave up
             self.stop()
-            return f"{spec.kind} needs more memory to compile than is allowed"
+            return f"{spec.label} needs more memory to compile than is allowed"
         self.stop()
-        return f"{spec.kind} takes longer than {seconds:g} seconds to compile"
+        return f"{spec.label} takes longer than {seconds:g} seconds to compile"
 
     def stop(self) -> None:
         if self._process is not None:

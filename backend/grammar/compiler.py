@@ -33,10 +33,10 @@ class CompiledGrammar:
 
 def compile_grammar(spec: GrammarSpec, vocabulary: Vocabulary) -> CompiledGrammar:
     """Compile within the limits of work. Raises GrammarError."""
-    grammar = translate(spec, vocabulary.special_tokens)
+    grammar = translate(spec, vocabulary.control_tokens)
     matcher = LLMatcher(vocabulary.tokenizer, grammar, log_level=0, limits=parser_limits())
     if matcher.is_error():
-        raise GrammarError(f"{spec.kind} cannot be compiled: {one_line(matcher.get_error())}")
+        raise GrammarError(f"{spec.label} cannot be compiled: {one_line(matcher.get_error())}")
     return CompiledGrammar(matcher, vocabulary.size)
 
 

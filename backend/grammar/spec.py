@@ -15,10 +15,23 @@ FIELDS = ("json_schema", "regex", "ebnf", "structural_tag")
 
 
 class GrammarSpec(msgspec.Struct, frozen=True, array_like=True):
-    """``kind`` is one of ``FIELDS``; two equal specs are the same grammar. Travels to the scheduler as it is."""
+    """``kind`` is one of ``FIELDS``, or ``composed`` (the server's own making). Travels to the scheduler as it is.
+
+    Two equal specs are the same grammar.
+    """
 
     kind: str
-    text: str  # the schema or the tags as JSON text, the expression, or the grammar
+    text: str  # the schema, the tags or the composition as JSON text, the expression, or the grammar
+
+    @property
+    def field(self) -> str | None:
+        """What a client calls it; None for what the server composed."""
+        return self.kind if self.kind in FIELDS else None
+
+    @property
+    def label(self) -> str:
+        """What it is called in errors."""
+        return self.field or "the constraint"
 
 
 def spec_from_fields(fields: Mapping[str, Any]) -> GrammarSpec | None:

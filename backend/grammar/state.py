@@ -47,8 +47,10 @@ class GrammarState:
     def forced(self) -> list[int]:
         """The tokens that must come next, as the tokenizer itself would write them; none where there is a choice."""
         tokens = list(self._matcher.compute_ff_tokens())
+        # Text that spells a control token is tokenised as that token, which the grammar does not mean.
+        fitting = self._matcher.validate_tokens(tokens) if tokens else 0
         self._check()
-        return tokens
+        return tokens[:fitting]
 
     def rollback(self, count: int) -> None:
         """Take back the last ``count`` tokens."""

@@ -3,25 +3,30 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Mapping
 from typing import Any
 
-from llguidance import LLMatcher, StructTag, grammar_from
+from llguidance import LLMatcher, grammar_from
 
+from backend.grammar.composed import compose, composed_grammar, literal
 from backend.grammar.errors import GrammarError
-from backend.grammar.spec import GrammarSpec
+from backend.grammar.spec import FIELDS, GrammarSpec, make_spec
 
 # As Python writes JSON: models have seen it most, and separators without a choice can be jumped over.
 _JSON_STYLE: dict[str, Any] = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
+_NO_TOKENS: dict[str, int] = {}
 
 
-def translate(spec: GrammarSpec, special_tokens: Collection[str] = ()) -> str:
-    """``special_tokens``: texts of the vocabulary's control tokens, which tags may begin with. Raises GrammarError."""
+ControlTokens = Mapping[str, int]  # of a vocabulary: text and id
+
+
+def translate(spec: GrammarSpec, control_tokens: ControlTokens = _NO_TOKENS) -> str:
+    """``control_tokens`` are what tags may begin with. Raises GrammarError."""
     build = _BUILDERS.get(spec.kind)
     if build is None:
-        raise GrammarError(f"a constraint must be one of {', '.join(_BUILDERS)}, got {spec.kind!r}")
+        raise GrammarError(f"a constraint must be one of {', '.join(FIELDS)}, got {spec.kind!r}")
     try:
-        return build(spec.text, special_tokens)
+        return build(spec.text, control_tokens)
     except (ValueError, RecursionError) as error:
         if isinstance(error, GrammarError):
             raise
@@ -34,7 +39,7 @@ def one_line(text: str, limit: int = 300) -> str:
     return text if len(text) <= limit else text[: limit - 3] + "..."
 
 
-def _json_schema(text: str, _: Collection[str]) -> str:
+def _json_schema(text: str, _: ControlTokens) -> str:
     schema = json.loads(text)
     if isinstance(schema, bool):
         schema = {} if schema else {"not": {}}
@@ -43,15 +48,15 @@ def _json_schema(text: str, _: Collection[str]) -> str:
     return LLMatcher.grammar_from_json_schema(schema, overrides=_JSON_STYLE)  # type: ignore[arg-type]
 
 
-def _regex(text: str, _: Collection[str]) -> str:
+def _regex(text: str, _: ControlTokens) -> str:
     return LLMatcher.grammar_from_regex(text)
 
 
-def _ebnf(text: str, _: Collection[str]) -> str:
+def _ebnf(text: str, _: ControlTokens) -> str:
     return grammar_from("ebnf", text)
 
 
-def _structural_tag(text: str, special_tokens: Collection[str]) -> str:
+def _structural_tag(text: str, control_tokens: ControlTokens) -> str:
     """Free text, and after a trigger a structure: ``{"structures": [{"begin", "schema", "end"}], "triggers": []}``."""
     form = json.loads(text)
     structures = form.get("structures") if isinstance(form, dict) else None
@@ -59,11 +64,16 @@ def _structural_tag(text: str, special_tokens: Collection[str]) -> str:
     if not isinstance(structures, list) or not structures or not isinstance(triggers, list):
         raise GrammarError("structural_tag needs a list of structures and a list of triggers")
     tags = [_tag(structure, triggers) for structure in structures]
-    special = any(tag.trigger in special_tokens for tag in tags)
-    return StructTag.to_grammar(tags, assume_special=special)
+    rules = [f"start: ({' | '.join(f'tag_{number}' for number in range(len(tags)))})* TEXT", "TEXT: /(.|\\n)*/"]
+    for number, (trigger, begin, _, end) in enumerate(tags):
+        rules.append(f"trigger_{number}[lazy]: TEXT {literal(trigger)}")
+        rules.append(f"tag_{number}: trigger_{number} {literal(begin)} @schema_{number} {literal(end)}")
+    parts = {f"schema_{number}": schema for number, (_, _, schema, _) in enumerate(tags)}
+    return _composed(compose("\n".join(rules), parts).text, control_tokens)
 
 
-def _tag(structure: Any, triggers: list[Any]) -> StructTag:
+def _tag(structure: Any, triggers: list[Any]) -> tuple[str, str, GrammarSpec, str]:
+    """Trigger, the rest of what a structure begins with, its schema, its end."""
     begin = structure.get("begin") if isinstance(structure, dict) else None
     end = structure.get("end") if isinstance(structure, dict) else None
     if not isinstance(begin, str) or not isinstance(end, str):
@@ -71,17 +81,19 @@ def _tag(structure: Any, triggers: list[Any]) -> StructTag:
     fitting = [each for each in triggers if isinstance(each, str) and each and begin.startswith(each)]
     if not fitting:
         raise GrammarError(f"no trigger is the beginning of {begin!r}")
+    trigger = max(fitting, key=len)
     schema = structure.get("schema")
-    grammar = {} if schema is None or schema is True else schema
-    if not isinstance(grammar, dict):
-        raise GrammarError(f"the schema of {begin!r} must be an object, got {type(grammar).__name__}")
-    styled = {**grammar, "x-guidance": _JSON_STYLE}
-    return StructTag(trigger=max(fitting, key=len), begin=begin, grammar=styled, end=end)
+    return trigger, begin[len(trigger) :], make_spec("json_schema", True if schema is None else schema), end
 
 
-_BUILDERS: dict[str, Callable[[str, Collection[str]], str]] = {
+def _composed(text: str, control_tokens: ControlTokens) -> str:
+    return composed_grammar(text, control_tokens, lambda part: translate(part, control_tokens))
+
+
+_BUILDERS: dict[str, Callable[[str, ControlTokens], str]] = {
     "json_schema": _json_schema,
     "regex": _regex,
     "ebnf": _ebnf,
     "structural_tag": _structural_tag,
+    "composed": _composed,
 }

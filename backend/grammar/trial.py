@@ -38,7 +38,7 @@ def _verdict(spec: GrammarSpec, vocabulary: Vocabulary, mask: np.ndarray) -> str
     except GrammarError as error:
         return str(error)
     except MemoryError:
-        return f"{spec.kind} needs more memory to compile than is allowed"
+        return f"{spec.label} needs more memory to compile than is allowed"
     if not mask.any():
-        return f"{spec.kind} allows no output at all"
+        return f"{spec.label} allows no output at all"
     return ""

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+import json
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
 from llguidance import LLTokenizer
+
+_HIDDEN = "\uf8ff"  # of the private use area: no text is tokenised as a token of this name
 
 
 @dataclass(frozen=True, slots=True)
@@ -14,7 +18,7 @@ class Vocabulary:
 
     tokenizer: LLTokenizer
     size: int
-    special_tokens: frozenset[str] = frozenset()
+    control_tokens: Mapping[str, int] = field(default_factory=dict)  # text and id
 
     @classmethod
     def from_json(
@@ -25,12 +29,32 @@ class Vocabulary:
         eos_token_ids: Sequence[int],
         special_tokens: Collection[str] = (),
     ) -> Vocabulary:
-        """From the text of a ``tokenizer.json``. Takes about a second for a large vocabulary: build it once."""
-        tokenizer = LLTokenizer(tokenizer_json, n_vocab=size, eos_token=list(eos_token_ids))
-        return cls(tokenizer, size, frozenset(special_tokens))
+        """From the text of a ``tokenizer.json``. Takes about a second for a large vocabulary: build it once.
+
+        ``special_tokens`` are the texts of its control tokens. A text that only spells one is never taken for it.
+        """
+        form = json.loads(tokenizer_json)
+        control_tokens = _hide(form, frozenset(special_tokens))
+        tokenizer = LLTokenizer(json.dumps(form), n_vocab=size, eos_token=list(eos_token_ids))
+        return cls(tokenizer, size, control_tokens)
 
     @classmethod
     def of_bytes(cls) -> Vocabulary:
         """256 bytes and a few control tokens: enough to see whether a grammar compiles."""
         tokenizer = LLTokenizer("byte")
         return cls(tokenizer, tokenizer.vocab_size)
+
+
+def _hide(form: dict[str, Any], special_tokens: frozenset[str]) -> dict[str, int]:
+    """Give the control tokens of a ``tokenizer.json`` other names; returns their ids by the old ones."""
+    found: dict[str, int] = {}
+    vocabulary = form["model"].get("vocab")
+    for token in form.get("added_tokens", ()):
+        text = token["content"]
+        if text not in special_tokens:
+            continue
+        found[text] = token["id"]
+        token["content"] = f"{_HIDDEN}{token['id']}"
+        if isinstance(vocabulary, dict) and text in vocabulary:
+            vocabulary[token["content"]] = vocabulary.pop(text)
+    return found

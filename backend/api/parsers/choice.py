@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from backend.api.parsers.answer import AnswerParser
-from backend.api.parsers.registry import DEMANDED, make_parser, reasoning_parser_for, tool_parser_for
+from backend.api.parsers.registry import DEMANDED, HARMONY, make_parser, reasoning_parser_for, tool_parser_for
 from backend.api.parsers.tool_parser import Tools
 
 AUTO, NONE = "auto", "none"
@@ -23,12 +23,12 @@ class ParserChoice:
     ) -> AnswerParser | None:
         """The parser of one answer; None when there is nothing to look for.
 
-        ``demanded``: the answer is a list of calls and nothing else.
+        ``demanded``: the answer is a list of calls and nothing else, unless the format keeps its own form.
         """
         reasoning_name = self.reasoning if reasoning else None
-        if demanded:
+        if demanded and HARMONY not in (self.reasoning, self.tool_call):
             return make_parser(reasoning_name, DEMANDED, tools=tools, prompt_end=prompt_end)
-        tool_call_name = self.tool_call if tools else None
+        tool_call_name = (HARMONY if demanded else self.tool_call) if tools else None
         if reasoning_name is None and tool_call_name is None:
             return None
         return make_parser(reasoning_name, tool_call_name, tools=tools, prompt_end=prompt_end)

@@ -5,6 +5,7 @@ V3 writes ``function<sep>NAME`` and the arguments in a fenced block, V3.1 ``NAME
 
 from __future__ import annotations
 
+from backend.api.parsers.call_form import CallForm, CallShape
 from backend.api.parsers.events import ToolCall
 from backend.api.parsers.scanning import NotACall, expect, find, json_end, object_text, skip_space
 from backend.api.parsers.tool_parser import Found, ToolParser
@@ -17,6 +18,18 @@ class DeepSeekParser(ToolParser):
     starts = (_BEGIN,)
     closers = (_END,)
     section = ("<｜tool▁calls▁begin｜>", "<｜tool▁calls▁end｜>")
+    form = CallForm(
+        section[0],
+        (
+            CallShape(f"{_BEGIN}$NAME{_SEPARATOR}", _END, closes=section[1]),
+            CallShape(
+                f"{_BEGIN}function{_SEPARATOR}$NAME\n{_FENCE}\n",
+                f"\n{_FENCE_END}{_END}",
+                between="\n",
+                closes=section[1],
+            ),
+        ),
+    )
 
     def read(self, text: str, final: bool) -> Found:
         separator = find(text, _SEPARATOR, 0)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
+from backend.api.parsers.call_form import CallForm, CallShape
 from backend.api.parsers.events import ToolCall
 from backend.api.parsers.scanning import Incomplete, NotACall, expect, find, skip_space, to_json
 from backend.api.parsers.schema_types import parameter_schemas, typed
@@ -24,6 +25,10 @@ _VALUE_END = re.compile(r"</arg_value>\s*(?=<arg_key>|</tool_call>)")
 class GlmParser(ToolParser):
     starts = (_OPEN,)
     closers = (_CLOSE,)
+    form = CallForm(
+        _OPEN,
+        (CallShape("$NAME$BR", _CLOSE, parameter=(f"{_KEY}$KEY{_KEY_END}$BR{_VALUE}", "</arg_value>$BR")),),
+    )
 
     def read(self, text: str, final: bool) -> Found:
         match = _NAME.match(text, len(_OPEN))

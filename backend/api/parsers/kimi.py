@@ -5,6 +5,7 @@ The model's own id (``functions.NAME:INDEX``) is kept: its template repeats it w
 
 from __future__ import annotations
 
+from backend.api.parsers.call_form import CallForm, CallShape
 from backend.api.parsers.events import ToolCall
 from backend.api.parsers.scanning import NotACall, expect, find, json_end, object_text, skip_space
 from backend.api.parsers.tool_parser import Found, ToolParser
@@ -16,6 +17,7 @@ class KimiParser(ToolParser):
     starts = (_BEGIN,)
     closers = (_END,)
     section = ("<|tool_calls_section_begin|>", "<|tool_calls_section_end|>")
+    form = CallForm(section[0], (CallShape(f"{_BEGIN}functions.$NAME:$INDEX{_ARGUMENTS}", _END, closes=section[1]),))
     keeps_space = True
 
     def read(self, text: str, final: bool) -> Found:

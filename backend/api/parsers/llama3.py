@@ -5,6 +5,7 @@ Several calls are separated by semicolons. An object without a name is an answer
 
 from __future__ import annotations
 
+from backend.api.parsers.call_form import CallForm, CallShape
 from backend.api.parsers.calls import call_of
 from backend.api.parsers.scanning import Incomplete, NotACall, json_end, json_value, skip_space
 from backend.api.parsers.tool_parser import Found, ToolParser
@@ -16,6 +17,9 @@ _SEPARATORS = (";", ",")
 class Llama3Parser(ToolParser):
     starts = (_TAG,)
     closers = ("{", "}")
+    form = CallForm(
+        _TAG, (CallShape('{"name": "$NAME", "parameters": ', "}", between="; "),), bare=r'[ \n]*\{[ \n]*"name"'
+    )
     drops_fragments = False  # an answer may be JSON too
 
     def find_start(self, text: str, fresh: bool) -> tuple[int, bool]:

@@ -9,6 +9,7 @@ import re
 import secrets
 import string
 
+from backend.api.parsers.call_form import CallForm, CallShape
 from backend.api.parsers.calls import call_of
 from backend.api.parsers.events import ToolCall
 from backend.api.parsers.scanning import Incomplete, NotACall, json_end, json_value, object_text, skip_space
@@ -23,6 +24,14 @@ _ID_ALPHABET = string.ascii_letters + string.digits
 class MistralParser(ToolParser):
     starts = (_OPEN,)
     closers = ("}", "]")
+    form = CallForm(
+        _OPEN,
+        (
+            CallShape("$NAME[ARGS]", ""),
+            CallShape("$NAME[CALL_ID]$ID[ARGS]", ""),
+            CallShape('{"name": "$NAME", "arguments": ', "}", between=", ", opens="[", closes="]"),
+        ),
+    )
 
     def call_id(self) -> str:
         """The model's templates refuse ids that are not nine letters and digits."""

@@ -10,6 +10,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from backend.api.parsers.call_form import CallForm, CallShape
 from backend.api.parsers.events import ToolCall
 from backend.api.parsers.scanning import Incomplete, NotACall, expect, find, skip_space, to_json
 from backend.api.parsers.schema_types import parameter_schemas, typed
@@ -27,6 +28,16 @@ _VALUE_END = re.compile(
 class Qwen3CoderParser(ToolParser):
     starts = (_OPEN, _FUNCTION, _CLOSE)
     closers = (_FUNCTION_END, _CLOSE)
+    form = CallForm(
+        _OPEN,
+        (
+            CallShape(
+                f"\n{_FUNCTION}$NAME>\n",
+                f"{_FUNCTION_END}\n{_CLOSE}",
+                parameter=(f"{_PARAMETER}$KEY>\n", "\n</parameter>\n"),
+            ),
+        ),
+    )
 
     def read(self, text: str, final: bool) -> Found:
         if text.startswith(_CLOSE):  # of a call that began without the outer tag

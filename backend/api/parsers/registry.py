@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from backend.api.parsers.answer import AnswerParser, SplitAnswer
+from backend.api.parsers.call_form import CallForm
 from backend.api.parsers.deepseek import DeepSeekParser
 from backend.api.parsers.deepseek_dsml import DeepSeekDsmlParser
 from backend.api.parsers.demanded import DemandedCallsParser
@@ -48,14 +49,17 @@ DEMANDED = "demanded"  # no model's own format
 TOOL_PARSERS = (*TOOL_FORMATS, HARMONY)
 REASONING_PARSERS = (*REASONING_FORMATS, *REASONING_ALIASES, HARMONY)
 
+_Signs = tuple[tuple[tuple[str, ...], str | None], ...]
+
 # What a chat template shows of its model's format; the first that fits.
-_TOOL_SIGNS = (
+_TOOL_SIGNS: _Signs = (
     (("<|channel|>", "commentary"), HARMONY),
     (("<|tool_call>",), "gemma4"),
     (("｜DSML｜",), "deepseekv32"),
     (("<｜tool▁calls▁begin｜>",), "deepseekv3"),
     (("<|tool_calls_section_begin|>",), "kimi_k2"),
     (("[TOOL_CALLS]",), "mistral"),
+    (("<tool_calls>[",), None),  # a list of calls: not built
     (("<tool_call>", "<function="), "qwen3_coder"),
     (("<tool_call>", "<arg_key>"), "glm"),
     (("<tool_call>", '"name'), "hermes"),
@@ -63,7 +67,7 @@ _TOOL_SIGNS = (
     (("[func_name1(",), "pythonic"),
     (('"parameters"', "<|start_header_id|>"), "llama3"),
 )
-_REASONING_SIGNS = (
+_REASONING_SIGNS: _Signs = (
     (("<|channel|>", "analysis"), HARMONY),
     (("<|channel>thought",), "gemma"),
     (("[THINK]",), "mistral"),
@@ -99,6 +103,12 @@ def make_parser(
     return SplitAnswer(reasoning_splitter(reasoning, prompt_end), tool_parser)
 
 
+def call_form(tool_call: str | None) -> CallForm | None:
+    """How calls of this format are written, where a grammar can hold them to it."""
+    parser = None if tool_call is None else TOOL_FORMATS.get(tool_call)
+    return None if parser is None else parser.form
+
+
 def reasoning_splitter(name: str | None, prompt_end: str) -> ReasoningSplitter | None:
     """None where nothing is split: without a format, or with one whose parser does everything."""
     markers = reasoning_markers(name)
@@ -110,5 +120,5 @@ def reasoning_markers(name: str | None) -> Markers | None:
     return None if name is None else REASONING_FORMATS.get(REASONING_ALIASES.get(name, name))
 
 
-def _first_sign(template: str, signs: tuple[tuple[tuple[str, ...], str], ...]) -> str | None:
+def _first_sign(template: str, signs: _Signs) -> str | None:
     return next((name for marks, name in signs if all(mark in template for mark in marks)), None)

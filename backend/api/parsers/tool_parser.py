@@ -11,6 +11,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, NamedTuple
 
+from backend.api.parsers.call_form import CallForm
 from backend.api.parsers.events import Parsed, ToolCall, join
 from backend.api.parsers.scanning import Incomplete, NotACall, held_back
 
@@ -34,6 +35,7 @@ class ToolParser(ABC):
     section: ClassVar[tuple[str, str] | None] = None  # markers around all calls; other text between them is noise
     closers: ClassVar[tuple[str, ...]]  # every call ends in one of these, or soon after
     keeps_space: ClassVar[bool] = False  # whitespace before a call is the answer's, not the format's
+    form: ClassVar[CallForm | None] = None  # how calls are written; None where a grammar cannot hold them to it
     drops_fragments: ClassVar[bool] = True  # what is left of a call when the output was cut off is not shown
 
     def __init__(self, tools: Tools = ()) -> None:

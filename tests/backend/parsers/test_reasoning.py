@@ -93,6 +93,7 @@ def test_the_cut_of_a_stream_does_not_matter(name: str, data: st.DataObject) -> 
         ("{{ tools }}<tool_call><invoke>...</tool_call>", None, None),
         ("<tool_call><function=x><parameter=y> <think>", "qwen3_coder", "qwen3"),
         ("<tool_call>{name}<arg_key> <think>", "glm", "glm"),
+        ('<tool_call> <tool_calls>[{"name": ...}]</tool_calls>', None, None),
         ("<think> only", None, "deepseek-r1"),
         ("<｜tool▁calls▁begin｜>", "deepseekv3", None),
         ("[TOOL_CALLS] [THINK]", "mistral", "mistral"),
