@@ -3,8 +3,9 @@
     python -m benchmarks.gpu_report [--models qwen3-0.6b llama-3.1-8b] [--skip-tests] [--out FILE]
 
 Correctness first (tests/gpu, tests/backend/kernels): without it nothing is measured. Then the offline workloads with
-their ratio to the peers' figures, which were measured on an H200 with the same workloads, what graphs and overlap
-bring, and a trace of decode steps. Each part runs in a process of its own, so that it finds all of the GPU's memory.
+their ratio to the peers' figures, which were measured on an H200 with the same workloads; what graphs, overlap, the
+page size and keys and values in 8 bits bring; the same over HTTP; and a trace of decode steps. Each part runs in a
+process of its own, so that it finds all of the GPU's memory.
 """
 
 from __future__ import annotations
@@ -22,6 +23,8 @@ from typing import Any, NamedTuple
 
 import torch
 
+from benchmarks import gpu_table
+
 TESTS = [
     "-m",
     "pytest",
@@ -35,33 +38,33 @@ TESTS = [
     "tests/backend/kernels",
 ]
 RESULTS = Path(__file__).parent / "results"
-VARIANTS = {"no graphs": "disable_cuda_graph=true", "no overlap": "disable_overlap_schedule=true"}
-VARIANT_WORK = ["single", "decode64"]
 PACKAGES = ("torch", "triton", "flashinfer-python", "transformers")
+SERVED = "mixed"
 
 
-class Peer(NamedTuple):
-    """The better of SGLang 0.5.15 and vLLM 0.24.0 on an H200: ``unit`` of the offline benchmark's rows."""
+class Variant(NamedTuple):
+    """A setting and the workloads that show what it does."""
 
-    unit: str
-    value: float
+    setting: str
+    work: tuple[str, ...]
 
 
-PEERS = {
+VARIANTS = {
+    "no graphs": Variant("disable_cuda_graph=true", ("single", "decode64")),
+    "no overlap": Variant("disable_overlap_schedule=true", ("single", "decode64")),
+}
+MORE_VARIANTS = {
     "qwen3-0.6b": {
-        "mixed": Peer("output_tok_s", 23_426),
-        "single": Peer("output_tok_s", 605),
-        "decode64": Peer("output_tok_s", 14_391),
-        "prefill": Peer("input_tok_s", 343_759),
-        "shared": Peer("seconds", 1.797),
-    },
-    "llama-3.1-8b": {
-        "mixed": Peer("output_tok_s", 10_163),
-        "single": Peer("output_tok_s", 204.6),
-        "decode64": Peer("output_tok_s", 4_705),
-        "prefill": Peer("input_tok_s", 41_189),
-        "shared": Peer("seconds", 3.548),
-    },
+        "keys and values in FP8 (e4m3)": Variant("kv_cache_dtype=fp8_e4m3", ("mixed", "decode64")),
+        "pages of 1 token": Variant("page_size=1", ("mixed", "decode64")),
+        "pages of 32 tokens": Variant("page_size=32", ("mixed", "decode64")),
+        "pages of 64 tokens": Variant("page_size=64", ("mixed", "decode64")),
+    }
+}
+# The better of SGLang 0.5.15 and vLLM 0.24.0 on an H200, in the units of gpu_table.
+PEERS = {
+    "qwen3-0.6b": {"mixed": 23_426, "single": 605, "decode64": 14_391, "prefill": 343_759, "shared": 1.797},
+    "llama-3.1-8b": {"mixed": 10_163, "single": 204.6, "decode64": 4_705, "prefill": 41_189, "shared": 3.548},
 }
 
 
@@ -84,7 +87,8 @@ def main() -> None:
     for model in args.models:
         report["models"][model] = measure(model)
         out.write_text(json.dumps(report, indent=1) + "\n")
-    print(table(report), f"\nkept in {out}", flush=True)
+    tables = (gpu_table.peers(report), gpu_table.variants(report), gpu_table.gaps(report))
+    print("\n\n".join(tables), f"\nkept in {out}", flush=True)
 
 
 def machine() -> dict[str, str]:
@@ -119,9 +123,12 @@ def measure(model: str) -> dict[str, Any]:
     found: dict[str, Any] = {"start_seconds": lines[0]["start_seconds"], "work": {}, "variants": {}}
     for line in lines[1:]:
         found["work"][line["workload"]] = line | _against_peer(model, line)
-    for name, setting in VARIANTS.items():
-        rows = _lines("benchmarks.gpu_offline", model, "--workloads", *VARIANT_WORK, "--set", setting)[1:]
+    for name, variant in (VARIANTS | MORE_VARIANTS.get(model, {})).items():
+        rows = _lines("benchmarks.gpu_offline", model, "--workloads", *variant.work, "--set", variant.setting)[1:]
         found["variants"][name] = {row["workload"]: row["output_tok_s"] for row in rows}
+    (served,) = _lines("benchmarks.gpu_serving", model, "--workload", SERVED)
+    served["ratio"] = round(served["output_tok_s"] / found["work"][SERVED]["output_tok_s"], 3)
+    found["serving"] = served
     found["decode_steps"] = _lines("benchmarks.gpu_trace", model, "--rows", "1", "256", "--json")
     return found
 
@@ -135,25 +142,8 @@ def _lines(module: str, *words: str) -> list[dict[str, Any]]:
 
 
 def _against_peer(model: str, line: dict[str, Any]) -> dict[str, float]:
-    peer = PEERS[model][line["workload"]]
-    mine = line[peer.unit]
-    return {"peer": peer.value, "ratio": round(peer.value / mine if peer.unit == "seconds" else mine / peer.value, 3)}
-
-
-def table(report: dict[str, Any]) -> str:
-    """Markdown, as the README has it."""
-    lines = ["| model | work | Warmlane | best peer | ratio |", "|---|---|---|---|---|"]
-    for model, found in report["models"].items():
-        for name, row in found["work"].items():
-            unit = PEERS[model][name].unit
-            lines.append(
-                f"| {model} | {name} | {_number(row[unit], unit)} | {_number(row['peer'], unit)} | {row['ratio']:.2f} |"
-            )
-    return "\n".join(lines)
-
-
-def _number(value: float, unit: str) -> str:
-    return f"{value:.2f} s" if unit == "seconds" else f"{value:,.0f} tok/s"
+    unit, peer = gpu_table.unit_of(line["workload"]), PEERS[model][line["workload"]]
+    return {"peer": peer, "ratio": round(peer / line[unit] if unit == "seconds" else line[unit] / peer, 3)}
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,11 +16,11 @@ TURNS = 4  # of a conversation in the dataset 'chat'
 
 @dataclass(frozen=True, slots=True)
 class Ask:
-    """One request: a text for ``/v1/completions``, or a conversation for ``/v1/chat/completions``."""
+    """One request: a text or token ids for ``/v1/completions``, or a conversation for ``/v1/chat/completions``."""
 
     model: str
     max_tokens: int
-    prompt: str = ""
+    prompt: str | Sequence[int] = ""
     messages: tuple[dict[str, str], ...] = ()
     ends_early: bool = False  # whether the model may stop before ``max_tokens``
 

@@ -8,8 +8,15 @@ import torch
 from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM, Qwen3Config, Qwen3ForCausalLM
 
 from backend import Engine
+from backend.config import ServerArgs
+from backend.core import build_model
+from backend.loader.model_config import load_model_config
+from backend.prompt import resolve_model
+from backend.runner.device import KV_DTYPES
+from benchmarks.kv_dtype import compared, log_probabilities
 from tests.gpu.test_attention import BACKENDS
 
+CUDA = torch.device("cuda")
 VOCAB = 331
 COMMON = {
     "vocab_size": VOCAB,
@@ -49,7 +56,8 @@ def prompts(count, seed=0, longest=300):
 
 
 def make_engine(folder, **args):
-    return Engine(folder, dtype="bfloat16", skip_tokenizer_init=True, max_total_tokens=1 << 16, **args)
+    settings = {"dtype": "bfloat16", "skip_tokenizer_init": True, "max_total_tokens": 1 << 16}
+    return Engine(folder, **(settings | args))
 
 
 @torch.inference_mode()
@@ -94,6 +102,45 @@ def test_graphs_give_the_tokens_of_eager_steps(model, backend, sampling):
             found.append(sampled(engine, batch, **sampling))
     same = sum(a == b for mine, theirs in zip(*found, strict=True) for a, b in zip(mine, theirs, strict=True))
     assert same >= 0.7 * 8 * 50
+
+
+@pytest.mark.parametrize("sampling", [{"temperature": 0}, {"temperature": 0.8, "top_p": 0.9}], ids=["greedy", "drawn"])
+@pytest.mark.parametrize("backend", ["triton", "torch_native"])
+def test_graphs_give_exactly_the_tokens_of_eager_steps_in_full_precision(model, backend, sampling):
+    """Torch's attention is not captured: there its eager steps are the reference of both runs."""
+    batch = prompts(8, seed=2)
+    found = []
+    for args in ({}, {"disable_cuda_graph": True, "attention_backend": backend}):
+        with make_engine(model, **({"attention_backend": "triton", "dtype": "float32"} | args)) as engine:
+            found.append(sampled(engine, batch, **sampling))
+    assert found[0] == found[1]
+
+
+def test_the_pool_leaves_room_for_steps_and_takes_most_of_the_rest(model):
+    """Nobody says how large it is: whole prompts and many draws fit beside it, and it is most of what was free."""
+    free, total = torch.cuda.mem_get_info()
+    with make_engine(model, max_total_tokens=None, max_running_requests=None) as engine:
+        info = engine.get_server_info()
+        wanted = {"temperature": 0.9, "top_p": 0.9, "top_k": 40, "max_new_tokens": 3}
+        engine.generate(input_ids=prompts(400, longest=400), sampling_params=wanted, progress=False)
+        left = torch.cuda.mem_get_info()[0]
+    most = info["max_running_requests"] * info["context_length"] * info["kv_cache_bytes"] // info["max_total_tokens"]
+    assert info["kv_cache_bytes"] >= min(0.8 * free, 0.99 * most)
+    assert left > 0.02 * total
+
+
+def test_eight_bit_keys_and_values_change_little(model):
+    """The distributions of the next token, by their divergence from those over keys and values as computed."""
+    source = resolve_model(model)
+    args, config = ServerArgs(model_path=model), load_model_config(source)
+    made = build_model(args, source, config, torch.bfloat16, CUDA)
+    ids = torch.tensor(prompts(1, seed=8, longest=300)[0] * 2)
+    exact = log_probabilities(made, config, ids, torch.bfloat16, CUDA)
+    found = {
+        name: compared(exact, log_probabilities(made, config, ids, kind, CUDA)) for name, kind in KV_DTYPES.items()
+    }
+    assert 0 < found["fp8_e4m3"]["kl_mean"] < found["fp8_e5m2"]["kl_mean"]
+    assert found["fp8_e4m3"]["kl_mean"] < 0.2  # of weights that make much of little: real models stay far below
 
 
 def test_a_thousand_requests_with_aborts_leave_every_page_accounted_for(model):
