@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from backend.layers.ops import Product
+
 
 class Embedding(nn.Module):
     """``weight`` is ``[vocab_size, hidden_size]``; what it gives is multiplied by ``scale``."""
@@ -27,9 +29,10 @@ class LMHead(nn.Module):
     def __init__(self, vocab_size: int, hidden_size: int) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.empty(vocab_size, hidden_size), requires_grad=False)
+        self.product: Product = F.linear
 
     def forward(self, hidden: torch.Tensor) -> torch.Tensor:
-        return F.linear(hidden, self.weight)
+        return self.product(hidden, self.weight, None)
 
     def tie(self, embedding: Embedding) -> None:
         """Use the matrix of ``embedding``."""

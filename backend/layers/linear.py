@@ -11,16 +11,20 @@ from backend.layers.ops import layer_ops
 
 
 class Linear(nn.Module):
-    """``y = x W^T + b``; ``weight`` is ``[out_features, in_features]``."""
+    """``y = x W^T + b``; ``weight`` is ``[out_features, in_features]``.
 
-    def __init__(self, in_features: int, out_features: int, *, bias: bool = False) -> None:
+    ``lends_weight``: others read the matrix, so it must stay as it is.
+    """
+
+    def __init__(self, in_features: int, out_features: int, *, bias: bool = False, lends_weight: bool = False) -> None:
         super().__init__()
+        self.lends_weight = lends_weight
         self.weight = nn.Parameter(torch.empty(out_features, in_features), requires_grad=False)
         self.bias = nn.Parameter(torch.empty(out_features), requires_grad=False) if bias else None
-        self._linear = layer_ops(self.weight.device).linear
+        self.product = layer_ops(self.weight.device).linear
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self._linear(x, self.weight, self.bias)
+        return self.product(x, self.weight, self.bias)
 
 
 class MergedLinear(Linear):

@@ -40,7 +40,7 @@ class LatentAttention(PagedAttention):
         self.has_query_rank = rank is not None
         self.kv_a_proj_with_mqa = Linear(hidden, self.latent + self.turned, bias=bias)
         self.kv_a_layernorm = RMSNorm(self.latent, LATENT_NORM_EPS)
-        self.kv_b_proj = Linear(self.latent, heads * (self.unturned + value_dim))
+        self.kv_b_proj = Linear(self.latent, heads * (self.unturned + value_dim), lends_weight=True)
         self.o_proj = Linear(heads * value_dim, hidden, bias=bias)
         self.shape = AttentionShape(heads, 1, self.latent + self.turned, self._scale(config), value_dim=self.latent)
 

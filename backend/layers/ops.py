@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from backend.layers.rotary import RotaryTables
 
 Gate = Callable[[torch.Tensor], torch.Tensor]
-Linear = Callable[[torch.Tensor, torch.Tensor, torch.Tensor | None], torch.Tensor]
+Product = Callable[[torch.Tensor, torch.Tensor, torch.Tensor | None], torch.Tensor]
 
 
 class Norm(Protocol):
@@ -68,7 +68,7 @@ class LayerOps:
 
     rms_norm: Norm
     gate: Callable[[str], Gate]
-    linear: Linear
+    linear: Product
     rotate_and_store: RotateAndStore | None = None
     experts: ExpertsProduct | None = None
 

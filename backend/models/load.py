@@ -7,6 +7,7 @@ import logging
 import torch
 
 from backend.config import ServerArgs
+from backend.layers.packed import pack_linears, packs
 from backend.loader.model_config import ModelConfig
 from backend.loader.weights import dummy_weights, iterate_weights
 from backend.models.base import CausalLM
@@ -27,6 +28,8 @@ def load_model(
         dummy_weights(model.named_parameters(), args.random_seed or 0)
     else:
         model.load_weights(iterate_weights(source, config, args.load_format))
+    if packs(device, dtype):
+        pack_linears(model)
     return model
 
 
