@@ -11,6 +11,7 @@ from torch import nn
 
 from backend.attention.base import AttentionBackend, AttentionShape
 from backend.layers import Experts, LMHead, MergedLinear, PagedAttention, ScoreHead
+from backend.loader.copies import Copies
 from backend.loader.model_config import ModelConfig
 from backend.models.tasks import Task
 
@@ -32,6 +33,7 @@ class CausalLM(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.config = config
+        self.lm_head = self.score = None
 
     @abstractmethod
     def forward(
@@ -74,17 +76,19 @@ class CausalLM(nn.Module):
         """Copy a checkpoint's tensors in. ``WeightError`` names what is missing, unexpected or of a wrong shape."""
         places = self._places()
         wanted = set(places)
-        for stored_name, tensor in weights:
-            name = self._renamed(stored_name)
-            if name not in places:
-                if not self.may_ignore(name):
-                    raise WeightError(f"the checkpoint has a tensor that the model does not know: {stored_name}")
-                continue
-            place = places[name]
-            if place.shape != tensor.shape:
-                raise WeightError(f"{stored_name}: expected shape {tuple(place.shape)}, found {tuple(tensor.shape)}")
-            place.copy_(tensor)
-            wanted.discard(name)
+        with Copies() as copies:
+            for stored_name, tensor in weights:
+                name = self._renamed(stored_name)
+                if name not in places:
+                    if not self.may_ignore(name):
+                        raise WeightError(f"the checkpoint has a tensor that the model does not know: {stored_name}")
+                    continue
+                place = places[name]
+                if place.shape != tensor.shape:
+                    expected, found = tuple(place.shape), tuple(tensor.shape)
+                    raise WeightError(f"{stored_name}: expected shape {expected}, found {found}")
+                copies.copy(place, tensor)
+                wanted.discard(name)
         if wanted:
             raise WeightError(f"the checkpoint lacks {len(wanted)} tensors, among them {sorted(wanted)[0]}")
 

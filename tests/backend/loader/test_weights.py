@@ -6,10 +6,14 @@ import numpy as np
 import pytest
 import torch
 from gguf import GGMLQuantizationType, GGUFWriter, dequantize, quantize
+from safetensors.torch import load_file, save_file
 from transformers.modeling_gguf_pytorch_utils import LlamaTensorProcessor
 
+from backend.config import ServerArgs
 from backend.loader.model_config import load_model_config
 from backend.loader.weights import dummy_weights, iterate_weights
+from backend.models import WeightError
+from backend.models.load import load_model
 from backend.prompt import ModelError, resolve_model
 from backend.prompt.gguf_file import GGUFFile
 from tests.backend.loader.tiny import add_shape, gguf_name, tiny_llama, tiny_qwen3, write_model_gguf
@@ -166,3 +170,34 @@ def test_dummy_weights_are_small_varied_and_harmless(dtype):
         else:
             assert 0.01 < weight.std() < 0.03
             assert weight.abs().max() < 0.04
+
+
+def build(folder):
+    source = resolve_model(str(folder))
+    config = load_model_config(source)
+    return load_model(ServerArgs(), source, config, torch.float32, torch.device("cpu"))
+
+
+def rewrite(folder, change):
+    path = folder / "model.safetensors"
+    tensors = load_file(path)
+    change(tensors)
+    save_file(tensors, path)
+
+
+def test_a_tensor_of_a_wrong_shape_is_named_with_both_shapes(tmp_path):
+    tiny_llama().save_pretrained(tmp_path)
+    name = "model.layers.1.mlp.down_proj.weight"
+    rewrite(tmp_path, lambda tensors: tensors.update({name: torch.zeros(64, 100)}))
+    with pytest.raises(WeightError, match=rf"{name}: expected shape \(64, 128\), found \(64, 100\)"):
+        build(tmp_path)
+
+
+def test_a_tensor_that_is_missing_or_unknown_is_named(tmp_path):
+    tiny_llama().save_pretrained(tmp_path)
+    rewrite(tmp_path, lambda tensors: tensors.update({"model.extra.weight": torch.zeros(1)}))
+    with pytest.raises(WeightError, match=r"does not know: model\.extra\.weight"):
+        build(tmp_path)
+    rewrite(tmp_path, lambda tensors: [tensors.pop(name) for name in ("model.extra.weight", "model.norm.weight")])
+    with pytest.raises(WeightError, match=r"lacks 1 tensors, among them model\.norm\.weight"):
+        build(tmp_path)

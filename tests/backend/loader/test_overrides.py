@@ -1,0 +1,60 @@
+"""``--json-model-override-args`` changes what is read, in the words of transformers 4 or 5."""
+
+import json
+
+import pytest
+
+from backend.config import ServerArgs
+from backend.loader.model_config import load_model_config
+from backend.prompt import ModelError, resolve_model
+from tests.backend.loader.tiny import tiny_llama, write_model_gguf
+
+YARN = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32}
+FIVE = {"rope_parameters": {"rope_type": "default", "rope_theta": 70000.0}}
+FOUR = {"rope_theta": 70000.0, "rope_scaling": None}
+
+
+def load(path, changes):
+    text = changes if isinstance(changes, str) else json.dumps(changes)
+    return load_model_config(resolve_model(str(path)), ServerArgs(json_model_override_args=text))
+
+
+@pytest.fixture(params=[FOUR, FIVE], ids=["transformers 4", "transformers 5"])
+def folder(request, tmp_path):
+    tiny_llama().config.save_pretrained(tmp_path)
+    path = tmp_path / "config.json"
+    stored = {**json.loads(path.read_text()), "architectures": ["LlamaForCausalLM"]}
+    del stored["rope_parameters"]
+    path.write_text(json.dumps({**stored, **request.param}))
+    return tmp_path
+
+
+def test_nothing_changes_without_it(folder):
+    assert load(folder, {}).rope.theta == 70000.0
+
+
+def test_scaling_is_replaced_and_theta_kept(folder):
+    rope = load(folder, {"rope_scaling": YARN}).rope
+    assert (rope.rope_type, rope.factor, rope.original_max_position_embeddings) == ("yarn", 4.0, 32)
+    assert rope.theta == 70000.0
+
+
+def test_theta_is_replaced(folder):
+    assert load(folder, {"rope_theta": 5000.0}).rope.theta == 5000.0
+    assert load(folder, {"rope_parameters": {"rope_type": "default", "rope_theta": 6000.0}}).rope.theta == 6000.0
+
+
+def test_other_keys_are_replaced(folder):
+    config = load(folder, {"max_position_embeddings": 64, "eos_token_id": [7]})
+    assert (config.max_position_embeddings, config.eos_token_ids) == (64, (7,))
+
+
+def test_a_gguf_file_is_overridden_too(tmp_path):
+    write_model_gguf(tmp_path / "m.gguf", tiny_llama())
+    assert load(tmp_path / "m.gguf", {"rope_theta": 5000.0}).rope.theta == 5000.0
+
+
+@pytest.mark.parametrize(("text", "reason"), [("{", "not valid JSON"), ("[1]", "must be a JSON object")])
+def test_what_is_no_object_is_refused(folder, text, reason):
+    with pytest.raises(ModelError, match=f"--json-model-override-args .*{reason}|is {reason}"):
+        load(folder, text)
