@@ -25,18 +25,9 @@ import torch
 
 from benchmarks import gpu_table
 
-TESTS = [
-    "-m",
-    "pytest",
-    "-q",
-    "-o",
-    "addopts=",
-    "-o",
-    "timeout=300",
-    "--import-mode=importlib",
-    "tests/gpu",
-    "tests/backend/kernels",
-]
+PYTEST = ["-m", "pytest", "-q", "-o", "addopts=", "-o", "timeout=300", "--import-mode=importlib"]
+TESTED = ["tests/gpu", "tests/backend/kernels"]
+TESTED_ALONE = ["tests/gpu/test_memory.py"]
 RESULTS = Path(__file__).parent / "results"
 PACKAGES = ("torch", "triton", "flashinfer-python", "transformers")
 SERVED = "mixed"
@@ -110,9 +101,16 @@ def _version(package: str) -> str:
 
 
 def tests() -> str:
-    """The last line of the test run. Ends the program when a test fails."""
+    """The last lines of the test runs. Ends the program when a test fails."""
     parallel = ["-n", "10"] if importlib.util.find_spec("xdist") else []
-    done = subprocess.run([sys.executable, *TESTS, *parallel], text=True, capture_output=True, check=False)
+    said = [_tested(*TESTED, *parallel)]
+    if parallel:
+        said.append(_tested(*TESTED_ALONE))
+    return "; ".join(said)
+
+
+def _tested(*words: str) -> str:
+    done = subprocess.run([sys.executable, *PYTEST, *words], text=True, capture_output=True, check=False)
     if done.returncode:
         sys.exit(f"the tests fail, so nothing is measured:\n{done.stdout[-4000:]}")
     return done.stdout.strip().splitlines()[-1]
