@@ -102,17 +102,15 @@ class FleetView(Sequence[Candidate]):
         now = self._now
         totals: list[float] = []
         each = zip(self._standings, self._speeds, cached, delayed_per_token, strict=True)
-        for standing, (ms, decode_ms), known, delayed in each:
-            requests, prompts, decodes, head_tokens, turn_at, others, other_decodes, _, _ = standing
+        for standing, speed, known, delayed in each:
+            ahead, answers, head_tokens, turn_at = standing[1]
+            ms = speed[0]
             own = prompt_tokens - known
-            if requests or others or other_decodes:
-                until = (prompts + others + own) * ms
-                if head_tokens:
-                    done_ms, head_ms = (now - turn_at) * 1000.0, head_tokens * ms
-                    until -= done_ms if done_ms < head_ms else head_ms
-                totals.append(until + (decodes + other_decodes) * decode_ms + own * delayed * until)
-            else:
-                totals.append(own * ms * (1.0 + own * delayed))
+            until = (ahead + own) * ms
+            if head_tokens:
+                done_ms, head_ms = (now - turn_at) * 1000.0, head_tokens * ms
+                until -= done_ms if done_ms < head_ms else head_ms
+            totals.append(until * (1.0 + own * delayed) + answers * speed[1])
         return totals
 
     def waits(self) -> list[Wait]:

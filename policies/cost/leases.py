@@ -18,18 +18,30 @@ _NO_LOAD = WorkerLoad()
 LEARN = 0.02  # weight of one lease in the usual size of them
 
 
+# What a newcomer finds at a worker, whoever sent it there: tokens of prompts without a first token, answers under way,
+# tokens of our oldest prompt, and when that came to its turn. A plain tuple, for named ones are slow to take apart.
+Ahead = tuple[int, int, int, float]
+
+
 class Standing(NamedTuple):
     """A worker's load as of its last event, and kept till the next: what time does to it is left to the reader."""
 
     requests: int
-    prefill_tokens: int
-    decodes: int
-    head_tokens: int  # the oldest prompt
-    turn_at: float  # when it came to its turn
+    ahead: Ahead
     others_tokens: int
     others_decodes: int
     recent_tokens: float  # as of ``recent_at``
     recent_at: float
+
+    @property
+    def prefill_tokens(self) -> int:
+        """Of our own prompts."""
+        return self.ahead[0] - self.others_tokens
+
+    @property
+    def decodes(self) -> int:
+        """Our own answers under way."""
+        return self.ahead[1] - self.others_decodes
 
     def recent(self, now: float, half_life_s: float) -> float:
         """The recent work, decayed."""
@@ -39,13 +51,14 @@ class Standing(NamedTuple):
 
     def load(self, now: float, half_life_s: float) -> WorkerLoad:
         """What it amounts to ``now``."""
+        _, _, head_tokens, turn_at = self.ahead
         return WorkerLoad(
             self.requests,
             self.prefill_tokens,
             self.decodes,
             self.recent(now, half_life_s),
-            self.head_tokens,
-            max(0.0, now - self.turn_at) * 1000.0 if self.head_tokens else 0.0,
+            head_tokens,
+            max(0.0, now - turn_at) * 1000.0 if head_tokens else 0.0,
             self.others_tokens,
             self.others_decodes,
         )
@@ -73,10 +86,9 @@ class Account:
     def standing(self) -> Standing:
         if self.kept is None:
             head = next(iter(self.prompts.values())) if self.prompts else 0
-            self.kept = Standing(
-                self.requests, self.prefill_tokens, self.decodes, head, self.turn_at, *self.others,
-                self.recent_tokens, self.recent_at,
-            )  # fmt: skip
+            tokens, answers = self.others
+            ahead = (self.prefill_tokens + tokens, self.decodes + answers, head, self.turn_at)
+            self.kept = Standing(self.requests, ahead, tokens, answers, self.recent_tokens, self.recent_at)
         return self.kept
 
     def add(self, tokens: int, now: float, half_life_s: float) -> None:

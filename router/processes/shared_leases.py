@@ -95,8 +95,10 @@ class SharedLeases(LeaseBook):
         if others is None:
             return own
         requests, prefill_tokens, decodes, recent = others
+        tokens, answers, head_tokens, turn_at = own.ahead
         return own._replace(
             requests=own.requests + int(requests),
+            ahead=(tokens + int(prefill_tokens), answers + int(decodes), head_tokens, turn_at),
             others_tokens=own.others_tokens + int(prefill_tokens),
             others_decodes=own.others_decodes + int(decodes),
             recent_tokens=own.recent(now, self.half_life_s) + recent,
