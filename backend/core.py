@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import secrets
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -22,7 +23,7 @@ from backend.cache.host_pool import HostPool
 from backend.config import ServerArgs
 from backend.grammar import GrammarCompiler, Vocabulary
 from backend.loader.model_config import ModelConfig, load_model_config
-from backend.messages import SchedulerReady
+from backend.messages import SchedulerReady, SchedulerStats
 from backend.models import CausalLM
 from backend.models.build import footprint, require_memory
 from backend.models.load import load_model
@@ -51,6 +52,7 @@ class Core:
     scheduler: Scheduler
     ready: SchedulerReady
     profiler: Profiler
+    tell: Callable[[SchedulerStats], None]  # brings the stats up to date that are known where steps run
 
 
 def build_core(args: ServerArgs, source: ModelSource) -> Core:
@@ -88,9 +90,10 @@ def build_core(args: ServerArgs, source: ModelSource) -> Core:
         vocab_size=config.vocab_size,
         host_total_tokens=limits.host.pages * limits.page_size if limits.host is not None else 0,
         task=config.task,
+        graph_bytes=runner.graph_bytes,
     )
     scheduler = Scheduler(_stepper(limits, runner, model), limits, rows, _grammars(args, source, config))
-    return Core(scheduler, ready, Profiler(device, runner.beside_steps, runner.label_steps))
+    return Core(scheduler, ready, Profiler(device, runner.beside_steps, runner.label_steps), runner.passes.tell)
 
 
 def _runner(

@@ -102,6 +102,9 @@ class SchedulerStats(msgspec.Struct, array_like=True):
     step_seconds_total: float = 0.0  # in steps
     cpu_seconds_total: float = 0.0  # of the scheduler's process
     waiting_for_grammars: int = 0  # those of the waiting requests whose grammar is being compiled
+    graph_decodes_total: int = 0  # decode steps that were replays of a CUDA graph
+    plain_decodes_total: int = 0  # those that were not
+    decodes_by_graph: bool = False  # how the last one ran
 
 
 class FromScheduler(msgspec.Struct, array_like=True):
@@ -147,3 +150,4 @@ class SchedulerReady(msgspec.Struct, array_like=True):
     kv_events: KVEventsInfo | None = None
     host_total_tokens: int = 0  # room of the host tier of the prefix cache
     task: str = "generate"  # "generate", "embed" or "classify": what the model has a head for
+    graph_bytes: int = 0  # memory of the captured decode steps

@@ -31,9 +31,17 @@ def utilization(stats: SchedulerStats, ready: SchedulerReady) -> float:
     return max(token_usage(stats), slots)
 
 
-def gauges(stats: SchedulerStats, ready: SchedulerReady, decode_rate: float, prefill_rate: float) -> list[Gauge]:
-    """All gauges; the rates are tokens a second."""
-    return [*_load(stats, ready), *_speed(stats, decode_rate, prefill_rate), *_room(stats, ready)]
+class Speed(NamedTuple):
+    """Of the last seconds."""
+
+    decode: float = 0.0  # tokens a second
+    prefill: float = 0.0
+    occupancy: float = 0.0  # share of the time that went into steps
+
+
+def gauges(stats: SchedulerStats, ready: SchedulerReady, speed: Speed) -> list[Gauge]:
+    """All gauges."""
+    return [*_load(stats, ready), *_speed(stats, speed), *_room(stats, ready)]
 
 
 def _load(stats: SchedulerStats, ready: SchedulerReady) -> list[Gauge]:
@@ -52,12 +60,14 @@ def _load(stats: SchedulerStats, ready: SchedulerReady) -> list[Gauge]:
     ]
 
 
-def _speed(stats: SchedulerStats, decode_rate: float, prefill_rate: float) -> list[Gauge]:
+def _speed(stats: SchedulerStats, speed: Speed) -> list[Gauge]:
     return [
         Gauge("cache_hit_rate", "Share of all prompt tokens found in the prefix cache", cache_hit_rate(stats)),
-        Gauge("gen_throughput", "The same as decode_throughput", decode_rate),
-        Gauge("decode_throughput", "Generated tokens per second over the last 10 seconds", decode_rate),
-        Gauge("prefill_throughput", "Computed prompt tokens per second over the last 10 seconds", prefill_rate),
+        Gauge("gen_throughput", "The same as decode_throughput", speed.decode),
+        Gauge("decode_throughput", "Generated tokens per second over the last 10 seconds", speed.decode),
+        Gauge("prefill_throughput", "Computed prompt tokens per second over the last 10 seconds", speed.prefill),
+        Gauge("fwd_occupancy", "Share of the last 10 seconds that went into steps", speed.occupancy),
+        Gauge("is_cuda_graph", "Whether the last decode step replayed a CUDA graph", stats.decodes_by_graph),
         Gauge("new_token_ratio", "Share of the allowed output that admission expects", stats.new_token_ratio),
     ]
 

@@ -9,7 +9,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from backend.api.gauges import Gauge, gauges
+from backend.api.gauges import GIGABYTE, Gauge, Speed, gauges
 from backend.api.rates import RecentRate
 from backend.api.request_metrics import LABELS, RequestMetrics
 from backend.api.vllm_names import VLLMNames
@@ -29,8 +29,7 @@ class Metrics:
         self._labels = (model_name, "unified")
         self._clock = clock
         self._ready = ready
-        self._decode_rate = RecentRate()
-        self._prefill_rate = RecentRate()
+        self._decode_rate, self._prefill_rate, self._step_time = RecentRate(), RecentRate(), RecentRate()
         self._registry = CollectorRegistry()
         self._registry.register(_SchedulerCollector(self))
         self._requests = RequestMetrics(self._registry, self._labels)
@@ -41,7 +40,7 @@ class Metrics:
         self.restarts += 1
         self.stats = SchedulerStats(total_tokens=ready.max_total_tokens)
         self._ready = ready
-        self._decode_rate, self._prefill_rate = RecentRate(), RecentRate()
+        self._decode_rate, self._prefill_rate, self._step_time = RecentRate(), RecentRate(), RecentRate()
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -52,6 +51,7 @@ class Metrics:
         self.stats = stats
         self._decode_rate.record(stats.decode_tokens_total, now)
         self._prefill_rate.record(stats.prefill_tokens_total, now)
+        self._step_time.record(stats.step_seconds_total, now)
         for update in result.updates:
             if update.state.log_metrics:
                 self._requests.moved(update)
@@ -60,12 +60,19 @@ class Metrics:
         if state.log_metrics:
             self._requests.aborted()
 
+    @property
+    def graph_bytes(self) -> int:
+        """Memory of the captured decode steps."""
+        return self._ready.graph_bytes
+
     def decode_throughput(self) -> float:
         """Generated tokens a second over the last 10 seconds."""
         return self._decode_rate.value(self._clock())
 
     def gauges(self) -> list[Gauge]:
-        return gauges(self.stats, self._ready, self.decode_throughput(), self._prefill_rate.value(self._clock()))
+        now = self._clock()
+        rates = (rate.value(now) for rate in (self._decode_rate, self._prefill_rate, self._step_time))
+        return gauges(self.stats, self._ready, Speed(*rates))
 
     def render(self) -> bytes:
         """The text exposition of everything."""
@@ -100,7 +107,19 @@ class _SchedulerCollector(Collector):
         computed.add_metric((*self._metrics.labels, "prefill_cache"), stats.cached_prompt_tokens_total)
         computed.add_metric((*self._metrics.labels, "decode"), stats.decode_tokens_total)
         yield computed
+        yield from self._graphs(stats)
         yield from self._process(stats)
+
+    def _graphs(self, stats: SchedulerStats) -> Iterator[Metric]:
+        """How decode steps ran, and what their graphs hold."""
+        passes = self._counter("cuda_graph_passes", "Decode steps", "decode_cuda_graph", stats.graph_decodes_total)
+        passes.add_metric((*self._metrics.labels, "decode_none"), stats.plain_decodes_total)
+        yield passes
+        memory = GaugeMetricFamily(
+            "sglang:graph_memory_usage_gb", "Memory of CUDA graphs in GiB", labels=(*SCHEDULER_LABELS, "phase")
+        )
+        memory.add_metric((*self._metrics.labels, "decode"), self._metrics.graph_bytes / GIGABYTE)
+        yield memory
 
     def _process(self, stats: SchedulerStats) -> Iterator[Metric]:
         """What the scheduler's process did with its time."""

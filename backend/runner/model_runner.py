@@ -15,8 +15,10 @@ from backend.attention.base import AttentionBackend
 from backend.cache.host_copies import HostCopies
 from backend.cache.host_moves import Transfers
 from backend.models.base import CausalLM
+from backend.runner.device import free_memory
 from backend.runner.graphs import DecodeGraphs
 from backend.runner.logprobs import RowTensors, row_logprobs
+from backend.runner.passes import DecodePasses
 from backend.runner.rehearsal import step_of
 from backend.runner.sampler import sample
 from backend.runner.sampling_plan import SamplingPlanner
@@ -81,6 +83,8 @@ class ModelRunner:
         self._pool = TokenPool(slots, device, self._upload)
         self._planner = SamplingPlanner(model.config.vocab_size, device)
         self._device = device
+        self.passes = DecodePasses()
+        self.graph_bytes = 0  # what the captured steps hold
         self._graphs: DecodeGraphs | None = None
         self._labels = False
         self._page_size = slots.page_size
@@ -92,10 +96,12 @@ class ModelRunner:
 
     def capture(self, sizes: Sequence[int], max_row_pages: int, *, pads: bool = True, progress: bool = True) -> None:
         """Capture decode steps of ``sizes`` rows as CUDA graphs; the first step has not been launched."""
+        free = free_memory(self._device)
         with self._stream.current():
             parts = self._model, self._attention, self._pool, self._upload
             self._graphs = DecodeGraphs(*parts, sizes, max_row_pages, pads=pads)
             self._graphs.capture(progress=progress)
+        self.graph_bytes = max(free - free_memory(self._device), 0)
 
     def beside_steps(self, task: Callable[[], T]) -> T:
         """What ``task`` gives, called where steps run, behind those that were launched."""
@@ -121,9 +127,12 @@ class ModelRunner:
     def _run(self, inputs: StepInputs, transfers: Transfers | None = None) -> StepResult:
         if self._copies is not None and transfers is not None:
             self._copies.start(transfers)
-        graphs = self._graphs
-        if graphs is not None and inputs.is_decode and (size := graphs.size_for(len(inputs.positions))):
-            return self._replay(graphs, inputs, size)
+        if inputs.is_decode:
+            graphs = self._graphs
+            size = None if graphs is None else graphs.size_for(len(inputs.positions))
+            self.passes.count(graph=size is not None)
+            if graphs is not None and size is not None:
+                return self._replay(graphs, inputs, size)
         self._attention.plan(inputs.layout)
         hidden, ends, sampled_places = self._forward(inputs)
         logits = self._model.logits(ends)

@@ -10,6 +10,7 @@ import gc
 import logging
 import sys
 import time
+from collections.abc import Callable
 from typing import Protocol
 
 import msgspec
@@ -18,7 +19,7 @@ import zmq
 from backend.cache.events import CacheLog
 from backend.config import ServerArgs
 from backend.flags.kv_events import parse_kv_events_config
-from backend.messages import FromScheduler, KVEventsInfo, ProfileCommand, SchedulerReady, ToScheduler
+from backend.messages import FromScheduler, KVEventsInfo, ProfileCommand, SchedulerReady, SchedulerStats, ToScheduler
 from backend.prompt.source import ModelSource
 from backend.scheduler.kv_publisher import KVPublisher
 from backend.scheduler.loop import Scheduler
@@ -47,7 +48,7 @@ def run_scheduler(args: ServerArgs, source: ModelSource, to_scheduler: str, from
         gc.freeze()
         try:
             watchdog = Watchdog(args.watchdog_timeout, core.scheduler.describe) if args.watchdog_timeout else None
-            SchedulerLoop(core.scheduler, inbox, outbox, publisher, watchdog, core.profiler).run()
+            SchedulerLoop(core.scheduler, inbox, outbox, publisher, watchdog, core.profiler, core.tell).run()
         finally:
             if publisher is not None:
                 publisher.close()
@@ -90,8 +91,11 @@ class SchedulerLoop:
         publisher: KVPublisher | None = None,
         watchdog: Watchdog | None = None,
         profiler: StepProfiler | None = None,
+        tell: Callable[[SchedulerStats], None] | None = None,
     ) -> None:
+        """``tell`` adds, now and then, what is known of the device."""
         self._scheduler = scheduler
+        self._tell = tell
         self._profiler = profiler
         self._profiled: list[tuple[bool, str]] = []  # told with the next message
         self._watchdog = watchdog
@@ -127,6 +131,8 @@ class SchedulerLoop:
         if ended >= self._count_at:
             self._count_at = ended + COUNT_SECONDS
             self._scheduler.count()
+            if self._tell is not None:
+                self._tell(out.stats)
             out.stats.cpu_seconds_total = time.process_time()
         return out
 

@@ -7,7 +7,7 @@ import threading
 import msgspec
 import zmq
 
-from backend.messages import FromScheduler, ProfileCommand, ToScheduler
+from backend.messages import FromScheduler, ProfileCommand, SchedulerStats, ToScheduler
 from backend.scheduler.process import SchedulerLoop, StepProfiler
 from tests.backend.scheduler.harness import Harness
 
@@ -23,6 +23,10 @@ class Answers:
         self.steps += 1
 
 
+def tell(stats: SchedulerStats) -> None:
+    stats.graph_decodes_total = 7
+
+
 def said(profiler: StepProfiler, *messages: ToScheduler) -> list[FromScheduler]:
     """What the loop answers to each, one by one."""
     with zmq.Context() as context, context.socket(zmq.PUSH) as to, context.socket(zmq.PULL) as back:
@@ -33,7 +37,7 @@ def said(profiler: StepProfiler, *messages: ToScheduler) -> list[FromScheduler]:
         with inbox, outbox:
             inbox.connect("inproc://to")
             outbox.connect("inproc://from")
-            target = SchedulerLoop(Harness().scheduler, inbox, outbox, profiler=profiler).run
+            target = SchedulerLoop(Harness().scheduler, inbox, outbox, profiler=profiler, tell=tell).run
             loop = threading.Thread(target=target)
             loop.start()
             found = []
@@ -56,3 +60,7 @@ def test_profiles_are_begun_and_ended_while_nothing_runs() -> None:
     answers = said(profiler, *[ToScheduler(profile=command) for command in commands])
     assert [message.profiled for message in answers] == [[(True, "here")], [(False, "")], []]
     assert profiler.steps == 3
+
+
+def test_what_is_known_of_the_device_is_told_with_the_stats() -> None:
+    assert said(Answers(), ToScheduler())[0].stats.graph_decodes_total == 7

@@ -1,0 +1,64 @@
+"""What ``/metrics`` makes of the scheduler's word."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import msgspec
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from backend.api.metrics import Metrics
+from backend.frontend.output import StepResult
+from backend.messages import SchedulerReady, SchedulerStats
+from tests.backend.fake_scheduler import ready_message
+
+
+class Clock:
+    now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def metrics_of(ready: SchedulerReady, clock: Clock | None = None) -> Metrics:
+    return Metrics("m", ready, clock or Clock())
+
+
+def told(metrics: Metrics) -> dict[str, float]:
+    """Value by name and the labels that tell samples of a family apart."""
+
+    def samples() -> Iterator[tuple[str, float]]:
+        for family in text_string_to_metric_families(metrics.render().decode()):
+            for sample in family.samples:
+                rest = [sample.labels[key] for key in ("mode", "phase") if key in sample.labels]
+                yield ".".join([sample.name, *rest]), sample.value
+
+    return dict(samples())
+
+
+def step(metrics: Metrics, now: float, **stats: float) -> None:
+    metrics.on_step(StepResult([], []), SchedulerStats(**stats), now)
+
+
+def test_how_decode_steps_ran_and_what_their_graphs_hold() -> None:
+    metrics = metrics_of(msgspec.structs.replace(ready_message(), graph_bytes=3 << 29))
+    step(metrics, 1.0, graph_decodes_total=5, plain_decodes_total=2, decodes_by_graph=True)
+    found = told(metrics)
+    assert found["sglang:cuda_graph_passes_total.decode_cuda_graph"] == 5
+    assert found["sglang:cuda_graph_passes_total.decode_none"] == 2
+    assert found["sglang:is_cuda_graph"] == 1
+    assert found["sglang:graph_memory_usage_gb.decode"] == 1.5
+    step(metrics, 2.0, graph_decodes_total=5, plain_decodes_total=3)
+    assert told(metrics)["sglang:is_cuda_graph"] == 0
+
+
+def test_occupancy_is_the_share_of_time_in_steps() -> None:
+    clock = Clock()
+    metrics = metrics_of(ready_message(), clock)
+    for tick in range(1, 201):
+        step(metrics, tick / 10, step_seconds_total=tick / 10 * 0.6)
+    clock.now = 20.0
+    assert told(metrics)["sglang:fwd_occupancy"] == pytest.approx(0.6, rel=0.02)
+    clock.now = 40.0
+    assert told(metrics)["sglang:fwd_occupancy"] == 0
