@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import multiprocessing
 import queue
+import signal
 from collections import OrderedDict
 from concurrent.futures import ThreadPoolExecutor
 from multiprocessing.connection import Connection
 
 from backend.grammar.errors import GrammarError
-from backend.grammar.limits import COMPILE_SECONDS
+from backend.grammar.limits import COMPILE_CPU_SECONDS, COMPILE_SECONDS
 from backend.grammar.spec import GrammarSpec
 from backend.grammar.trial import run_trials
 
@@ -22,11 +23,10 @@ START_SECONDS = 20.0  # for a fresh process to be ready; not counted against a g
 class GrammarChecker:
     """Says whether grammars compile. Verdicts are kept; ``close`` ends the processes, which start on first use."""
 
-    def __init__(self, seconds: float = COMPILE_SECONDS, checkers: int = CHECKERS) -> None:
-        self._seconds = seconds
+    def __init__(self, cpu_seconds: float = COMPILE_CPU_SECONDS, checkers: int = CHECKERS) -> None:
         self._idle: queue.SimpleQueue[_Trial] = queue.SimpleQueue()
         for _ in range(checkers):
-            self._idle.put(_Trial())
+            self._idle.put(_Trial(cpu_seconds))
         self._pool = ThreadPoolExecutor(checkers, thread_name_prefix="grammar-check")
         self._verdicts: OrderedDict[GrammarSpec, str] = OrderedDict()
 
@@ -51,7 +51,7 @@ class GrammarChecker:
     def _try(self, spec: GrammarSpec) -> str:
         trial = self._idle.get()
         try:
-            return trial.verdict(spec, self._seconds)
+            return trial.verdict(spec)
         finally:
             self._idle.put(trial)
 
@@ -59,22 +59,33 @@ class GrammarChecker:
 class _Trial:
     """One process, started when it is needed and again after it was killed."""
 
-    def __init__(self) -> None:
+    def __init__(self, cpu_seconds: float) -> None:
+        self._cpu_seconds = cpu_seconds
         self._process: multiprocessing.process.BaseProcess | None = None
         self._pipe: Connection | None = None
 
-    def verdict(self, spec: GrammarSpec, seconds: float) -> str:
+    def verdict(self, spec: GrammarSpec) -> str:
         """Empty for a good grammar, else why not."""
         pipe = self._pipe or self._start()
         try:
             pipe.send((spec.kind, spec.text))
-            if pipe.poll(seconds):
+            if pipe.poll(COMPILE_SECONDS):
                 return str(pipe.recv())
-        except (EOFError, OSError):  # out of memory, or the library gave up
-            self.stop()
-            return f"{spec.label} needs more memory to compile than is allowed"
+        except (EOFError, OSError):
+            if self._died_of() != signal.SIGPROF:  # out of memory, a stack overflow, or the library gave up
+                return f"{spec.label} needs more memory to compile than is allowed"
         self.stop()
-        return f"{spec.label} takes longer than {seconds:g} seconds to compile"
+        return f"{spec.label} takes longer to compile than the {self._cpu_seconds:g} seconds that are allowed"
+
+    def _died_of(self) -> int:
+        """The signal that ended the process; 0 for none."""
+        process = self._process
+        if process is None:
+            return 0
+        process.join()
+        code = process.exitcode or 0
+        self.stop()
+        return max(-code, 0)
 
     def stop(self) -> None:
         if self._process is not None:
@@ -87,7 +98,9 @@ class _Trial:
     def _start(self) -> Connection:
         context = multiprocessing.get_context("spawn")
         ours, theirs = context.Pipe()
-        process = context.Process(target=run_trials, args=(theirs,), name="warmlane-grammar", daemon=True)
+        process = context.Process(
+            target=run_trials, args=(theirs, self._cpu_seconds), name="warmlane-grammar", daemon=True
+        )
         process.start()
         theirs.close()
         self._process, self._pipe = process, ours

@@ -70,7 +70,8 @@ def make_spec(kind: str, value: Any) -> GrammarSpec:
         raise GrammarError(f"{kind} must be a text, got {type(value).__name__}")
     else:
         text = json.dumps(value, ensure_ascii=False)
+    spec = GrammarSpec(kind, text)
     size = len(text.encode(errors="surrogatepass"))
     if size > MAX_BYTES:
-        raise GrammarError(f"{kind} has {size} bytes; at most {MAX_BYTES} are allowed")
-    return GrammarSpec(kind, text)
+        raise GrammarError(f"{spec.label} has {size} bytes; at most {MAX_BYTES} are allowed")
+    return spec

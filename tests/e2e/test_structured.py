@@ -42,10 +42,22 @@ WEATHER = {
 }
 BRANCHES = [{"anyOf": [{"type": "string", "pattern": f"a{i}|b{j}"} for j in range(8)]} for i in range(8)]
 HOSTILE = [
-    {"json_schema": {"allOf": BRANCHES}},
+    {"json_schema": json.dumps({"allOf": BRANCHES})},
     {"json_schema": "[" * 5000},
     {"ebnf": "root ::= " + "(" * 5000 + '"a"' + ")" * 5000},
+    {"ebnf": "root ::= r0\n" + "\n".join(f'r{i} ::= r{i + 1} r{i + 1} | "a"' for i in range(4000)) + '\nr4000 ::= "b"'},
+    {"regex": "(" * 2000 + "a" + ")" * 2000},
+    {"json_schema": json.dumps({"$defs": {"a": {"$ref": "#/$defs/a"}}, "$ref": "#/$defs/a"})},
+    {"json_schema": json.dumps({"type": "object", "properties": {f"p{i}": {"type": "null"} for i in range(4000)}})},
+    {"json_schema": json.dumps({"enum": [f"value number {i}" for i in range(20_000)]})},
     {"regex": "(a"},
+]
+# Looks hostile and is not: exponential for other engines, and huge counts.
+HARMLESS = [
+    {"regex": "(a+)+b"},
+    {"regex": "((a{0,100}){0,100}){0,100}"},
+    {"json_schema": json.dumps({"type": "string", "maxLength": 10**9})},
+    {"json_schema": json.dumps({"enum": [f"value {i}" for i in range(10_000)]})},
 ]
 
 
@@ -127,17 +139,17 @@ def test_log_probabilities_come_with_every_token(sdk: openai.OpenAI) -> None:
 
 def test_bad_and_hostile_grammars_are_refused_while_others_stream(backends: list[Process]) -> None:
     url = backends[0].url
-    long = {"text": "Once", "sampling_params": {"max_new_tokens": 200, "ignore_eos": True}, "stream": True}
+    long = {"text": "Once", "sampling_params": {"max_new_tokens": 80, "ignore_eos": True}, "stream": True}
 
     def status(fields: dict[str, Any]) -> int:
         body = {"text": "x", "sampling_params": {**fields, "max_new_tokens": 4}}
         return httpx.post(f"{url}/generate", json=body, timeout=SECONDS, trust_env=False).status_code
 
     with (
-        ThreadPoolExecutor(len(HOSTILE)) as pool,
+        ThreadPoolExecutor(len(HOSTILE) + len(HARMLESS)) as pool,
         httpx.stream("POST", f"{url}/generate", json=long, timeout=SECONDS, trust_env=False) as stream,
     ):
-        statuses = list(pool.map(status, HOSTILE))
+        statuses = list(pool.map(status, [*HOSTILE, *HARMLESS]))
         events = [line for line in stream.iter_lines() if line.startswith("data: {")]
-    assert statuses == [400] * len(HOSTILE)
-    assert json.loads(events[-1][6:])["meta_info"]["completion_tokens"] == 200
+    assert statuses == [400] * len(HOSTILE) + [200] * len(HARMLESS)
+    assert json.loads(events[-1][6:])["meta_info"]["completion_tokens"] == 80
