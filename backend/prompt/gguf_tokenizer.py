@@ -1,4 +1,4 @@
-"""The tokenizer inside a GGUF file: byte-level BPE built from the metadata under ``tokenizer.*``."""
+"""The tokenizer inside a GGUF file, built from the metadata under ``tokenizer.*``: byte-level BPE or SentencePiece."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from backend.prompt.errors import ModelError
 from backend.prompt.files import id_list
 from backend.prompt.gguf_file import GGUFFile
 from backend.prompt.pretokenizers import PreTokenizer, pre_tokenizer
+from backend.prompt.sentencepiece import sentencepiece
 from backend.prompt.tokenizer import Tokenizer, frame_prompt
 
 _KEY = "tokenizer.ggml."
@@ -31,27 +32,31 @@ _END_TOKENS = frozenset(
 
 
 def read_gguf_tokenizer(file: GGUFFile) -> Tokenizer:
-    """Build the tokenizer of ``file``. Raises ModelError for a kind that is not byte-level BPE."""
+    """Build the tokenizer of ``file``. Raises ModelError for a kind that is not known here."""
     metadata = file.metadata
     kind = metadata.get(f"{_KEY}model")
-    if kind != "gpt2":
+    if kind not in ("gpt2", "llama"):
         raise ModelError(
-            f"{file.path}: GGUF tokenizer model {kind!r} is not supported, only 'gpt2' (byte-level BPE); "
-            "use the model's safetensors folder"
+            f"{file.path}: GGUF tokenizer model {kind!r} is not supported, only 'gpt2' (byte-level BPE) and 'llama' "
+            "(SentencePiece); use the model's safetensors folder"
         )
     tokens: list[str] = _required(file, "tokens")
     types: list[int] = metadata.get(f"{_KEY}token_type", [TokenType.NORMAL] * len(tokens))
     if len(types) != len(tokens):
         raise ModelError(f"{file.path} has {len(tokens)} tokens, but {len(types)} token types")
-    rule = pre_tokenizer(metadata.get(f"{_KEY}pre", "default"))
-    backend = _bpe(tokens, _required(file, "merges"), rule, bool(metadata.get(f"{_KEY}add_space_prefix", False)))
-    backend.add_tokens([_added(token, type) for token, type in zip(tokens, types, strict=True) if _is_added(type)])
     special = {
         name: _token(file, tokens, metadata[_KEY + key]) for name, key in _NAMED_IDS.items() if _KEY + key in metadata
     }
+    if kind == "llama":
+        backend, add_bos = _sentencepiece(file, tokens, types, special.get("unk_token")), True
+    else:
+        rule = pre_tokenizer(metadata.get(f"{_KEY}pre", "default"))
+        backend = _bpe(tokens, _required(file, "merges"), rule, bool(metadata.get(f"{_KEY}add_space_prefix", False)))
+        backend.add_tokens([_added(token, type) for token, type in zip(tokens, types, strict=True) if _is_added(type)])
+        add_bos = rule.add_bos
     frame_prompt(
         backend,
-        bos=special.get("bos_token") if metadata.get(f"{_KEY}add_bos_token", rule.add_bos) else None,
+        bos=special.get("bos_token") if metadata.get(f"{_KEY}add_bos_token", add_bos) else None,
         eos=special.get("eos_token") if metadata.get(f"{_KEY}add_eos_token", False) else None,
     )
     return Tokenizer(
@@ -60,6 +65,24 @@ def read_gguf_tokenizer(file: GGUFFile) -> Tokenizer:
         eos_token_ids=end_token_ids(metadata),
         chat_template=_chat_template(metadata),
     )
+
+
+def _sentencepiece(file: GGUFFile, tokens: list[str], types: list[int], unknown: str | None) -> tokenizers.Tokenizer:
+    scores: list[float] = _required(file, "scores")
+    if len(scores) != len(tokens):
+        raise ModelError(f"{file.path} has {len(tokens)} tokens, but {len(scores)} scores")
+    prefix = bool(file.metadata.get(f"{_KEY}add_space_prefix", True))
+    joined = [type in (TokenType.NORMAL, TokenType.USER_DEFINED) for type in types]
+    backend = sentencepiece(tokens, scores, joined, unknown=unknown, space_prefix=prefix)
+    # Tokens of the user's are looked for in the text as the pieces have it, unless that puts a space before each.
+    backend.add_tokens(
+        [
+            _added(token, type, normalized=not prefix)
+            for token, type in zip(tokens, types, strict=True)
+            if _is_added(type)
+        ]
+    )
+    return backend
 
 
 def _bpe(tokens: list[str], merges: list[str], rule: PreTokenizer, add_prefix_space: bool) -> tokenizers.Tokenizer:
@@ -84,8 +107,10 @@ def _is_added(token_type: int) -> bool:
     return token_type in (TokenType.CONTROL, TokenType.USER_DEFINED)
 
 
-def _added(token: str, token_type: int) -> AddedToken:
-    return AddedToken(token, special=token_type == TokenType.CONTROL, normalized=False)
+def _added(token: str, token_type: int, *, normalized: bool = False) -> AddedToken:
+    """``normalized`` is for tokens of the user's; control tokens are looked for in the text as it comes."""
+    special = token_type == TokenType.CONTROL
+    return AddedToken(token, special=special, normalized=normalized and not special)
 
 
 def end_token_ids(metadata: dict[str, Any]) -> list[int]:

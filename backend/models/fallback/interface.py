@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import torch
 import torch.nn.functional as F
@@ -84,10 +84,10 @@ class PagedLayers:
         mask: torch.Tensor | None,
         options: Mapping[str, Any],
     ) -> torch.Tensor:
-        layer = int(module.layer_idx)
+        layer = cast(int, module.layer_idx)
         size = self._shapes[layer].head_dim
-        rows = (_token_rows(tensor, size) for tensor in (query, key, value))
-        attended = self._attention.attend(layer, *rows, options.get("s_aux"))
+        queries, keys, values = (_token_rows(tensor, size) for tensor in (query, key, value))
+        attended = self._attention.attend(layer, queries, keys, values, options.get("s_aux"))
         return attended.unflatten(-1, (-1, size))[None, ..., : value.shape[-1]]
 
 

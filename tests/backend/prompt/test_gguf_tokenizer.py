@@ -93,9 +93,9 @@ def test_unknown_pre_tokenizer_is_refused_by_name(tmp_path):
 
 def test_unknown_tokenizer_model_is_refused_by_name(tmp_path):
     writer = GGUFWriter(tmp_path / "spm.gguf", "llama")
-    writer.add_tokenizer_model("llama")
+    writer.add_tokenizer_model("bert")
     save_gguf(writer)
-    with pytest.raises(ModelError, match="'llama' is not supported"):
+    with pytest.raises(ModelError, match="'bert' is not supported"):
         load_tokenizer(tmp_path / "spm.gguf")
 
 
