@@ -8,11 +8,12 @@ from dataclasses import dataclass
 import torch
 
 from backend.config import ServerArgs
-from backend.core import DEFAULT_ROWS, refuse_quantised
+from backend.core import kv_demand, refuse_quantised
 from backend.loader.model_config import ModelConfig, load_model_config
 from backend.models.build import Footprint, footprint, size
 from backend.prompt.source import resolve_model
 from backend.runner.device import choose_device, choose_dtype, free_memory, kv_budget
+from backend.runner.kv_sizes import Demand, KVBytes, KVSizes, largest, pages_apart, sizes_for
 
 MOST_OF_MEMORY = 0.9  # the largest --mem-fraction-static that is advised
 
@@ -33,13 +34,13 @@ def check(args: ServerArgs) -> Check:
     refuse_quantised(config)
     device = choose_device(args.device)
     dtype = choose_dtype(args.dtype, config.dtype, device)
-    needs, free = footprint(config, dtype), free_memory(device)
+    needs, each, free = footprint(config, dtype), KVBytes.of(config, dtype), free_memory(device)
     context = config.max_position_embeddings
     lines = [
         f"{source.name}: {config.architecture}, {config.num_layers} layers, {context:,} positions",
         f"  parameters    {needs.parameters:,}",
         f"  weights       {size(needs.weights)} in {_name(dtype)}{_other_dtype(needs, dtype)}",
-        f"  KV cache      {size(needs.kv_per_token)} a token, {size(needs.kv_per_token * context)} for {context:,}",
+        _cache_line(each, context),
         f"  this machine  {device.type}, {size(free)} free",
     ]
     if needs.weights > free:
@@ -47,7 +48,7 @@ def check(args: ServerArgs) -> Check:
         return Check(
             [*lines, f"  fits          no: the weights lack {missing}{_advice(needs, dtype, free)}"], fits=False
         )
-    return _judge_cache(args, config, needs, device, lines)
+    return _judge_cache(args, config, needs, each, device, lines)
 
 
 def report(args: ServerArgs, prog: str) -> int:
@@ -61,23 +62,40 @@ def report(args: ServerArgs, prog: str) -> int:
     return 0 if found.fits else 1
 
 
+def _kv_cache(args: ServerArgs, config: ModelConfig, each: KVBytes, demand: Demand, budget: int) -> KVSizes:
+    """The pools that would be allocated, with ``budget`` bytes for them where the user gave no number of tokens."""
+    asked = pages_apart(args, config), args.swa_full_tokens_ratio, demand
+    if args.max_total_tokens:
+        return sizes_for(args.max_total_tokens, *asked)
+    return largest(max(budget, 0), each, *asked)
+
+
 def _judge_cache(
-    args: ServerArgs, config: ModelConfig, needs: Footprint, device: torch.device, lines: list[str]
+    args: ServerArgs, config: ModelConfig, needs: Footprint, each: KVBytes, device: torch.device, lines: list[str]
 ) -> Check:
     """What the KV cache holds beside the weights."""
-    context, rows = config.max_position_embeddings, args.max_running_requests or DEFAULT_ROWS[device.type]
-    budget = kv_budget(args, device, reserved=needs.weights)
-    tokens = args.max_total_tokens or min(max(budget, 0) // needs.kv_per_token, rows * context)
-    held = f"{size(tokens * needs.kv_per_token)} of KV cache hold {tokens:,} tokens"
+    demand = kv_demand(args, config, device)
+    context, page = demand.context, demand.page
+    sizes = _kv_cache(args, config, each, demand, kv_budget(args, device, reserved=needs.weights))
+    tokens, window = sizes.tokens, sizes.window
+    held = f"{size(sizes.bytes(each, page))} of KV cache hold {tokens:,} tokens"
+    if window is not None:
+        held += f" ({window.num_pages * page:,} where a window of {window.window:,} is seen)"
     if tokens >= context:
-        together = min(tokens // context, rows)
+        together = min(tokens // context, demand.rows if window is None else min(demand.rows, window.long_rows(page)))
         return Check([*lines, f"  fits          yes: {held}, {together} requests of {context:,} at once"], fits=True)
-    most = max(int((free_memory(device) - needs.weights) * MOST_OF_MEMORY), 0) // needs.kv_per_token
+    room = max(int((free_memory(device) - needs.weights) * MOST_OF_MEMORY), 0)
+    most = _kv_cache(args, config, each, demand, room).tokens
     advice = (
         f"--mem-fraction-static {MOST_OF_MEMORY} would hold {most:,}" if most > tokens else "lower --context-length"
     )
     verdict = f"with less context: {held}; {advice}" if tokens else f"no: nothing is left for the KV cache; {advice}"
     return Check([*lines, f"  fits          {verdict}"], fits=tokens > 0)
+
+
+def _cache_line(each: KVBytes, context: int) -> str:
+    apart = f", {size(each.window)} of it in layers with a window" if each.window else ""
+    return f"  KV cache      {size(each.both)} a token, {size(each.both * context)} for {context:,}{apart}"
 
 
 def _name(dtype: torch.dtype) -> str:

@@ -68,6 +68,8 @@ class ServerArgs:
     hicache_ratio: float = 2.0  # host pages for each page on the device
     hicache_size: int = 0  # GB of the host's memory instead, unless 0
     hicache_write_policy: str = "write_through"
+    swa_full_tokens_ratio: float | None = None  # tokens of layers with a window, as a share of the others'
+    disable_hybrid_swa_memory: bool = False  # they keep what is behind their window
     disable_overlap_schedule: bool = False
     schedule_policy: str = "fcfs"
     enable_priority_scheduling: bool = False

@@ -13,11 +13,10 @@ from functools import partial
 
 import torch
 
-from backend.attention import make_attention, require_pool
+from backend.attention import require_pool
 from backend.attention.arriving import ArrivingPages
 from backend.attention.base import AttentionBackend
 from backend.attention.row_by_row import RowByRow
-from backend.cache import KVPool
 from backend.cache.host_copies import HostCopies
 from backend.cache.host_pool import HostPool
 from backend.config import ServerArgs
@@ -30,9 +29,19 @@ from backend.models.load import load_model
 from backend.prompt import load_tokenizer
 from backend.prompt.source import ModelSource
 from backend.runner.deterministic import GROUP, DeterministicRunner
-from backend.runner.device import choose_device, choose_dtype, choose_kv_dtype, free_memory, kv_room, set_threads
+from backend.runner.device import (
+    choose_device,
+    choose_dtype,
+    choose_kv_dtype,
+    free_memory,
+    kv_budget,
+    kv_room,
+    set_threads,
+)
 from backend.runner.graphs import graph_sizes
 from backend.runner.host_tier import host_tier
+from backend.runner.kv_pools import Pools, make_pools, paged_attention
+from backend.runner.kv_sizes import Demand, KVBytes, KVSizes, largest, pages_apart, sizes_for
 from backend.runner.model_runner import ModelRunner
 from backend.runner.profiler import Profiler
 from backend.runner.rehearsal import Trial, Usage, bytes_of_steps
@@ -70,13 +79,13 @@ def build_core(args: ServerArgs, source: ModelSource) -> Core:
     if device.type == "cuda" and not args.max_total_tokens:
         trial = partial(_trial, args, config, model, kv_dtype, device)
         steps = bytes_of_steps(trial, partial(Usage.now, device))
-    limits, pool = _size(args, config, kv_dtype, device, steps)
+    limits = _size(args, config, kv_dtype, device, steps)
+    pools = make_pools(limits, config, kv_dtype, device)
     rows = make_rows(limits)
-    runner, captures = _runner(args, limits, pool, model, rows, device)
+    runner, captures = _runner(args, limits, pools, model, rows, device)
     if captures:
         sizes, width = _graph_sizes(args, limits), rows.slots.page_table.shape[1]
         runner.capture(sizes, width, pads=not args.disable_cuda_graph_padding)
-    per_token = KVPool.bytes_per_token(config.num_layers, config.num_kv_heads, config.head_dim, kv_dtype, config.latent)
     ready = SchedulerReady(
         max_total_tokens=limits.num_pages * limits.page_size,
         max_running_requests=limits.max_running_requests,
@@ -86,7 +95,9 @@ def build_core(args: ServerArgs, source: ModelSource) -> Core:
         device=str(device),
         load_seconds=time.monotonic() - started,
         weight_bytes=sum(parameter.nbytes for parameter in model.parameters()),
-        kv_cache_bytes=limits.num_pages * limits.page_size * per_token,
+        kv_cache_bytes=KVSizes(limits.num_pages * limits.page_size, limits.window).bytes(
+            KVBytes.of(config, kv_dtype), limits.page_size
+        ),
         vocab_size=config.vocab_size,
         host_total_tokens=limits.host.pages * limits.page_size if limits.host is not None else 0,
         task=config.task,
@@ -97,11 +108,11 @@ def build_core(args: ServerArgs, source: ModelSource) -> Core:
 
 
 def _runner(
-    args: ServerArgs, limits: SchedulerLimits, pool: KVPool, model: CausalLM, rows: Rows, device: torch.device
+    args: ServerArgs, limits: SchedulerLimits, pools: Pools, model: CausalLM, rows: Rows, device: torch.device
 ) -> tuple[ModelRunner, bool]:
     """What runs the steps, and whether graphs of them are to be captured."""
-    attention = _attention(args, pool, model)
-    copies = None if limits.host is None else HostCopies(pool, HostPool(pool, limits.host.pages))
+    attention = _attention(args, pools, model)
+    copies = None if limits.host is None else HostCopies(pools.whole, HostPool(pools.whole, limits.host.pages))
     if copies is not None:
         attention = ArrivingPages(attention, copies)
     runner = ModelRunner(model, attention, rows.slots, device, overlap=limits.overlap, copies=copies)
@@ -114,25 +125,26 @@ def _trial(
 ) -> Trial:
     """All rows and the whole context, but one page."""
     few = replace(args, max_total_tokens=max(args.page_size or 0, DETERMINISTIC_BLOCK), enable_hierarchical_cache=False)
-    limits, pool = _size(few, config, kv_dtype, device)
+    limits = _size(few, config, kv_dtype, device)
+    pools = make_pools(limits, config, kv_dtype, device)
     limits = replace(limits, context_length=args.context_length or config.max_position_embeddings)
     rows = make_rows(limits)
-    runner, captures = _runner(few, limits, pool, model, rows, device)
+    runner, captures = _runner(few, limits, pools, model, rows, device)
     graphs = _graph_sizes(args, limits) if captures else []
     return Trial(runner, limits.prefill_budget, limits.context_length, graphs, rows.slots.page_table.shape[1])
 
 
-def _attention(args: ServerArgs, pool: KVPool, model: CausalLM) -> AttentionBackend:
+def _attention(args: ServerArgs, pools: Pools, model: CausalLM) -> AttentionBackend:
     if not args.enable_deterministic_inference:
-        return make_attention(args, pool, model.attention_shapes())
+        return paged_attention(args, pools, model.attention_shapes())
     chosen = (args.attention_backend, args.prefill_attention_backend, args.decode_attention_backend)
     for name in chosen:
         if name not in (None, "auto", "torch_native", "torch_sdpa"):
             raise ValueError(
                 f"--enable-deterministic-inference has attention of its own: drop --attention-backend {name}"
             )
-    require_pool(RowByRow, pool)
-    return RowByRow(pool, model.attention_shapes())
+    require_pool(RowByRow, pools.whole)
+    return RowByRow(pools.whole, model.attention_shapes())
 
 
 def _stepper(limits: SchedulerLimits, runner: ModelRunner, model: CausalLM) -> StepRunner:
@@ -186,31 +198,27 @@ def build_model(
 
 def _size(
     args: ServerArgs, config: ModelConfig, dtype: torch.dtype, device: torch.device, steps: int | None = None
-) -> tuple[SchedulerLimits, KVPool]:
-    """Resolve the sizes that the user left open and allocate the KV pool; ``steps`` as in ``kv_budget``."""
-    page = args.page_size or (DETERMINISTIC_BLOCK if args.enable_deterministic_inference else DEFAULT_PAGE_SIZE)
-    context = args.context_length or config.max_position_embeddings
-    if context > config.max_position_embeddings:
-        known = config.max_position_embeddings
-        raise ValueError(f"--context-length {context} is more than the {known} positions that the model knows")
-    rows = args.max_running_requests or DEFAULT_ROWS[device.type]
-    per_token = KVPool.bytes_per_token(config.num_layers, config.num_kv_heads, config.head_dim, dtype, config.latent)
-    tokens = args.max_total_tokens or kv_room(args, device, per_token, context, rows, steps)
-    num_pages = tokens // page
+) -> SchedulerLimits:
+    """Resolve the sizes that the user left open; ``steps`` as in ``kv_budget``."""
+    demand = kv_demand(args, config, device)
+    page, context = demand.page, demand.context
+    sizes = _kv_sizes(args, config, dtype, device, demand, steps)
+    num_pages = sizes.tokens // page
     if num_pages < 1:
-        raise ValueError(f"--max-total-tokens {tokens} is less than one page of {page} tokens")
-    limits = SchedulerLimits(
-        max_running_requests=rows,
+        raise ValueError(f"--max-total-tokens {sizes.tokens} is less than one page of {page} tokens")
+    return SchedulerLimits(
+        max_running_requests=demand.rows,
         max_queued_requests=args.max_queued_requests,
         context_length=min(context, num_pages * page),
         vocab_size=config.vocab_size,
         num_pages=num_pages,
         page_size=page,
-        prefill_budget=max(_prefill_budget(args, device, context), page if args.enable_deterministic_inference else 1),
+        prefill_budget=demand.step_tokens,
         deterministic=args.enable_deterministic_inference,
         radix_cache=not args.disable_radix_cache,
         eviction=args.radix_eviction_policy,
-        host=host_tier(args, num_pages, page * per_token),
+        host=host_tier(args, num_pages, page * KVBytes.of(config, dtype).both),
+        window=sizes.window,
         overlap=not args.disable_overlap_schedule,
         decode_steps=args.num_continuous_decode_steps,
         conservativeness=args.schedule_conservativeness,
@@ -219,17 +227,30 @@ def _size(
         preemption_threshold=_preemption_threshold(args),
         check_invariants=args.check_invariants,
     )
-    pool = KVPool(
-        num_layers=config.num_layers,
-        num_pages=num_pages,
-        page_size=page,
-        kv_heads=config.num_kv_heads,
-        head_dim=config.head_dim,
-        dtype=dtype,
-        device=device,
-        latent=config.latent,
-    )
-    return limits, pool
+
+
+def kv_demand(args: ServerArgs, config: ModelConfig, device: torch.device) -> Demand:
+    """What the KV cache is for. ``ValueError`` for a context that the model does not have."""
+    page = args.page_size or (DETERMINISTIC_BLOCK if args.enable_deterministic_inference else DEFAULT_PAGE_SIZE)
+    context = args.context_length or config.max_position_embeddings
+    if context > config.max_position_embeddings:
+        known = config.max_position_embeddings
+        raise ValueError(f"--context-length {context} is more than the {known} positions that the model knows")
+    rows = args.max_running_requests or DEFAULT_ROWS[device.type]
+    step_tokens = max(_prefill_budget(args, device, context), page if args.enable_deterministic_inference else 1)
+    return Demand(rows, context, step_tokens, page)
+
+
+def _kv_sizes(
+    args: ServerArgs, config: ModelConfig, dtype: torch.dtype, device: torch.device, demand: Demand, steps: int | None
+) -> KVSizes:
+    each, window = KVBytes.of(config, dtype), pages_apart(args, config)
+    if args.max_total_tokens:
+        return sizes_for(args.max_total_tokens, window, args.swa_full_tokens_ratio, demand)
+    tokens = kv_room(args, device, each.both, demand.context, demand.rows, steps)
+    if window is None:
+        return KVSizes(tokens)
+    return largest(kv_budget(args, device, steps=steps), each, window, args.swa_full_tokens_ratio, demand)
 
 
 def _preemption_threshold(args: ServerArgs) -> int | None:

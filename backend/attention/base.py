@@ -39,6 +39,26 @@ class StepLayout:
     kv_lens: torch.Tensor  # int32[R] tokens of each row after it
     page_table: torch.Tensor  # int32[R, max pages of these rows]
     locations: torch.Tensor  # int64[T] where the step's keys and values go: page * page_size + offset
+    window: StepLayout | None = None  # of the layers with a window, where those have pages of their own: without what
+    # lies before the pages that are still held, so ``kv_lens`` are shorter
+
+    def rows(self, at: torch.Tensor | slice) -> StepLayout:
+        """Some rows of one token each, in the order of ``at``; or all in front of, or from, the first longer one."""
+        window = None if self.window is None else self.window.rows(at)
+        return StepLayout(self.query_lens[at], self.kv_lens[at], self.page_table[at], self.locations[at], window)
+
+    def followed_by(self, more: StepLayout) -> StepLayout:
+        """Rows of one token each, and ``more`` of them behind, whose pages are no more than these have."""
+        table = self.page_table.new_zeros(len(self.page_table) + len(more.page_table), self.page_table.shape[1])
+        table[: len(self.page_table)] = self.page_table
+        table[len(self.page_table) :, : more.page_table.shape[1]] = more.page_table
+        return StepLayout(
+            query_lens=torch.cat((self.query_lens, more.query_lens)),
+            kv_lens=torch.cat((self.kv_lens, more.kv_lens)),
+            page_table=table,
+            locations=torch.cat((self.locations, more.locations)),
+            window=None if self.window is None else self.window.followed_by(more.window or more),
+        )
 
 
 class KVTarget(NamedTuple):

@@ -38,8 +38,8 @@ class SplitAttention(AttentionBackend):
             return
         self._only = None
         (self._locations,) = self._upload(layout.locations.numpy())
-        self._decode.plan(_part(layout, slice(0, singles)))
-        self._prefill.plan(_part(layout, slice(singles, None)))
+        self._decode.plan(layout.rows(slice(0, singles)))
+        self._prefill.plan(layout.rows(slice(singles, None)))
 
     def plan_fixed(self, layout: StepLayout) -> None:
         self._only = self._decode
@@ -90,8 +90,3 @@ class SplitAttention(AttentionBackend):
         """``attend`` with each backend and the tokens that are its own."""
         front, back = slice(0, self._singles), slice(self._singles, None)
         return torch.cat([attend(self._decode, front), attend(self._prefill, back)])
-
-
-def _part(layout: StepLayout, rows: slice) -> StepLayout:
-    """Rows of one token each, from the first on, or all behind them."""
-    return StepLayout(layout.query_lens[rows], layout.kv_lens[rows], layout.page_table[rows], layout.locations[rows])

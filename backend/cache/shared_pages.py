@@ -32,7 +32,7 @@ class SharedPages:
 
     def read(self, pages: Pages) -> None:
         """One more reader for each of ``pages``, which differ and are held by somebody."""
-        self.idle_pages -= np.count_nonzero(self.readers[pages] == 0)
+        self.idle_pages -= int(np.count_nonzero(self.readers[pages] == 0))
         self.readers[pages] += 1
 
     def drop(self, pages: Pages) -> None:
@@ -40,7 +40,7 @@ class SharedPages:
         np.subtract.at(self.readers, pages, 1)
         left = np.unique(pages[self.readers[pages] == 0])
         kept = self.kept[left]
-        self.idle_pages += np.count_nonzero(kept)
+        self.idle_pages += int(np.count_nonzero(kept))
         self._free.release(left[~kept])
 
     def keep(self, pages: Pages) -> None:

@@ -79,7 +79,8 @@ class WindowTree(RadixCache):
     def make_room(self, count: int) -> None:
         """Let go of window pages that nobody reads until ``count`` of the shared ones are free, or more.
 
-        First those that no end of an edge needs, then the rest, each in the order of the eviction policy.
+        First those that are of use only to prefixes which end where nothing ended or parted so far, then the rest, each
+        in the order of the eviction policy.
         """
         wanted = max(count, self._shared.num_pages // LEAST_EVICTED)
         nodes = sorted(self.nodes(), key=self._rank)
@@ -92,8 +93,12 @@ class WindowTree(RadixCache):
                 pages[idle] = PADDING_PAGE
 
     def _insides(self, nodes: list[Node]) -> Iterator[Pages]:
-        """What of each node's pages is not seen from its end."""
-        return (node.window[: max(len(node.window) - self.tail, 0)] for node in nodes)
+        """What of each node's pages is not seen from a place where a sequence ends or sequences part."""
+        seen: dict[Node, int] = {}  # how many of a node's last pages are
+        for node in reversed(list(self.nodes())):  # children before their parents
+            below = list(node.children.values())
+            seen[node] = self.tail if len(below) != 1 else max(seen[below[0]] - len(below[0].window), 0)
+        return (node.window[: max(len(node.window) - seen[node], 0)] for node in nodes)
 
     # -- inside -----------------------------------------------------------------------------------------------------
 

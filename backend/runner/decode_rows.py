@@ -28,8 +28,7 @@ class Rows:
 
     def ordered(self, order: NDArray[np.int64]) -> Rows:
         """Row ``order[i]`` at place ``i``."""
-        mine, at = self.layout, torch.from_numpy(order)
-        layout = StepLayout(mine.query_lens[at], mine.kv_lens[at], mine.page_table[at], mine.locations[at])
+        layout = self.layout.rows(torch.from_numpy(order))
         return Rows(self.places[order], self.positions[order], self.sampled_places[order], layout)
 
     def padded(self, size: int, spare: int) -> Rows:
@@ -37,20 +36,12 @@ class Rows:
         count = len(self.positions)
         if count == size:
             return self
-        more, mine = padding(size - count, spare), self.layout
-        table = mine.page_table.new_zeros(size, mine.page_table.shape[1])
-        table[:count] = mine.page_table
-        layout = StepLayout(
-            query_lens=torch.cat((mine.query_lens, more.layout.query_lens)),
-            kv_lens=torch.cat((mine.kv_lens, more.layout.kv_lens)),
-            page_table=table,
-            locations=torch.cat((mine.locations, more.layout.locations)),
-        )
+        more = padding(size - count, spare)
         return Rows(
             np.concatenate((self.places, more.places)),
             np.concatenate((self.positions, more.positions)),
             np.concatenate((self.sampled_places, more.sampled_places)),
-            layout,
+            self.layout.followed_by(more.layout),
         )
 
 

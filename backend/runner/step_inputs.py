@@ -52,14 +52,13 @@ def build_inputs(batch: StepBatch, slots: Slots, planner: SamplingPlanner, devic
         ends = np.cumsum(lens)
         rows = np.repeat(batch.rows, lens)
         positions = np.arange(ends[-1]) - np.repeat(ends - lens - batch.starts, lens)
-    page = positions // page_size
-    locations = (slots.page_table[rows, page] - page) * page_size + positions  # of the page, and the rest of the place
     pages = -(-int(kv_lens.max()) // page_size)
     layout = StepLayout(
         query_lens=torch.from_numpy(batch.lens),
         kv_lens=torch.from_numpy(kv_lens),
         page_table=torch.from_numpy(slots.page_table[batch.rows, :pages]),
-        locations=torch.from_numpy(locations),
+        locations=_locations(slots.page_table, rows, positions, page_size),
+        window=_window_layout(batch, slots, rows, positions),
     )
     sampled = batch.samples.nonzero()[0]
     everyone = len(sampled) == len(batch.rows)
@@ -79,4 +78,30 @@ def build_inputs(batch: StepBatch, slots: Slots, planner: SamplingPlanner, devic
         sampling=planner.plan(slots, sampling_rows, lengths, Mask.of(batch, device)) if len(sampled) else None,
         logprobs=LogprobPlan.plan(batch, slots, device) if batch.logprobs else None,
         pooled=spans(batch) if batch.pooled else (),
+    )
+
+
+def _locations(
+    table: NDArray[np.int32], rows: NDArray[np.int64], positions: NDArray[np.int64], page_size: int
+) -> torch.Tensor:
+    page = positions // page_size
+    # of the page, and the rest of the place
+    return torch.from_numpy((table[rows, page] - page) * page_size + positions)
+
+
+def _window_layout(
+    batch: StepBatch, slots: Slots, rows: NDArray[np.int64], positions: NDArray[np.int64]
+) -> StepLayout | None:
+    """For the layers with a window, where those have pages of their own: each row from the first page that it holds."""
+    if slots.window is None:
+        return None
+    table, first = slots.window.table, slots.window.first[batch.rows]
+    kv_lens = batch.starts + batch.lens - first * slots.page_size
+    pages = -(-int(kv_lens.max()) // slots.page_size)
+    columns = np.minimum(first[:, None] + np.arange(pages), table.shape[1] - 1)
+    return StepLayout(
+        query_lens=torch.from_numpy(batch.lens),
+        kv_lens=torch.from_numpy(kv_lens),
+        page_table=torch.from_numpy(table[batch.rows[:, None], columns]),
+        locations=_locations(table, rows, positions, slots.page_size),
     )

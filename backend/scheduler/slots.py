@@ -7,6 +7,8 @@ there are no prefill and decode phases.
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -20,6 +22,13 @@ INT32_MAX = 2**31 - 1
 MIN_REPETITION_PENALTY = 1e-2  # less would take float32 logits to infinity
 
 
+class WindowTable(NamedTuple):
+    """Like ``Slots.page_table``; what lies before ``first`` of each row is not held any more."""
+
+    table: NDArray[np.int32]  # [num_slots, pages]
+    first: NDArray[np.int32]  # [num_slots]
+
+
 class Slots:
     """Arrays over ``num_slots`` rows. What can be derived is not stored."""
 
@@ -31,7 +40,7 @@ class Slots:
 
         self.tokens = np.zeros((num_slots, context_length), np.int32)
         self.page_table = np.full((num_slots, max_pages), PADDING_PAGE, np.int32)
-        self.window_table: NDArray[np.int32] | None = None  # of layers with a window, where they have their own pages
+        self.window: WindowTable | None = None  # of layers with a window, where those have pages of their own
 
         self.uid = np.full(num_slots, -1, np.int64)  # -1: not running
         self.generation = np.zeros(num_slots, np.int64)  # grows when a request leaves the slot

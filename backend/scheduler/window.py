@@ -15,7 +15,7 @@ from backend.cache.node import Node
 from backend.cache.pages import PADDING_PAGE, Pages
 from backend.cache.shared_pages import SharedPages
 from backend.cache.window_tree import WindowTree
-from backend.scheduler.slots import Slots
+from backend.scheduler.slots import Slots, WindowTable
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +25,10 @@ class WindowSettings:
     window: int
     num_pages: int
     step_tokens: int
+
+    def long_rows(self, page_size: int) -> int:
+        """How many rows beyond the window can run at once."""
+        return (self.num_pages - -(-self.step_tokens // page_size)) // self.row_pages(self.window, page_size)
 
     @staticmethod
     def row_pages(window: int, page_size: int) -> int:
@@ -38,7 +42,7 @@ class WindowSettings:
 
 
 class WindowRows:
-    """Which window pages each row holds: those of ``slots.window_table`` from ``first`` to ``end``.
+    """Which window pages each row holds: those of ``slots.window`` from ``first`` to ``end``.
 
     ``tree`` is the prefix cache, which holds some with them.
     """
@@ -50,7 +54,8 @@ class WindowRows:
         self.first = np.zeros(slots.num_slots, np.int32)
         self.end = np.zeros(slots.num_slots, np.int32)
         self.promised = np.zeros(slots.num_slots, np.int32)
-        self.table = slots.window_table = np.full_like(slots.page_table, PADDING_PAGE)
+        self.table = np.full_like(slots.page_table, PADDING_PAGE)
+        slots.window = WindowTable(self.table, self.first)
         self._slots = slots
         self._page = slots.page_size
         self._most = WindowSettings.row_pages(settings.window, self._page)

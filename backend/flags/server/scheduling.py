@@ -48,13 +48,11 @@ EVICTION = not_yet(
 
 LAYOUT = accepted(
     "memory",
-    "full attention over one KV pool",
+    "the KV cache has one layout, and pages of one size",
     switch("--enable-page-major-kv-layout"),
     switch("--enable-unified-memory"),
     integer("--c128-page-size", default=16),
-    number("--swa-full-tokens-ratio"),
     integer("--swa-prefix-tails"),
-    switch("--disable-hybrid-swa-memory"),
     switch("--disable-chunked-prefix-cache"),
     integer("--max-mamba-cache-size"),
     number("--mamba-full-memory-ratio"),

@@ -249,6 +249,17 @@ RUNTIME = works(
         choices=("write_through", "write_through_selective", "write_back"),
         help="copy prefixes when they are stored, when they are used again, or when they are evicted",
     ),
+    number(
+        "--swa-full-tokens-ratio",
+        check=FRACTION,
+        help="tokens that layers with a sliding window have room for, as a share of those that the other layers have",
+    ),
+    switch(
+        "--disable-hybrid-swa-memory",
+        "--disable-hybrid-kv-cache-manager",
+        help="layers with a sliding window keep what is behind it",
+        sources=BOTH,
+    ),
     switch(
         "--disable-overlap-schedule",
         help="launch a step only when the one before it has ended",

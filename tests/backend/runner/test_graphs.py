@@ -10,10 +10,11 @@ import torch
 from backend import Engine, core
 from backend.attention.sharing import Sharing
 from backend.attention.torch_sdpa import TorchSDPA
-from backend.runner import graphs, model_runner
+from backend.runner import graphs, kv_pools, model_runner
 from backend.runner.graphs import DecodeGraphs, graph_sizes
 from backend.runner.token_pool import TokenPool
-from tests.backend.tiny_models import VOCAB, greedy, write_model
+from tests.backend.models.families import VARIANTS
+from tests.backend.tiny_models import VOCAB, greedy, save_tiny, write_model
 
 ROWS = 10
 
@@ -89,13 +90,17 @@ def recorded(monkeypatch):
     monkeypatch.setattr(graphs, "LEAST_SHARED", 4)
     monkeypatch.setattr(model_runner, "TokenPool", SparePool)
     monkeypatch.setattr(core, "ModelRunner", CapturingRunner)
-    monkeypatch.setattr(core, "make_attention", lambda args, pool, shapes: FixedSDPA(pool, shapes))
+    monkeypatch.setattr(kv_pools, "make_attention", lambda args, pool, shapes: FixedSDPA(pool, shapes))
     return made
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    return write_model("qwen3", tmp_path_factory.mktemp("qwen3"))
+@pytest.fixture(scope="module", params=["qwen3", "gemma3"])
+def folder(request, tmp_path_factory):
+    """The second one has layers with a window, and so pages of two kinds."""
+    made = tmp_path_factory.mktemp(request.param)
+    if request.param == "gemma3":
+        return save_tiny("gemma3", VARIANTS["gemma3"].make, made)
+    return write_model("qwen3", made)
 
 
 def prompts(count):

@@ -90,7 +90,7 @@ class FakeRunner:
             for row, start, end, sample in zip(batch.rows, batch.starts, ends, batch.samples, strict=True)
         ]
         windows = [
-            self._locations(slots.window_table, row, end) if self.window else None
+            self._locations(slots.window.table, row, end) if self.window else None
             for row, end in zip(batch.rows, ends, strict=True)
         ]
         if self._pool is None:

@@ -80,9 +80,17 @@ def test_a_prefix_is_used_up_to_where_its_window_is_there():
 def test_a_lost_window_heals_when_it_is_computed_again():
     harness = make(num_pages=14)
     run_one(harness, text(40), max_new=1)
-    run_one(harness, text(60, salt=3), max_new=1)  # takes the pages
+    for salt in (3, 4, 5):  # they take the pages
+        run_one(harness, text(60, salt), max_new=1)
     assert run_one(harness, [*text(40), 9], max_new=1) < 40
     assert run_one(harness, [*text(40), 9], max_new=1) == 40
+
+
+def test_ends_outlive_what_lies_within():
+    harness = make(num_pages=18)
+    run_one(harness, text(60), max_new=1)
+    run_one(harness, text(60, salt=3), max_new=1)
+    assert run_one(harness, [*text(60), 9], max_new=1) == 60
 
 
 def test_rows_wait_for_their_promise_and_are_not_retracted():
