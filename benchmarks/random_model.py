@@ -1,14 +1,15 @@
-"""A model that says anything the mask allows, and the loop that a scheduler would drive it with."""
+"""A model that says anything a grammar allows, and the loop that a scheduler would drive it with."""
 
 from __future__ import annotations
 
 import random
+from collections.abc import Collection
 
 import numpy as np
 
 from backend.grammar import GrammarState, bitmask_words
 
-ENDERS = frozenset(b'"]}')
+ENDERS = frozenset(b'"]}')  # of the vocabulary of bytes
 
 
 def allowed_tokens(state: GrammarState, vocab_size: int) -> list[int]:
@@ -18,9 +19,16 @@ def allowed_tokens(state: GrammarState, vocab_size: int) -> list[int]:
 
 
 def generate(
-    state: GrammarState, vocab_size: int, eos: int, chance: random.Random, *, jump: bool, limit: int = 5000
+    state: GrammarState,
+    vocab_size: int,
+    eos: int,
+    chance: random.Random,
+    *,
+    jump: bool,
+    limit: int = 5000,
+    enders: Collection[int] = ENDERS,
 ) -> tuple[list[int], int]:
-    """The tokens of an answer (without its end token) and the number of sampled ones."""
+    """The tokens of an answer (without its end token) and the number of sampled ones. ``enders`` end values."""
     tokens: list[int] = []
     sampled = 0
     while not state.is_done and len(tokens) < limit:
@@ -30,7 +38,7 @@ def generate(
         tokens += forced
         if forced:
             continue
-        token = _pick(allowed_tokens(state, vocab_size), eos, chance)
+        token = _pick(allowed_tokens(state, vocab_size), {eos, *enders}, chance)
         sampled += 1
         state.advance(token)
         if token != eos:
@@ -38,7 +46,7 @@ def generate(
     return tokens, sampled
 
 
-def _pick(allowed: list[int], eos: int, chance: random.Random) -> int:
+def _pick(allowed: list[int], ends: Collection[int], chance: random.Random) -> int:
     """Anything, with a liking for the end: real models come to one."""
-    enders = [token for token in allowed if token == eos or token in ENDERS]
-    return chance.choice(enders if enders and chance.random() < 0.3 else allowed)
+    liked = [token for token in allowed if token in ends]
+    return chance.choice(liked if liked and chance.random() < 0.3 else allowed)

@@ -24,7 +24,7 @@ class GrammarChecker:
     """Says whether grammars compile. Verdicts are kept; ``close`` ends the processes, which start on first use."""
 
     def __init__(self, cpu_seconds: float = COMPILE_CPU_SECONDS, checkers: int = CHECKERS) -> None:
-        self._idle: queue.SimpleQueue[_Trial] = queue.SimpleQueue()
+        self._idle: queue.LifoQueue[_Trial] = queue.LifoQueue()  # the one that runs already comes first
         for _ in range(checkers):
             self._idle.put(_Trial(cpu_seconds))
         self._pool = ThreadPoolExecutor(checkers, thread_name_prefix="grammar-check")

@@ -18,7 +18,7 @@ from backend.api.parsers.registry import TOOL_FORMATS
 from backend.grammar import GrammarError, GrammarSpec, GrammarState, Vocabulary
 from backend.grammar.compiler import compile_grammar
 from backend.grammar.spec import make_spec
-from tests.backend.grammar.random_model import allowed_tokens, generate
+from benchmarks.random_model import allowed_tokens, generate
 from tests.backend.prompt.tiny import train
 
 WEATHER = {

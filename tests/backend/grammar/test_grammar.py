@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 import re
+from collections.abc import Callable
 
 import jsonschema
 import numpy as np
@@ -22,8 +23,8 @@ from backend.grammar import (
 )
 from backend.grammar.compiler import compile_grammar
 from backend.grammar.spec import MAX_BYTES, make_spec
-from tests.backend.grammar.random_model import allowed_tokens, generate
-from tests.backend.grammar.schemas import random_object_schema
+from benchmarks.random_model import allowed_tokens, generate
+from benchmarks.random_schemas import HAND_WRITTEN, random_document_schema, random_object_schema
 
 VOCABULARY = Vocabulary.of_bytes()
 EOS = VOCABULARY.tokenizer.eos_token
@@ -38,27 +39,19 @@ def say(kind: str, value: object, seed: int = 0, jump: bool = True) -> str:
     return bytes(tokens).decode()
 
 
-@pytest.mark.parametrize("block", range(10))
-def test_every_output_of_a_schema_is_valid(block: int) -> None:
+@pytest.mark.parametrize("block", range(5))
+@pytest.mark.parametrize("schema_of", [random_object_schema, random_document_schema])
+def test_every_output_of_a_schema_is_valid(schema_of: Callable[[int], dict], block: int) -> None:
     for seed in range(block * 20, block * 20 + 20):
-        schema = random_object_schema(seed)
+        schema = schema_of(seed)
         text = say("json_schema", schema, seed, jump=seed % 2 == 0)
         jsonschema.validate(json.loads(text), schema, jsonschema.Draft202012Validator)
 
 
-SCHEMAS = [
-    {"type": "object"},
-    {"type": "object", "properties": {"a": {"type": "string", "format": "date"}}, "required": ["a"]},
-    {"$defs": {"node": {"type": "object", "properties": {"next": {"$ref": "#/$defs/node"}}}}, "$ref": "#/$defs/node"},
-    {"type": "array", "prefixItems": [{"type": "integer"}, {"const": "x"}], "minItems": 2, "items": False},
-    {"allOf": [{"type": "object", "properties": {"a": {"type": "integer"}}}, {"required": ["a"]}]},
-]
-
-
-@pytest.mark.parametrize("schema", SCHEMAS)
+@pytest.mark.parametrize("name", sorted(HAND_WRITTEN))
 @pytest.mark.parametrize("seed", range(3))
-def test_hand_written_schemas(schema: dict, seed: int) -> None:
-    jsonschema.validate(json.loads(say("json_schema", schema, seed)), schema)
+def test_hand_written_schemas(name: str, seed: int) -> None:
+    jsonschema.validate(json.loads(say("json_schema", HAND_WRITTEN[name], seed)), HAND_WRITTEN[name])
 
 
 def test_a_regex() -> None:
