@@ -26,6 +26,11 @@ class Experts(nn.Module):
         self.activation = activation(act)
         self._at_once = layer_ops(self.down.device).experts
 
+    @property
+    def captures(self) -> bool:
+        """Whether the host never waits to know how many tokens an expert has."""
+        return self._at_once is not None
+
     def places(self, path: str) -> Iterator[tuple[str, torch.Tensor]]:
         """The checkpoint's names at ``path``, with the part that each fills: one set of matrices for each expert."""
         for expert, (gate_up, down) in enumerate(zip(self.gate_up.data, self.down.data, strict=True)):

@@ -61,7 +61,8 @@ class CausalLM(nn.Module):
     @property
     def captures(self) -> bool:
         """Whether a CUDA graph may hold a step: what runs does not depend on values that only the device knows."""
-        return self.lm_head is not None and not any(isinstance(module, Experts) for module in self.modules())
+        experts = [module for module in self.modules() if isinstance(module, Experts)]
+        return self.lm_head is not None and all(module.captures for module in experts)
 
     @property
     def couples_rows(self) -> bool:

@@ -4,8 +4,11 @@ import pytest
 import torch
 
 from backend.layers import attention, mlp, moe, norm
+from backend.layers.kernels.experts import _blocks
 from backend.layers.ops import triton_ops
+from backend.layers.routing import Routing
 from tests.backend.models.families import VARIANTS
+from tests.backend.models.paged import Paged
 from tests.backend.models.parity import sequences, worst_difference
 from tests.backend.tiny_models import save_tiny
 
@@ -21,3 +24,18 @@ def test_logits_equal_the_reference(family, tmp_path, monkeypatch):
     folder = save_tiny(family, VARIANTS[family].make, tmp_path)
     rows = sequences([9, 2])
     assert worst_difference(folder, "mixed batches", rows, attention="triton") < TOLERANCE
+    assert Paged(folder, attention="triton").model.captures
+
+
+def test_experts_one_by_one_are_not_captured(tmp_path):
+    folder = save_tiny("mixtral", VARIANTS["mixtral"].make, tmp_path)
+    assert not Paged(folder).model.captures
+
+
+@pytest.mark.parametrize("rule", [Routing(3, renormalise=True), Routing(2, renormalise=False, groups=4, top_groups=2)])
+def test_routing_never_waits_for_the_device(rule):
+    """Tensors without numbers: whoever asked for one would fail."""
+    _, ids = rule.choose(torch.empty(7, 8, device="meta"), None)
+    blocks = _blocks(ids, 8, 16)
+    assert blocks.order.shape == (7 * rule.top_k,)
+    assert blocks.starts.shape == blocks.block_starts.shape == (9,)
