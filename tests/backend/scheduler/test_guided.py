@@ -17,6 +17,7 @@ from tests.backend.scheduler.fake_runner import FakeRunner
 
 VOCABULARY = Vocabulary.of_bytes()
 EOS = VOCABULARY.tokenizer.eos_token
+FREE_TEXT = np.arange(200)  # the tokens that the fake model chooses from without a grammar
 GRAMMARS = [
     GrammarSpec("regex", "yes, certainly|yes, but not now|no"),
     GrammarSpec("regex", "[ab]{3}-end of the line-[cd]{2}"),
@@ -47,9 +48,8 @@ def allowed_tokens(bits):
     return np.flatnonzero(np.unpackbits(bits.view(np.uint8), bitorder="little"))
 
 
-def follow(prompt, spec, max_new):
-    """What a request must answer: one token after the other, each from the grammar's mask."""
-    everything = np.arange(200)
+def follow(prompt, spec, max_new, pick=pick, everything=FREE_TEXT):
+    """What a request must answer: one token after the other, each from the grammar's mask or from ``everything``."""
     state = None if spec is None else compile_grammar(spec, VOCABULARY).start()
     bits = np.zeros(bitmask_words(VOCABULARY.size), np.int32)
     tokens = list(prompt)
@@ -68,7 +68,7 @@ def follow(prompt, spec, max_new):
 
 class ByteRunner(FakeRunner):
     def chooser(self, batch):
-        allowed = [np.arange(200)] * len(batch.rows)
+        allowed = [FREE_TEXT] * len(batch.rows)
         if batch.allowed is not None:
             for row, bits in zip(batch.allowed.rows, batch.allowed.bits, strict=True):
                 allowed[row] = allowed_tokens(bits)

@@ -5,6 +5,7 @@ The grammars of a life are compiled when it says so, so that requests wait for t
 
 import os
 from concurrent.futures import Future
+from typing import ClassVar
 
 import numpy as np
 from hypothesis import Phase, given, settings
@@ -44,10 +45,19 @@ class HandCompiler:
 class KindsHarness(GuidedHarness):
     """``asked`` has (prompt, grammar, tokens, the token that it begins after, pooling)."""
 
+    tolerance: ClassVar = {"rtol": 0.0}  # of vectors
+
     def __init__(self, **limits):
         self.hand = HandCompiler()
         self.vectors = {}
         super().__init__(self.hand, **limits)
+
+    def answer(self, prompt, spec, max_new, after):
+        return answer(prompt, spec, max_new, after)
+
+    def vector(self, prompt, pooling):
+        mean = np.array([sum(prompt)], np.float32) / np.float32(len(prompt))
+        return mean if pooling == "mean" else fold(prompt)
 
     def ask(self, prompt, spec=None, max_new=0, after=-1, pooling="", priority=0):
         uid = len(self.asked) + 1
@@ -66,8 +76,11 @@ class KindsHarness(GuidedHarness):
             self.vectors[uid] = np.frombuffer(vector, np.float32)
         return out
 
-    def run(self):
+    def compile(self):
         self.hand.compile()
+
+    def run(self):
+        self.compile()
         super().run()
 
     def check(self, aborted=()):
@@ -75,28 +88,28 @@ class KindsHarness(GuidedHarness):
             if uid in aborted:
                 continue
             if pooling:
-                mean = np.array([sum(prompt)], np.float32) / np.float32(len(prompt))
-                assert np.array_equal(self.vectors[uid], mean if pooling == "mean" else fold(prompt))
+                np.testing.assert_allclose(self.vectors[uid], self.vector(prompt, pooling), **self.tolerance)
                 assert uid not in self.outputs
             else:
-                assert self.outputs[uid] == answer(prompt, spec, max_new, after)
+                assert self.outputs[uid] == self.answer(prompt, spec, max_new, after)
             assert self.finished[uid].kind in ("stop", "length")
         rows = self.scheduler.rows
         assert self.scheduler.slots.free_slots == self.limits.max_running_requests
         assert rows.pages.free_pages + rows.radix.evictable_pages == self.limits.num_pages
 
 
-def answer(prompt, spec, max_new, after):
-    """What a request must answer: first freely, when its grammar begins ``after`` a token."""
+def answer(prompt, spec, max_new, after, **model):
+    """What a request must answer: freely until the token ``after``. ``model``: see ``follow``."""
     if after < 0:
-        return follow(prompt, spec, max_new)
+        return follow(prompt, spec, max_new, **model)
+    model = {"pick": pick, "everything": np.arange(32 * bitmask_words(VOCABULARY.size))} | model
     thought = []
     while len(thought) < max_new:
-        thought.append(pick(prompt + thought, np.arange(32 * bitmask_words(VOCABULARY.size))))
+        thought.append(model["pick"](prompt + thought, model["everything"]))
         if thought[-1] == EOS:
             return thought
         if thought[-1] == after:
-            return thought + follow(prompt + thought, spec, max_new - len(thought))
+            return thought + follow(prompt + thought, spec, max_new - len(thought), **model)
     return thought
 
 
@@ -157,6 +170,14 @@ def test_random_lives_of_every_kind(limits, room, events):
     if limits["preemption_threshold"] is not None:
         limits = limits | {"schedule_policy": "priority"}
     harness = KindsHarness(**limits, num_pages=-(-CONTEXT // page) + room // page, context_length=CONTEXT)
+    harness.check(live(harness, events))
+    stats = harness.scheduler.stats
+    note(f"retracted: {stats.retracted_total > 0}")
+    note(f"from the host: {stats.loaded_tokens_total > 0}")
+
+
+def live(harness, events):
+    """Let everything of ``events`` happen; returns the requests that were aborted."""
     aborted = set()
     for event in events:
         match event:
@@ -166,7 +187,7 @@ def test_random_lives_of_every_kind(limits, room, events):
                 for _ in range(count):
                     harness.step()
             case ("compile",):
-                harness.hand.compile()
+                harness.compile()
             case ("abort", back) if len(harness.asked) > back:
                 uid = len(harness.asked) - back
                 harness.scheduler.receive(ToScheduler(abort=[uid]))
@@ -182,10 +203,7 @@ def test_random_lives_of_every_kind(limits, room, events):
             case ("run",):
                 harness.run()
     harness.run()
-    harness.check(aborted)
-    stats = harness.scheduler.stats
-    note(f"retracted: {stats.retracted_total > 0}")
-    note(f"from the host: {stats.loaded_tokens_total > 0}")
+    return aborted
 
 
 def test_those_who_wait_for_a_grammar_are_counted():
