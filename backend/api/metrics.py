@@ -10,11 +10,13 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from backend.api.gauges import GIGABYTE, Gauge, Speed, gauges
+from backend.api.grammar_metrics import GrammarMetrics
 from backend.api.rates import RecentRate
 from backend.api.request_metrics import LABELS, RequestMetrics
 from backend.api.vllm_names import VLLMNames
 from backend.frontend.output import StepResult
 from backend.frontend.request import RequestState
+from backend.grammar import GrammarFigures
 from backend.messages import SchedulerReady, SchedulerStats
 
 SCHEDULER_LABELS = (*LABELS, "tp_rank", "pp_rank", "moe_ep_rank")
@@ -23,7 +25,13 @@ SCHEDULER_LABELS = (*LABELS, "tp_rank", "pp_rank", "moe_ep_rank")
 class Metrics:
     """Owns the registry. The frontend reports to it as its observer."""
 
-    def __init__(self, model_name: str, ready: SchedulerReady, clock: Callable[[], float] = time.perf_counter) -> None:
+    def __init__(
+        self,
+        model_name: str,
+        ready: SchedulerReady,
+        clock: Callable[[], float] = time.perf_counter,
+        grammars: GrammarFigures | None = None,
+    ) -> None:
         self.stats = SchedulerStats(total_tokens=ready.max_total_tokens)
         self.restarts = 0  # of the scheduler
         self._labels = (model_name, "unified")
@@ -34,6 +42,7 @@ class Metrics:
         self._registry.register(_SchedulerCollector(self))
         self._requests = RequestMetrics(self._registry, self._labels)
         self._registry.register(VLLMNames(self._registry))
+        self._registry.register(GrammarMetrics(grammars or GrammarFigures(), SCHEDULER_LABELS, self.labels))
 
     def restarted(self, ready: SchedulerReady) -> None:
         """Another scheduler takes over, which counts from zero; what requests brought stays counted."""

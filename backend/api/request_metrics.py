@@ -60,6 +60,7 @@ class RequestMetrics:
         self._cached = make.counter(
             "cached_tokens", "Prompt tokens found in the cache", "cache_source", ("device", "host")
         )
+        self._structured = make.plain_counter("num_so_requests", "Finished requests with structured output")
         self._aborts = make.plain_counter("num_aborted_requests", "Requests that were aborted")
         self._ttft = make.histogram("time_to_first_token_seconds", "Arrival to first token", TTFT_BUCKETS, *mode)
         self._e2e = make.histogram("e2e_request_latency_seconds", "Arrival to last token", E2E_BUCKETS, *mode)
@@ -100,6 +101,7 @@ class RequestMetrics:
             return
         mode = _mode(state)
         self._requests[mode].inc()
+        self._structured.inc(state.structured)
         self._prompt_tokens[mode].inc(state.prompt_tokens)
         self._generated[mode].inc(state.completion_tokens)
         self._cached["device"].inc(state.cached_tokens - state.fetched_tokens)

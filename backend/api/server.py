@@ -145,8 +145,11 @@ class Server:
     def _connect(self, link: SchedulerLink, files: ModelFiles, words: Words, ready: SchedulerReady) -> None:
         """Serve with the scheduler behind ``link``; what was counted before a restart stays counted."""
         model, before = describe(self._args, files), self.context.loaded
-        metrics = Metrics(model.name, ready) if before is None else before.metrics
-        if before is not None:
+        if before is None:
+            figures = None if self._grammars is None else self._grammars.figures
+            metrics = Metrics(model.name, ready, grammars=figures)
+        else:
+            metrics = before.metrics
             metrics.restarted(ready)
         intake = words.intake(self._args, files.config, ready)
         frontend = Frontend(intake, link.client, metrics, grammars=self._grammars)

@@ -155,6 +155,7 @@ class Intake:
             text_stream=self._text_stream(prompt_ids, sampling),
             streaming=options.streaming,
             log_metrics=options.log_metrics,
+            structured=options.grammar is not None,
             logprobs=None if options.logprobs is None else Logprobs(options.logprobs),
         )
         message = NewRequest(

@@ -46,6 +46,7 @@ class RequestState:
     text_stream: TextStream | None = None  # None without a tokenizer
     streaming: bool = False
     log_metrics: bool = True  # whether it counts in histograms and counters
+    structured: bool = False  # whether its output follows a grammar
     logprobs: Logprobs | None = None  # None when nobody asked for them
     output_ids: list[int] = field(default_factory=list)
     text: str = ""  # grows only; holds nothing that may still change

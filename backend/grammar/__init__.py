@@ -24,6 +24,7 @@ from backend.grammar.checker import GrammarChecker
 from backend.grammar.compiler import CompiledGrammar, GrammarCompiler
 from backend.grammar.composed import compose, literal
 from backend.grammar.errors import GrammarError
+from backend.grammar.figures import GrammarFigures
 from backend.grammar.spec import GrammarSpec, spec_from_fields, spec_from_response_format
 from backend.grammar.state import GrammarState, bitmask_words
 from backend.grammar.vocabulary import Vocabulary
@@ -33,6 +34,7 @@ __all__ = [
     "GrammarChecker",
     "GrammarCompiler",
     "GrammarError",
+    "GrammarFigures",
     "GrammarSpec",
     "GrammarState",
     "Vocabulary",

@@ -6,11 +6,13 @@ import asyncio
 import multiprocessing
 import queue
 import signal
+import time
 from collections import OrderedDict
 from concurrent.futures import ThreadPoolExecutor
 from multiprocessing.connection import Connection
 
 from backend.grammar.errors import GrammarError
+from backend.grammar.figures import GrammarFigures, Verdict
 from backend.grammar.limits import COMPILE_CPU_SECONDS, COMPILE_SECONDS
 from backend.grammar.spec import GrammarSpec
 from backend.grammar.trial import run_trials
@@ -28,19 +30,22 @@ class GrammarChecker:
         for _ in range(checkers):
             self._idle.put(_Trial(cpu_seconds))
         self._pool = ThreadPoolExecutor(checkers, thread_name_prefix="grammar-check")
-        self._verdicts: OrderedDict[GrammarSpec, str] = OrderedDict()
+        self._verdicts: OrderedDict[GrammarSpec, Verdict] = OrderedDict()
+        self.figures = GrammarFigures()
 
     async def check(self, spec: GrammarSpec) -> None:
         """Raises GrammarError for a grammar that does not compile within the limits."""
-        verdict = self._verdicts.get(spec)
+        known = self._verdicts.get(spec)
+        verdict = known
         if verdict is None:
             verdict = await asyncio.get_running_loop().run_in_executor(self._pool, self._try, spec)
             self._verdicts[spec] = verdict
             if len(self._verdicts) > CACHED_VERDICTS:
                 self._verdicts.popitem(last=False)
         self._verdicts.move_to_end(spec)
-        if verdict:
-            raise GrammarError(verdict)
+        self.figures.count(verdict, known=known is not None)
+        if verdict.error:
+            raise GrammarError(verdict.error)
 
     def close(self) -> None:
         """End the processes; waits for checks that are running."""
@@ -48,7 +53,7 @@ class GrammarChecker:
         while not self._idle.empty():
             self._idle.get().stop()
 
-    def _try(self, spec: GrammarSpec) -> str:
+    def _try(self, spec: GrammarSpec) -> Verdict:
         trial = self._idle.get()
         try:
             return trial.verdict(spec)
@@ -64,9 +69,18 @@ class _Trial:
         self._process: multiprocessing.process.BaseProcess | None = None
         self._pipe: Connection | None = None
 
-    def verdict(self, spec: GrammarSpec) -> str:
-        """Empty for a good grammar, else why not."""
-        pipe = self._pipe or self._start()
+    def verdict(self, spec: GrammarSpec) -> Verdict:
+        """Try ``spec``."""
+        pipe, begun = self._pipe or self._start(), time.monotonic()
+        error = self._ask(pipe, spec)
+        timed_out = error is None
+        if error is None:
+            self.stop()
+            error = f"{spec.label} takes longer to compile than the {self._cpu_seconds:g} seconds that are allowed"
+        return Verdict(error, timed_out, time.monotonic() - begun)
+
+    def _ask(self, pipe: Connection, spec: GrammarSpec) -> str | None:
+        """Empty for a good grammar, else why not; None: it took too long."""
         try:
             pipe.send((spec.kind, spec.text))
             if pipe.poll(COMPILE_SECONDS):
@@ -74,8 +88,7 @@ class _Trial:
         except (EOFError, OSError):
             if self._died_of() != signal.SIGPROF:  # out of memory, a stack overflow, or the library gave up
                 return f"{spec.label} needs more memory to compile than is allowed"
-        self.stop()
-        return f"{spec.label} takes longer to compile than the {self._cpu_seconds:g} seconds that are allowed"
+        return None
 
     def _died_of(self) -> int:
         """The signal that ended the process; 0 for none."""

@@ -10,7 +10,10 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from backend.api.metrics import Metrics
 from backend.frontend.output import StepResult
+from backend.grammar import GrammarFigures
+from backend.grammar.figures import Verdict
 from backend.messages import SchedulerReady, SchedulerStats
+from tests.backend.api.conftest import Backend
 from tests.backend.fake_scheduler import ready_message
 
 
@@ -62,3 +65,27 @@ def test_occupancy_is_the_share_of_time_in_steps() -> None:
     assert told(metrics)["sglang:fwd_occupancy"] == pytest.approx(0.6, rel=0.02)
     clock.now = 40.0
     assert told(metrics)["sglang:fwd_occupancy"] == 0
+
+
+def test_what_became_of_grammars_and_how_long_they_took() -> None:
+    figures = GrammarFigures()
+    metrics = Metrics("m", ready_message(), Clock(), figures)
+    figures.count(Verdict(seconds=0.003), known=False)
+    figures.count(Verdict(seconds=0.003), known=True)
+    figures.count(Verdict("no", seconds=0.5), known=False)
+    figures.count(Verdict("late", timed_out=True, seconds=8.0), known=False)
+    for _ in range(2):  # times are taken once
+        found = told(metrics)
+        assert found["sglang:num_grammar_total"] == 4
+        assert found["sglang:num_grammar_cache_hit_total"] == 1
+        assert found["sglang:num_grammar_aborted_total"] == found["sglang:num_grammar_timeout_total"] == 1
+        assert found["sglang:grammar_compilation_time_seconds_count"] == 3
+        assert found["sglang:grammar_compilation_time_seconds_sum"] == pytest.approx(8.503)
+
+
+async def test_requests_with_structured_output_are_counted(backend: Backend) -> None:
+    for sampling in ({"max_new_tokens": 2}, {"max_new_tokens": 2, "regex": "[a-z]+"}):
+        (await backend.http.post("/generate", json={"text": "hello", "sampling_params": sampling})).raise_for_status()
+    lines = (await backend.http.get("/metrics")).text.splitlines()
+    values = {line.split("{")[0]: float(line.split()[-1]) for line in lines if line.startswith("sglang:num_")}
+    assert values["sglang:num_so_requests_total"] == values["sglang:num_grammar_total"] == 1

@@ -82,5 +82,22 @@ async def test_what_takes_too_long_is_stopped_and_others_go_on() -> None:
         with pytest.raises(GrammarError, match="longer to compile than"):
             check.result()
         assert ticks > 1
+        assert (checker.figures.timed_out, checker.figures.refused) == (1, 0)
     finally:
         checker.close()
+
+
+async def test_what_became_of_each_is_counted() -> None:
+    checker = GrammarChecker(cpu_seconds=30, checkers=1)
+    try:
+        for text in ("a+", "a+", "a+", "b+"):
+            await checker.check(make_spec("regex", text))
+        for _ in range(2):
+            with pytest.raises(GrammarError):
+                await checker.check(make_spec("regex", "("))
+    finally:
+        checker.close()
+    figures = checker.figures
+    assert (figures.total, figures.known, figures.refused, figures.timed_out) == (6, 3, 2, 0)
+    assert len(figures.seconds) == 3
+    assert min(figures.seconds) > 0
