@@ -36,6 +36,7 @@ class ServerArgs:
     host: str = "127.0.0.1"
     port: int = 30000
     api_key: str | None = None
+    admin_api_key: str | None = None  # for the routes that steer the server, in place of api_key
     log_level: str = "info"
     tool_call_parser: str = "auto"  # auto: by the chat template; none; or a name of backend.api.parsers
     reasoning_parser: str = "auto"

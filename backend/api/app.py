@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hmac
 import logging
 from http import HTTPStatus
 
@@ -25,20 +24,18 @@ from backend.api import (
 )
 from backend.api.context import CONTEXT, ServerContext
 from backend.api.errors import error_response
+from backend.api.keys import authorize
 from backend.frontend.errors import RequestError
 
 logger = logging.getLogger(__name__)
 
 CLIENT_CLOSED_REQUEST = 499  # nginx's number
 
-# Probes and scrapers have no key.
-OPEN_PATHS = frozenset({"/health", "/health_generate", "/ready", "/ping", "/liveness", "/metrics"})
-
 
 def create_app(context: ServerContext) -> web.Application:
     """All routes over one context."""
     app = web.Application(
-        middlewares=[_errors_as_json, _authorize], client_max_size=context.args.max_body_bytes, logger=logger
+        middlewares=[_errors_as_json, authorize], client_max_size=context.args.max_body_bytes, logger=logger
     )
     app[CONTEXT] = context
     app.add_routes(
@@ -117,19 +114,3 @@ def _http_error(request: web.Request, error: web.HTTPException) -> RequestError:
     else:
         message = error.reason
     return RequestError(message, error.status)
-
-
-@web.middleware
-async def _authorize(request: web.Request, handler: Handler) -> web.StreamResponse:
-    key = request.app[CONTEXT].args.api_key
-    if key is not None and request.path not in OPEN_PATHS and not _bears(request, key):
-        message = "The API key is missing or wrong: send it as 'Authorization: Bearer KEY' (or 'x-api-key: KEY')."
-        raise RequestError(message, HTTPStatus.UNAUTHORIZED)
-    return await handler(request)
-
-
-def _bears(request: web.Request, key: str) -> bool:
-    scheme, _, given = request.headers.get("Authorization", "").partition(" ")
-    if scheme.lower() != "bearer":
-        given = request.headers.get("x-api-key", "")  # what Anthropic's clients send
-    return hmac.compare_digest(given.strip().encode(), key.encode())

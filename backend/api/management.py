@@ -95,7 +95,7 @@ async def model_info(request: web.Request) -> web.Response:
 async def server_info(request: web.Request) -> web.Response:
     context = request.app[CONTEXT]
     serving = context.serving()
-    settings = {name: value for name, value in asdict(context.args).items() if name != "api_key"}
+    settings = {name: value for name, value in asdict(context.args).items() if not name.endswith("api_key")}
     ready = msgspec.to_builtins(msgspec.structs.asdict(serving.ready))
     ready.pop("error")
     state = {

@@ -48,13 +48,12 @@ TOKENIZERS = not_yet(
 
 PROTECTION = not_yet(
     "protection",
-    "put nginx in front for TLS; the API key covers the admin routes too",
+    "put nginx in front for TLS",
     text("--ssl-keyfile"),
     text("--ssl-certfile"),
     text("--ssl-ca-certs"),
     text("--ssl-keyfile-password"),
     switch("--enable-ssl-refresh"),
-    text("--admin-api-key"),
 )
 
 PROTOCOLS = not_yet(

@@ -99,6 +99,7 @@ SERVER = works(
     text("--host", default="127.0.0.1", help="address to listen on", metavar="ADDRESS", sources=BOTH),
     integer("--port", default=30000, check=PORT, help="port to listen on", sources=BOTH),
     text("--api-key", help="key that clients must send as a bearer token", metavar="KEY", sources=BOTH),
+    text("--admin-api-key", help="key for the routes that steer the server, in place of --api-key", metavar="KEY"),
     text(
         "--log-level",
         "--uvicorn-log-level",

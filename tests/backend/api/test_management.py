@@ -7,7 +7,10 @@ import asyncio
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from backend.api.context import Phase
+from backend.api.app import create_app
+from backend.api.context import Phase, ServerContext
+from backend.api.keys import STEERING_PATHS
+from backend.config import ServerArgs
 from backend.frontend import RequestError
 from backend.messages import Finish, FromScheduler
 from tests.backend.api.conftest import MODEL, Backend, StartBackend
@@ -165,6 +168,38 @@ async def test_api_key(start_backend: StartBackend, headers: dict[str, str], sta
         assert unknown.status_code == (404 if status == 200 else 401)
         for path in ("/health", "/metrics"):
             assert (await backend.http.get(path)).status_code == 200
+
+
+STEERING = ["/flush_cache", "/abort_request", "/pause_generation", "/continue_generation", "/stop_profile"]
+
+
+@pytest.mark.parametrize("path", STEERING)
+@pytest.mark.parametrize("key", [None, "user"])
+async def test_an_admin_key_guards_the_routes_that_steer(
+    start_backend: StartBackend, path: str, key: str | None
+) -> None:
+    async with start_backend(api_key=key, admin_api_key="root") as backend:
+        for given in (None, "user", "root", "else"):
+            headers = {} if given is None else {"Authorization": f"Bearer {given}"}
+            steered = await backend.http.post(path, json={}, headers=headers)
+            assert (steered.status_code != 401) == (given == "root"), given
+            if steered.status_code == 401:
+                assert "admin API key" in steered.text
+            asked = await backend.http.get("/v1/models", headers=headers)
+            assert asked.status_code == (200 if key is None or given in ("user", "root") else 401)
+        await backend.http.post("/continue_generation", headers={"Authorization": "Bearer root"})
+        assert "root" not in (await backend.http.get("/server_info", headers={"Authorization": "Bearer root"})).text
+
+
+def test_every_route_that_steers_has_a_key() -> None:
+    """What a client may not do to others: routes without a prompt that change something."""
+    posts = {
+        route.resource.canonical
+        for route in create_app(ServerContext(ServerArgs())).router.routes()
+        if route.method == "POST" and route.resource is not None
+    }
+    assert set(STEERING) | {"/start_profile"} == STEERING_PATHS
+    assert posts >= STEERING_PATHS
 
 
 async def samples(backend: Backend) -> dict[str, float]:
