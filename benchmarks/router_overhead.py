@@ -1,6 +1,6 @@
 """What a router costs: CPU a request, added latency, CPU a stream chunk and memory, beside other routers.
 
-    python -m benchmarks.router_overhead [--quick] [--only small-32 sse-paced] [--peers all]
+    python -m benchmarks.router_overhead [--quick] [--only small-32 sse-paced] [--peers all] [--compiled]
 
 Backends and load run on one core and answer at once; the router has the other core to itself. CPU is what the kernel
 charged to the router's process and its children, so that noise of the machine matters little. Runs alternate between
@@ -217,11 +217,12 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--only", nargs="*", choices=[case.name for case in CASES], help="these cases alone")
     parser.add_argument("--peers", default=os.environ.get("PEERS", "main"), choices=("none", "main", "all"))
+    parser.add_argument("--compiled", action="store_true", help="also the router as machine code (make compiled)")
     parser.add_argument("--output", type=Path, default=RESULTS / "router_overhead.json")
     arguments = parser.parse_args()
     wanted = arguments.only or [case.name for case in CASES if not arguments.quick or case.name != "memory"]
     cases = [case for case in CASES if case.name in wanted]
-    peers = [router_peers.ours()]
+    peers = [router_peers.ours(), *([router_peers.compiled()] if arguments.compiled else [])]
     if arguments.peers != "none":
         peers += [router_peers.nginx(), router_peers.sglang_router()]
     if arguments.peers == "all":

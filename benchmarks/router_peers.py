@@ -12,7 +12,9 @@ from tempfile import mkdtemp
 
 from benchmarks.processes import free_port
 
-PEERS = Path(__file__).parent / ".peers"
+ROOT = Path(__file__).parent.parent
+PEERS = ROOT / "benchmarks" / ".peers"
+COMPILED = "warmlane compiled"
 Start = Callable[[int, Sequence[int]], list[str]]
 
 NGINX = """
@@ -53,6 +55,18 @@ def ours(policy: str = "cache_aware", workers: int = 1) -> Peer:
 
     name = "warmlane" if workers == 1 else f"warmlane x{workers}"
     return Peer(name, command, importlib.metadata.version("warmlane"))
+
+
+def compiled() -> Peer:
+    """Ours as machine code. Raises ``SystemExit`` unless ``make compiled`` was run on these sources."""
+    if subprocess.run([sys.executable, str(ROOT / ".ci" / "compile.py"), "--check"], check=False).returncode:
+        raise SystemExit("build/compiled is not of these sources: run make compiled first")
+    plain = ours()
+
+    def command(port: int, backends: Sequence[int]) -> list[str]:
+        return ["env", f"PYTHONPATH={ROOT / 'build' / 'compiled'}", "PYTHONSAFEPATH=1", *plain.command(port, backends)]
+
+    return Peer(COMPILED, command, plain.version)
 
 
 def nginx() -> Peer:

@@ -32,22 +32,30 @@ class Goal:
 
 
 def table(results: dict[str, Any], rows: Sequence[tuple[str, str, Sequence[Goal]]], names: Sequence[str]) -> str:
-    """Markdown. ``rows``: (case, what it is, its figures); added latency is a figure less the one without a router."""
-    head = ["case", "figure", *names, f"ratio to {REFERENCE}", "goal", "reached"]
+    """Markdown. ``rows``: (case, what it is, its figures); added latency is a figure less the one without a router.
+
+    Every router of ours is held against the goal.
+    """
+    ours = [name for name in names if name.startswith(OURS)]
+    judged = [column for name in ours for column in (f"{name}: ratio to {REFERENCE}", "reached")]
+    head = ["case", "figure", *names, "goal", *judged]
     lines = ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
     for name, about, goals in rows:
         by = results[name]
         for goal in goals:
             direct = by.get("direct", {}).get(goal.figure, 0.0)
             values = {who: by[who][goal.figure] - direct for who in names if who in by}
-            ours, reference = values.get(OURS), values.get(REFERENCE)
             cells = [f"{values[who]:.3g}" if who in values else "-" for who in names]
-            ratio = f"{ours / reference:.2f}" if ours is not None and reference else "-"
             label = ("added " if direct else "") + goal.figure.replace("_", " ")
-            lines.append(
-                "| " + " | ".join([about, label, *cells, ratio, goal.said(), goal.reached(ours, reference)]) + " |"
-            )
+            verdicts = [cell for who in ours for cell in _judged(goal, values.get(who), values.get(REFERENCE))]
+            lines.append("| " + " | ".join([about, label, *cells, goal.said(), *verdicts]) + " |")
     return "\n".join(lines)
+
+
+def _judged(goal: Goal, ours: float | None, reference: float | None) -> tuple[str, str]:
+    """The ratio and the verdict."""
+    ratio = f"{ours / reference:.2f}" if ours is not None and reference else "-"
+    return ratio, goal.reached(ours, reference)
 
 
 def _verdict(reached: bool) -> str:

@@ -14,6 +14,7 @@ from aiohttp import web
 
 from policies.policy import RouteRequest
 from router.conversation import is_stand_in
+from router.envelope import ABSENT, DECODER, Envelope
 from router.errors import Refusal
 from router.namespace import joined
 from router.prompt_text import PromptText
@@ -42,31 +43,6 @@ _NEXT = b"\xff"  # between the prompts of a batch
 _SEVERAL = re.compile(rb"\[\s*[\[\"]")  # how a list of prompts begins; a list of ids begins otherwise
 
 
-ABSENT = msgspec.Raw()
-
-
-class Envelope(msgspec.Struct, gc=False):
-    """The fields that placement reads; the rest of the body is only checked to be JSON."""
-
-    model: Any = None
-    stream: Any = None
-    messages: Any = None  # read by all that have it: decoded in the same pass
-    tools: msgspec.Raw = ABSENT
-    system: msgspec.Raw = ABSENT
-    instructions: msgspec.Raw = ABSENT
-    prompt: msgspec.Raw = ABSENT
-    text: msgspec.Raw = ABSENT
-    input: msgspec.Raw = ABSENT
-    input_ids: msgspec.Raw = ABSENT
-    chat_template_kwargs: msgspec.Raw = ABSENT
-    continue_final_message: Any = None
-    lora_path: Any = None
-    cache_salt: Any = None
-    extra_key: Any = None
-    routing_key: Any = None
-    session_id: Any = None
-
-
 class Form(Enum):
     """What a prompt's text is, towards a tokenizer."""
 
@@ -92,7 +68,6 @@ class Facts:
 
 
 NO_FACTS = Facts()  # of a request without a body
-_DECODER = msgspec.json.Decoder(Envelope)
 
 
 def read_facts(
@@ -138,7 +113,7 @@ def _read(body: bytes, prompt_text: PromptText) -> tuple[Envelope, bytes, int | 
     Fields that are read late fail late: a number out of range or a byte that is not UTF-8 may be anywhere.
     """
     try:
-        envelope = _DECODER.decode(body)
+        envelope = DECODER.decode(body)
         return envelope, *_prompt(envelope, prompt_text), _count(envelope)
     except msgspec.DecodeError as error:
         raise Refusal(400, f"The body is not a JSON object: {error}", code="invalid_json") from None

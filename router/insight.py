@@ -17,11 +17,12 @@ from router.fleet.load_polls import LoadPolls
 from router.fleet.told import MOST
 from router.fleet.vitals import Fetcher
 from router.fleet.worker import Worker
-from router.metrics import Gauges, Metrics
+from router.metrics import Metrics
 from router.parity import ParityProbe
 from router.prompt_text import PromptText
 from router.shadow import Shadow
 from router.shortfall import ClosedLoop
+from router.tally import Gauges
 from router.tokenise import TokenPool
 from router.trace import TraceRecorder
 

@@ -6,11 +6,9 @@ registry, whose series go when the worker goes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 
 from prometheus_client import CollectorRegistry, generate_latest
-from prometheus_client.core import GaugeMetricFamily, Metric
-from prometheus_client.registry import Collector
 
 from policies.policy import Decision
 from router.body import INFERENCE_ROUTES
@@ -165,21 +163,3 @@ class Metrics:
     def text(self) -> bytes:
         """The exposition of everything."""
         return generate_latest(self.registry)
-
-
-class Gauges(Collector):
-    """Gauges read from live state at each scrape."""
-
-    def __init__(self, read: Callable[[], Iterable[tuple[str, str, dict[str, str], float]]]) -> None:
-        self._read = read
-
-    def collect(self) -> Iterable[Metric]:
-        """``read`` gives (name, help, labels, value) rows; those of one name form a family."""
-        families: dict[str, GaugeMetricFamily] = {}
-        for name, text, labels, value in self._read():
-            family = families.get(name) or families.setdefault(name, GaugeMetricFamily(name, text, labels=list(labels)))
-            family.add_metric(list(labels.values()), value)
-        return families.values()
-
-    def describe(self) -> Iterable[Metric]:
-        return ()

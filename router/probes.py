@@ -12,7 +12,8 @@ from policies.policy import Policy
 from router.fleet.registry import Registry
 from router.fleet.worker import Health
 from router.inflight import Inflight
-from router.metrics import Gauges, Metrics
+from router.metrics import Metrics
+from router.tally import Gauges
 
 Row = tuple[str, str, dict[str, str], float]
 

@@ -6,10 +6,10 @@ For one thread: nothing is locked. Labelled series are made at first use and kep
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from prometheus_client import CollectorRegistry
-from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 INFINITY = float("inf")
@@ -112,3 +112,21 @@ class Histogram(Collector):
                 buckets.append(("+Inf" if bound == INFINITY else repr(bound), below))
             family.add_metric(values, buckets, series.sum)
         return [family]
+
+
+class Gauges(Collector):
+    """Gauges read from live state at each scrape."""
+
+    def __init__(self, read: Callable[[], Iterable[tuple[str, str, dict[str, str], float]]]) -> None:
+        self._read = read
+
+    def collect(self) -> Iterable[Metric]:
+        """``read`` gives (name, help, labels, value) rows; those of one name form a family."""
+        families: dict[str, GaugeMetricFamily] = {}
+        for name, text, labels, value in self._read():
+            family = families.get(name) or families.setdefault(name, GaugeMetricFamily(name, text, labels=list(labels)))
+            family.add_metric(list(labels.values()), value)
+        return families.values()
+
+    def describe(self) -> Iterable[Metric]:
+        return ()

@@ -9,6 +9,7 @@ class Link:
     """A place in a holder's list, outside of which nothing is set. ``stamp``: when a prompt last ended there."""
 
     __slots__ = ("next", "prev", "stamp")
+    __deletable__ = ("next", "prev")  # for the compiled build
 
     prev: Link
     next: Link

@@ -176,7 +176,7 @@ class More:
         while half and names[half - 1] == names[half]:  # equal names stay together
             half -= 1
         if half:
-            index = next(index for index, each in enumerate(self.chunks) if each is chunk)
+            index = next(index for index, each in enumerate(self.chunks) if each[1] is nodes)
             self.chunks.insert(index + 1, (names[half:], nodes[half:]))
             del names[half:], nodes[half:]
 

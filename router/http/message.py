@@ -36,12 +36,10 @@ class Request:
 
     def again(self, body: bytes) -> Request:
         """A request with this head, whose length was left out, and a body of its own."""
-        request: Request = object.__new__(Request)
         length = b"%d" % len(body)
-        request.method, request.target, request.path = self.method, self.target, self.path
-        request.version, request.remote, request.scheme = self.version, self.remote, self.scheme
-        request.pairs = [*self.pairs, (b"Content-Length", length)]
-        request.headers = {**self.headers, "content-length": length.decode("ascii")}
+        pairs = [*self.pairs, (b"Content-Length", length)]
+        headers = {**self.headers, "content-length": length.decode("ascii")}
+        request = Request(self.method, self.target, self.version, pairs, headers, self.remote, self.scheme)
         request.memo, request.keep_alive, request.body = self.memo, self.keep_alive, body
         return request
 
