@@ -1,18 +1,15 @@
-"""Structured output on the default model: steps with forced tokens appended (jump-forward) and without; masks' cost.
+"""Structured output on the default model: steps with forced tokens appended (jump-forward) and without.
 
     python -m benchmarks.structured [--cpu-threads 2]
 
 Each schema is answered greedily twice, by the same engine: every token sampled from its mask, and forced ones appended.
-Asking for log probabilities is what turns jumping off. The cost of a mask is that of the states of 32 answers in the
-middle of a schema, beside a decode step of the same 32 rows.
+Asking for log probabilities is what turns jumping off. What a step costs: ``python -m benchmarks.guided_step``.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import statistics
-import time
 from typing import Any
 
 import jsonschema
@@ -20,7 +17,7 @@ import numpy as np
 
 from backend.config import ServerArgs
 from backend.core import build_core
-from backend.grammar import GrammarCompiler, GrammarSpec, Vocabulary, bitmask_words
+from backend.grammar import GrammarSpec
 from backend.messages import LogprobSpec, NewRequest, ToScheduler
 from backend.prompt import load_prompt, resolve_model
 from backend.sampling_params import SamplingParams
@@ -78,25 +75,6 @@ def answer(scheduler: Scheduler, uid: int, prompt: list[int], spec: GrammarSpec,
     return tokens, steps
 
 
-def mask_cost(spec: GrammarSpec, vocabulary: Vocabulary, rows: int = 32) -> float:
-    """Milliseconds to advance ``rows`` answers by a token and to fill their masks; the median over an answer."""
-    compiled = GrammarCompiler(lambda: vocabulary).submit(spec).result()
-    states = [compiled.start() for _ in range(rows)]
-    bits = np.zeros((rows, bitmask_words(vocabulary.size)), np.int32)
-    times = []
-    for _ in range(200):
-        started = time.perf_counter()
-        for state, row in zip(states, bits, strict=True):
-            state.fill_mask(row)
-        allowed = int(np.flatnonzero(np.unpackbits(bits[0].view(np.uint8), bitorder="little"))[0])
-        for state in states:
-            state.advance(allowed)
-        times.append((time.perf_counter() - started) * 1000)
-        if states[0].is_done:
-            states = [compiled.start() for _ in range(rows)]
-    return statistics.median(times)
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--cpu-threads", type=int, default=None)
@@ -120,9 +98,6 @@ def main() -> None:
         totals[1] += steps
         print(f"| {name} | {len(tokens)} | {plain_steps} | {steps} | {steps / plain_steps:.2f} |")
     print(f"| all | | {totals[0]} | {totals[1]} | {totals[1] / totals[0]:.2f} |")
-    vocabulary = Vocabulary.from_json(tokenizer.to_json(), size=core.ready.vocab_size, eos_token_ids=eos)
-    cost = mask_cost(GrammarSpec("json_schema", json.dumps(SCHEMAS["order"])), vocabulary)
-    print(f"\nmasks of 32 rows: {cost:.2f} ms a step")
 
 
 if __name__ == "__main__":

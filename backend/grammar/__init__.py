@@ -11,8 +11,8 @@ How a scheduler drives a row's state:
 2. Before a step is planned, ``state.forced()`` gives tokens that the grammar leaves no choice about. They are appended
    to the row's known tokens and ``advance(token)`` is called for each, so that one step computes them all; no text is
    tokenised again.
-3. ``state.fill_mask(row)`` writes the allowed tokens as bits (bit ``i % 32`` of word ``i // 32``) into that row of the
-   step's bitmask, while the device computes; before sampling the logits of all other tokens become ``-inf``.
+3. When the step is launched, ``MaskFiller`` writes what each row may say as bits (bit ``i % 32`` of word ``i // 32``),
+   while the device computes; before sampling the logits of all other tokens become ``-inf``.
 4. Each sampled token goes to ``state.advance(token)``. A state needs the previous token's value: an overlapped loop
    settles the rows with a grammar first, and only those. ``rollback(n)`` takes back tokens that were dropped.
 5. Once ``state.is_done``, the row ends with reason "stop". ``GrammarError`` from any call ends that request alone.
@@ -26,7 +26,7 @@ from backend.grammar.composed import compose, literal
 from backend.grammar.errors import GrammarError
 from backend.grammar.figures import GrammarFigures
 from backend.grammar.spec import GrammarSpec, spec_from_fields, spec_from_response_format
-from backend.grammar.state import GrammarState, bitmask_words
+from backend.grammar.state import GrammarState, MaskFiller, bitmask_words
 from backend.grammar.vocabulary import Vocabulary
 
 __all__ = [
@@ -37,6 +37,7 @@ __all__ = [
     "GrammarFigures",
     "GrammarSpec",
     "GrammarState",
+    "MaskFiller",
     "Vocabulary",
     "bitmask_words",
     "compose",

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
-from llguidance import LLMatcher
+from llguidance import LLExecutor, LLMatcher
 from numpy.typing import NDArray
 
 from backend.grammar.errors import GrammarError
@@ -46,6 +48,8 @@ class GrammarState:
 
     def forced(self) -> list[int]:
         """The tokens that must come next, as the tokenizer itself would write them; none where there is a choice."""
+        if not self._matcher.compute_ff_bytes():  # asks for no tokenisation: nearly always the answer
+            return []
         tokens = list(self._matcher.compute_ff_tokens())
         # Text that spells a control token is tokenised as that token, which the grammar does not mean.
         fitting = self._matcher.validate_tokens(tokens) if tokens else 0
@@ -60,3 +64,23 @@ class GrammarState:
     def _check(self) -> None:
         if self._matcher.is_error():
             raise GrammarError(f"the output left its grammar: {one_line(self._matcher.get_error())}")
+
+
+class MaskFiller:
+    """Fills the masks of many answers at once, on several threads and without the interpreter's lock."""
+
+    def __init__(self) -> None:
+        self._executor = LLExecutor()
+
+    def fill(self, states: Sequence[GrammarState], rows: Sequence[int], bits: NDArray[np.int32]) -> dict[int, str]:
+        """Write what each state allows into its row of ``bits``, int32 ``[any, bitmask_words(vocab)]``, contiguous.
+
+        Returns why, by row, where a mask could not be computed; the row's bits mean nothing then.
+        """
+        matchers = [(state._matcher, row) for state, row in zip(states, rows, strict=True)]
+        if len(matchers) == 1:  # not worth waking another thread
+            matchers[0][0].unsafe_compute_mask_ptr(bits[rows[0]].ctypes.data, bits.strides[0])
+        elif matchers:
+            self._executor.unsafe_compute_mask_ptr(matchers, bits.ctypes.data, bits.strides[0], len(bits))
+        failed = [(row, matcher) for matcher, row in matchers if matcher.is_error()]
+        return {row: f"the output left its grammar: {one_line(matcher.get_error())}" for row, matcher in failed}

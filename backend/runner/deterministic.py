@@ -134,8 +134,8 @@ def _allowed(batch: StepBatch, parts: Sequence[_Part]) -> AllowedTokens | None:
     found = [i for i, part in enumerate(parts) if part.index in places and _samples(batch, part)]
     if not found:
         return None
-    bits = batch.allowed.bits[[places[parts[i].index] for i in found]]
-    return AllowedTokens(np.array(found, np.int64), bits)
+    allowed, wanted = batch.allowed, [places[parts[i].index] for i in found]
+    return AllowedTokens(np.array(found, np.int64), lambda: allowed.bits[wanted])
 
 
 class _Pieces:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Protocol
 
 import numpy as np
@@ -43,12 +45,21 @@ class RowLogprobs:
     output: Places
 
 
-@dataclass(frozen=True, slots=True)
 class AllowedTokens:
-    """What the sampling rows of a batch that follow a grammar may sample."""
+    """What the sampling rows of a batch that follow a grammar may sample.
 
-    rows: NDArray[np.int64]  # indices in the batch
-    bits: NDArray[np.int32]  # [len(rows), words]: bit i % 32 of word i // 32 allows token i
+    ``rows`` are indices in the batch. ``fill`` is called when the bits are first asked for: best when the device is
+    computing the logits.
+    """
+
+    def __init__(self, rows: NDArray[np.int64], fill: Callable[[], NDArray[np.int32]]) -> None:
+        self.rows = rows
+        self._fill = fill
+
+    @cached_property
+    def bits(self) -> NDArray[np.int32]:
+        """``[len(rows), words]``: bit i % 32 of word i // 32 allows token i."""
+        return self._fill()
 
 
 @dataclass(frozen=True, slots=True)

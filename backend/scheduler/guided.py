@@ -14,7 +14,15 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from backend.grammar import CompiledGrammar, GrammarCompiler, GrammarError, GrammarSpec, GrammarState, bitmask_words
+from backend.grammar import (
+    CompiledGrammar,
+    GrammarCompiler,
+    GrammarError,
+    GrammarSpec,
+    GrammarState,
+    MaskFiller,
+    bitmask_words,
+)
 from backend.grammar.errors import NO_GRAMMARS
 from backend.scheduler.batch import AllowedTokens, StepBatch
 from backend.scheduler.queue import Request
@@ -29,7 +37,7 @@ class Guide:
 
     compiled: Future[CompiledGrammar]
     state: GrammarState | None = None  # once the request was first about to run
-    allowed: NDArray[np.int32] | None = None  # bits of the tokens that may come next
+    problem: str = ""  # why its mask could not be computed
     jumps: bool = True  # whether forced tokens are appended; their log probabilities would be missing
     after: int = -1  # the sampled token that it begins after (the end of the reasoning); -1 once it has begun
 
@@ -41,6 +49,7 @@ class Guides:
         self._slots = slots
         self._compiler = compiler
         self._words = bitmask_words(vocab_size)
+        self._filler = None if compiler is None else MaskFiller()
         self._by_slot: dict[int, Guide] = {}
         self._jumped: set[int] = set()  # slots whose forced tokens the device has not seen
 
@@ -68,13 +77,11 @@ class Guides:
         try:
             guide.state = guide.compiled.result().start()
             if guide.after >= 0:
-                guide.allowed = np.full(self._words, -1, np.int32)
                 return None
             forced = self._forced(guide, request.stop_ids, room)
             if guide.state.is_done:  # the whole answer is forced: its last token is left to be sampled
                 guide.state.rollback(1)
                 forced.pop()
-            guide.allowed = self._mask(guide.state)
         except GrammarError as error:
             return str(error)
         if forced:
@@ -99,6 +106,8 @@ class Guides:
         state = guide.state
         if state is None:
             raise GrammarError("a row runs whose grammar was never started")
+        if guide.problem:
+            raise GrammarError(guide.problem)
         if guide.after < 0:
             state.advance(token)
         elif guide.after == token:
@@ -111,8 +120,6 @@ class Guides:
             slots.tokens[slot, known : known + len(forced)] = forced
             slots.known[slot] += len(forced)
             self._jumped.add(slot)
-        if not state.is_done:
-            guide.allowed = self._mask(state)
         return forced, state.is_done
 
     def mask(self, batch: StepBatch) -> StepBatch:
@@ -121,12 +128,11 @@ class Guides:
         if not np.count_nonzero(guided):
             return batch
         sampling = (guided & batch.samples).nonzero()[0]
-        masks = [self._by_slot[int(slot)].allowed for slot in batch.rows[sampling]]
-        bits = np.stack([mask for mask in masks if mask is not None]) if masks else None
+        guides = [self._by_slot[int(slot)] for slot in batch.rows[sampling]]
         jumped, self._jumped = sorted(self._jumped), set()
         return replace(
             batch,
-            allowed=AllowedTokens(sampling, bits) if bits is not None else None,
+            allowed=AllowedTokens(sampling, lambda: self._fill(guides)) if guides else None,
             fresh=np.union1d(batch.fresh, np.array(jumped, np.int64)) if jumped else batch.fresh,
         )
 
@@ -143,7 +149,17 @@ class Guides:
             taken.append(token)
         return taken
 
-    def _mask(self, state: GrammarState) -> NDArray[np.int32]:
-        bits = np.zeros(self._words, np.int32)
-        state.fill_mask(bits)
+    def _fill(self, guides: Sequence[Guide]) -> NDArray[np.int32]:
+        """The masks of a step's rows. Runs beside the loop, while it waits for this very step: states stand still.
+
+        A row whose mask fails may say anything, and is ended when its token comes back.
+        """
+        bits = np.full((len(guides), self._words), -1, np.int32)
+        bound = [(row, guide.state) for row, guide in enumerate(guides) if guide.after < 0]
+        rows = [row for row, state in bound if state is not None]
+        states = [state for _, state in bound if state is not None]
+        if self._filler is not None:
+            for row, problem in self._filler.fill(states, rows, bits).items():
+                guides[row].problem = problem
+                bits[row] = -1
         return bits

@@ -142,7 +142,7 @@ def test_a_row_with_a_grammar_samples_what_it_allows():
     ]
     planner = SamplingPlanner(5, torch.device("cpu"))
     slots = make_slots(params)
-    mask = Mask(torch.tensor([0, 1]), torch.tensor([[0b01100], [0b10000]], dtype=torch.int32))
+    mask = Mask(torch.tensor([0, 1]), lambda: torch.tensor([[0b01100], [0b10000]], dtype=torch.int32))
     plan = planner.plan(slots, np.arange(3), np.array([1, 1, 1], np.int32), mask)
     logits = torch.tensor([[5.0, 4.0, 1.0, 2.0, 3.0]] * 3)
     assert sample(logits, plan, torch.from_numpy(slots.tokens).flatten()).tolist() == [3, 4, 0]
@@ -180,7 +180,7 @@ def test_uniform_numbers_are_uniform_in_seeds_and_in_positions():
 def test_a_grammar_that_demands_a_stop_token_comes_before_min_new_tokens(temperature):
     params = SamplingParams(temperature=temperature, min_new_tokens=5)
     slots = make_slots([params], stop_ids=(3,))
-    mask = Mask(torch.tensor([0]), torch.tensor([[0b01000]], dtype=torch.int32))
+    mask = Mask(torch.tensor([0]), lambda: torch.tensor([[0b01000]], dtype=torch.int32))
     planner = SamplingPlanner(5, torch.device("cpu"))
     plan = planner.plan(slots, np.arange(1), np.array([1], np.int32), mask)
     assert sample(torch.zeros(1, 5), plan, torch.zeros(8, dtype=torch.int32)).tolist() == [3]
