@@ -5,8 +5,9 @@ A step of fewer rows than a graph has is padded with rows that read and write pa
 
 from __future__ import annotations
 
+import importlib.util
 from bisect import bisect_left
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -59,6 +60,7 @@ class DecodeGraphs:
         dtype = next(model.parameters()).dtype
         self._logits = torch.empty(largest, model.config.vocab_size, dtype=dtype, device=device)
         self._tokens = torch.empty(largest, dtype=torch.int64, device=device)
+        self._keep_and_find = _finder(device)
 
     def size_for(self, rows: int) -> int | None:
         """The size of the graph for a step of ``rows``; None when there is none."""
@@ -127,14 +129,27 @@ class DecodeGraphs:
         places, positions, sampled_places = self._inputs.tensor[: 3 * size].view(3, size)
         hidden = self._model(self._pool.gather(places), positions, self._attention)
         logits, tokens = self._logits[:size], self._tokens[:size]
-        logits.copy_(self._model.logits(hidden))
-        torch.argmax(logits, dim=-1, out=tokens)
+        self._keep_and_find(self._model.logits(hidden), logits, tokens)
         self._pool.scatter(sampled_places, tokens)
 
     def _as_before(self, order: NDArray[np.int64]) -> tuple[torch.Tensor, torch.Tensor]:
         """The results in the order that the rows had before they were grouped."""
         (back,) = self._upload(np.argsort(order))
         return self._logits[back], self._tokens[back]
+
+
+def _finder(device: torch.device) -> Callable[[torch.Tensor, torch.Tensor, torch.Tensor], None]:
+    if device.type == "cuda" and importlib.util.find_spec("triton") is not None:
+        from backend.runner.kernels.likeliest import keep_and_find
+
+        return keep_and_find
+    return _keep_and_find
+
+
+def _keep_and_find(logits: torch.Tensor, kept: torch.Tensor, tokens: torch.Tensor) -> None:
+    """``logits`` ``[R, vocab]`` to ``kept``, rounded to its dtype, and where each row is largest to ``tokens``."""
+    kept.copy_(logits)
+    torch.argmax(kept, dim=-1, out=tokens)
 
 
 def _is_power_of_two(number: int) -> bool:

@@ -20,6 +20,7 @@ import backend.layers.kernels.gate as gate
 import backend.layers.kernels.norm as norm
 import backend.layers.kernels.rotary as rotary
 import backend.runner.kernels.draw as draw
+import backend.runner.kernels.likeliest as likeliest
 from backend.attention.base import AttentionShape, KVTarget
 from backend.layers.experts import ExpertWeights
 from backend.layers.norm import RMSNorm
@@ -76,6 +77,7 @@ KERNELS = {
     experts: ("expert_gates", "expert_outputs", "combine"),
     rotary: ("_rotate_and_store",),
     draw: ("_draw_rows",),
+    likeliest: ("_copy_blocks", "_best_of_blocks"),
 }
 
 
@@ -114,6 +116,8 @@ def mixtures() -> None:
 def sampling() -> None:
     shares = torch.zeros(3)
     draw.draw(torch.zeros(3, 151936), torch.zeros(3, dtype=torch.int64), shares, shares, shares)
+    logits = torch.zeros(3, 151936, dtype=torch.bfloat16)
+    likeliest.keep_and_find(logits, logits, torch.zeros(3, dtype=torch.int64))
 
 
 def cases() -> Iterator[None]:

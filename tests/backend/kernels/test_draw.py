@@ -7,6 +7,7 @@ import torch
 
 from backend.runner.draw import draw as draw_by_sorting
 from backend.runner.kernels.draw import draw
+from backend.runner.kernels.likeliest import keep_and_find
 
 LARGE = torch.cuda.is_available()
 VOCABS = (32000, 151936) if LARGE else (7, 90)
@@ -63,3 +64,25 @@ def test_draws_are_those_of_the_definition(kind, limits, implementation, device)
             )
             assert low < high
             assert low - 1e-4 <= float(at[i]) <= high + 1e-4
+
+
+@pytest.mark.parametrize("kind", ["sharp", "ties", "gaps"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_the_likeliest_tokens_are_the_first_of_the_largest(kind, dtype):
+    device = "cuda" if LARGE else "cpu"
+    for vocab in (*VOCABS, 20000):
+        logits = rows_of(kind, vocab, 3, vocab).log().to(device, dtype)
+        kept = torch.full((5, vocab + 3), float("nan"), dtype=dtype, device=device)[:3, :vocab]
+        tokens = torch.full((3,), -1, dtype=torch.int64, device=device)
+        keep_and_find(logits, kept, tokens)
+        assert torch.equal(kept, logits)
+        first = [int((row == row.max()).nonzero()[0, 0]) for row in kept]
+        assert tokens.tolist() == first
+
+
+def test_of_numbers_that_are_none_some_token_is_found():
+    device = "cuda" if LARGE else "cpu"
+    logits = torch.full((2, 9000), float("nan"), device=device)
+    tokens = torch.full((2,), -1, dtype=torch.int64, device=device)
+    keep_and_find(logits, torch.empty_like(logits), tokens)
+    assert ((tokens >= 0) & (tokens < 9000)).all()

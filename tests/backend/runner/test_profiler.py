@@ -18,7 +18,13 @@ from tests.backend.tiny_models import write_model
 def core(tmp_path_factory):
     folder = write_model("llama", tmp_path_factory.mktemp("llama"))
     args = ServerArgs(
-        model_path=folder, dtype="float32", skip_tokenizer_init=True, cpu_threads=1, page_size=4, max_total_tokens=256
+        model_path=folder,
+        device="cpu",
+        dtype="float32",
+        skip_tokenizer_init=True,
+        cpu_threads=1,
+        page_size=4,
+        max_total_tokens=256,
     )
     return build_core(args, resolve_model(folder))
 
