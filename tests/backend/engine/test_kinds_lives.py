@@ -4,7 +4,6 @@ Answers equal those of ``transformers``, computed one token after the other from
 """
 
 import functools
-import os
 from typing import ClassVar
 
 import numpy as np
@@ -21,6 +20,7 @@ from backend.config import ServerArgs
 from backend.core import build_core
 from backend.prompt.byte_table import byte_table
 from backend.prompt.source import resolve_model
+from tests.backend.engine.test_lives import EPISODES
 from tests.backend.prompt.tiny import write_json
 from tests.backend.scheduler.test_guided import EOS, VOCABULARY
 from tests.backend.scheduler.test_kinds_fuzz import CONTEXT, EVENT, KindsHarness, answer, live
@@ -110,7 +110,7 @@ SETTINGS = st.fixed_dictionaries(
 )
 
 
-@settings(max_examples=int(os.environ.get("WARMLANE_FUZZ_EPISODES", "12")) // 10 + 11, deadline=None)
+@settings(max_examples=EPISODES, deadline=None)
 @given(SETTINGS, st.integers(CONTEXT, CONTEXT + 40), st.lists(EVENT, min_size=6, max_size=16))
 def test_random_lives_of_every_kind_answer_as_a_sequential_reference(folder, settings, room, events):
     harness = RealKinds(folder, max_total_tokens=room, **settings)

@@ -16,6 +16,7 @@ from tests.backend.scheduler.harness import Harness
 from tests.backend.scheduler.test_fuzz import EVENT, live
 from tests.backend.tiny_models import load_reference, write_model
 
+EPISODES = max(12, int(os.environ.get("WARMLANE_FUZZ_EPISODES", "0")) // 50)
 CONTEXT = 48
 CHUNKS = [1, 5, 16, -1]
 PAGES = [1, 4, 16]
@@ -71,7 +72,7 @@ SETTINGS = st.fixed_dictionaries(
 )
 
 
-@settings(max_examples=int(os.environ.get("WARMLANE_FUZZ_EPISODES", "12")) // 10 + 11, deadline=None)
+@settings(max_examples=EPISODES, deadline=None)
 @given(SETTINGS, st.integers(48, 80), st.lists(EVENT, min_size=6, max_size=16))
 def test_random_lives_answer_as_a_sequential_reference(folder, settings, room, events):
     harness = RealHarness(folder, max_total_tokens=room, **settings)

@@ -10,9 +10,13 @@ import torch
 from backend import Engine, core
 from backend.attention.sharing import Sharing
 from backend.attention.torch_sdpa import TorchSDPA
+from backend.config import ServerArgs
+from backend.messages import NewRequest, SchedulerStats, ToScheduler
+from backend.prompt.source import resolve_model
 from backend.runner import graphs, kv_pools, model_runner
 from backend.runner.graphs import DecodeGraphs, graph_sizes
 from backend.runner.token_pool import TokenPool
+from backend.sampling_params import SamplingParams
 from tests.backend.models.families import VARIANTS
 from tests.backend.tiny_models import VOCAB, greedy, save_tiny, write_model
 
@@ -149,3 +153,20 @@ def test_sizes_are_all_small_ones_and_the_largest():
         assert sizes[-1] == largest
         assert sizes == sorted(set(sizes))
         assert all(b - a <= a // 2 for a, b in itertools.pairwise(sizes) if a >= 8)
+
+
+def test_passes_by_graph_and_others_are_counted(folder, recorded):
+    args = ServerArgs(
+        model_path=folder, dtype="float32", skip_tokenizer_init=True, cpu_threads=1, max_total_tokens=2048,
+        max_running_requests=ROWS + 1,
+    )  # fmt: skip
+    built = core.build_core(args, resolve_model(folder))
+    ids, sampling = np.array([5, 6, 7], np.int32).tobytes(), SamplingParams(max_new_tokens=4, temperature=0)
+    stats = SchedulerStats()
+    for rows, graph, plain in ((ROWS, 3, 0), (ROWS + 1, 3, 3)):  # the first token comes from the prompt's step
+        built.scheduler.receive(ToScheduler(new=[NewRequest(rows * 100 + i, ids, sampling, []) for i in range(rows)]))
+        while built.scheduler.has_work:
+            built.scheduler.step()
+        built.tell(stats)
+        assert (stats.graph_decodes_total, stats.plain_decodes_total) == (graph, plain)
+        assert stats.decodes_by_graph == (rows == ROWS)
