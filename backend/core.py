@@ -53,6 +53,8 @@ DEFAULT_PAGE_SIZE = 16
 DETERMINISTIC_BLOCK = 64  # the page size where a page is what a prompt is computed by
 DEFAULT_ROWS = {"cpu": 64, "cuda": 256}
 DEFAULT_CHUNK = {"cpu": 512, "cuda": 8192}
+SMALL_HIDDEN = 2048  # up to it a GPU computes that many tokens of a prompt sooner than the host can launch the next step
+SMALL_MODEL_CHUNK = 16384
 DEFAULT_GRAPH_ROWS = 256
 
 
@@ -237,7 +239,7 @@ def kv_demand(args: ServerArgs, config: ModelConfig, device: torch.device) -> De
         known = config.max_position_embeddings
         raise ValueError(f"--context-length {context} is more than the {known} positions that the model knows")
     rows = args.max_running_requests or DEFAULT_ROWS[device.type]
-    step_tokens = max(_prefill_budget(args, device, context), page if args.enable_deterministic_inference else 1)
+    step_tokens = max(_prefill_budget(args, device, config), page if args.enable_deterministic_inference else 1)
     return Demand(rows, context, step_tokens, page)
 
 
@@ -258,9 +260,10 @@ def _preemption_threshold(args: ServerArgs) -> int | None:
     return args.priority_scheduling_preemption_threshold if preempts else None
 
 
-def _prefill_budget(args: ServerArgs, device: torch.device, context_length: int) -> int:
+def _prefill_budget(args: ServerArgs, device: torch.device, config: ModelConfig) -> int:
     """Prompt tokens of one step. Without chunking it holds the longest prompt, so that none is ever split."""
     chunk = args.chunked_prefill_size
     if chunk == -1:
-        return max(args.max_prefill_tokens, context_length)
-    return min(chunk or DEFAULT_CHUNK[device.type], args.max_prefill_tokens)
+        return max(args.max_prefill_tokens, args.context_length or config.max_position_embeddings)
+    small = device.type == "cuda" and config.hidden_size <= SMALL_HIDDEN
+    return min(chunk or (SMALL_MODEL_CHUNK if small else DEFAULT_CHUNK[device.type]), args.max_prefill_tokens)
