@@ -28,6 +28,7 @@ class ServerArgs:
     chat_template: str | None = None
     trust_remote_code: bool = False
     model_impl: str = "auto"  # native, transformers; auto: native where there is such a model
+    is_embedding: bool = False  # a model that writes text gives embeddings only, and needs no head
     json_model_override_args: str = "{}"  # JSON: what to read in place of the model's config.json
     skip_tokenizer_init: bool = False
     check: str | None = None  # say what this model needs ("": that of model_path) and stop

@@ -53,12 +53,12 @@ class Classes:
 def parse_classes(raw: dict[str, Any]) -> Classes:
     """The classes of a config.json: ``id2label``, else ``num_labels``, else two, as in transformers.
 
-    A head that is made of two tokens of the vocabulary (``classifier_from_token``) has one.
+    A head that is made of tokens of the vocabulary (``classifier_from_token``) has those, but of two it has one.
     """
-    names = raw.get("id2label")
+    names, tokens = raw.get("id2label"), raw.get("classifier_from_token")
     labels: tuple[str, ...]
-    if raw.get("classifier_from_token"):
-        labels = ("LABEL_0",)
+    if tokens:
+        labels = ("LABEL_0",) if len(tokens) == 2 else tuple(map(str, tokens))
     elif isinstance(names, dict) and names:
         labels = tuple(str(name) for _, name in sorted(names.items(), key=lambda pair: int(pair[0])))
     else:

@@ -54,6 +54,14 @@ def with_defaults(raw: dict[str, Any]) -> dict[str, Any]:
     return completed
 
 
+def refuse_bidirectional(raw: dict[str, Any], where: str) -> None:
+    """Raise ModelError for a decoder whose tokens see what follows them, as some embedding models do."""
+    looks_ahead = raw.get("use_bidirectional_attention") in (True, "all")
+    if looks_ahead or raw.get("is_causal") is False:
+        key = "use_bidirectional_attention" if looks_ahead else "is_causal"
+        raise ModelError(f"{where}: {key} is {raw[key]!r}: tokens see what follows them, which is not supported")
+
+
 def layer_windows(raw: dict[str, Any], num_layers: int, where: str) -> tuple[int | None, ...]:
     """For each layer, how many tokens it sees (its own included), or None for all. Raises ModelError."""
     window = raw.get("sliding_window")

@@ -8,10 +8,11 @@ from typing import Any, Self
 
 from backend.config import ServerArgs
 from backend.loader.classes import Classes, parse_classes
-from backend.loader.families import layer_windows, with_defaults
+from backend.loader.families import layer_windows, refuse_bidirectional, with_defaults
 from backend.loader.gguf_config import gguf_to_config
 from backend.loader.overrides import override
 from backend.loader.rope_config import RopeConfig, parse_local_rope, parse_rope
+from backend.loader.sentence_model import is_sentence_model
 from backend.models.registry import runs_natively
 from backend.models.tasks import Task, task_of
 from backend.prompt.errors import ModelError
@@ -90,6 +91,12 @@ def load_model_config(source: ModelSource, args: ServerArgs = DEFAULT_ARGS) -> M
 
     Raises ModelError that names the file and what is wrong: an architecture that nobody knows, else a missing key.
     """
+    config = _read_config(source, args)
+    embeds = args.is_embedding or (source.kind == "folder" and is_sentence_model(source.path))
+    return replace(config, task=Task.EMBED) if embeds and config.task is Task.GENERATE else config
+
+
+def _read_config(source: ModelSource, args: ServerArgs) -> ModelConfig:
     if source.kind == "gguf":
         raw = override(gguf_to_config(GGUFFile.open(source.path)), args.json_model_override_args)
         return parse_config(raw, where=str(source.path))
@@ -123,6 +130,7 @@ def _foreign_architecture(raw: dict[str, Any], model_impl: str, where: str) -> s
 def parse_config(raw: dict[str, Any], where: str) -> ModelConfig:
     """A ModelConfig from the keys of a config.json, of transformers 4 or 5. ``where`` is named in errors."""
     raw = with_defaults(raw)
+    refuse_bidirectional(raw, where)
     need = _Required(raw, where)
     architectures = need("architectures", list)
     if not architectures:

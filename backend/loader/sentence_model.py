@@ -44,6 +44,11 @@ def read_pooling(folder: Path) -> Pooling | None:
     return Pooling(_mode(config), normalise="Normalize" in modules)
 
 
+def is_sentence_model(folder: Path) -> bool:
+    """Whether ``modules.json`` in ``folder`` says that the model is for embeddings. Raises ModelError."""
+    return "Pooling" in (_modules(folder / "modules.json") or {})
+
+
 def _modules(path: Path) -> dict[str, str] | None:
     """The kinds of modules, without the packages before them, and the folder of each."""
     try:

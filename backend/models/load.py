@@ -9,6 +9,7 @@ import torch
 from backend.config import ServerArgs
 from backend.layers.packed import pack_linears, packs
 from backend.loader.model_config import ModelConfig
+from backend.loader.token_classes import class_tokens, score_from_head
 from backend.loader.weights import dummy_weights, iterate_weights
 from backend.models.base import CausalLM
 from backend.models.build import empty_model
@@ -27,7 +28,11 @@ def load_model(
     if args.load_format == "dummy":
         dummy_weights(model.named_parameters(), args.random_seed or 0)
     else:
-        model.load_weights(iterate_weights(source, config, args.load_format))
+        weights = iterate_weights(source, config, args.load_format)
+        tokens = class_tokens(config, source if args.tokenizer_path is None else args.tokenizer_path)
+        if tokens is not None:
+            weights = score_from_head(weights, tokens, tied=config.tie_word_embeddings)
+        model.load_weights(weights)
     if packs(device, dtype):
         pack_linears(model)
     return model

@@ -16,15 +16,9 @@ ALWAYS = accepted(
     text("--model-loader-extra-config", default="{}"),
 )
 
-EMBEDDING = accepted(
-    "model",
-    "every model answers /v1/embeddings and /encode",
-    switch("--is-embedding"),
-)
-
 KINDS = not_yet(
     "model",
-    "only text generation; docs/models.md lists the architectures",
+    "models of text only; docs/models.md lists the architectures",
     text("--model-config-parser", default="auto"),
     switch("--enable-fp32-lm-head", reason="--dtype holds for the whole model"),
     switch("--enable-multimodal"),
@@ -89,4 +83,4 @@ OFFLOAD = not_yet(
     text("--ple-offload-dir"),
 )
 
-MODEL: tuple[Flag, ...] = ALWAYS + EMBEDDING + KINDS + QUANTIZATION + WEIGHTS + OFFLOAD
+MODEL: tuple[Flag, ...] = ALWAYS + KINDS + QUANTIZATION + WEIGHTS + OFFLOAD

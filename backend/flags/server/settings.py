@@ -83,6 +83,7 @@ MODEL = works(
         metavar="JSON",
         sources=BOTH,
     ),
+    switch("--is-embedding", help="give embeddings only: the output head is not loaded"),
     switch("--skip-tokenizer-init", help="serve token ids only", sources=BOTH),
     Flag(
         ("--check",),
