@@ -57,9 +57,9 @@ class Admission:
             self.waiting.append(request)
 
     def next(self) -> Request | None:
-        """The request that is served first when there is room."""
-        found = self._order(self.waiting, self._rows.radix, 1)
-        return found[0] if found else None
+        """The request that is served first when there is room; not one whose grammar is still being compiled."""
+        found = self._order(self.waiting, self._rows.radix, 1 + WAITING_LOOKAHEAD)
+        return next((each for each in found if each.guide is None or each.guide.compiled.done()), None)
 
     def fits(self, request: Request) -> bool:
         """Whether there is room for ``request`` now."""

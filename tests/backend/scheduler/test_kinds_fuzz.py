@@ -218,3 +218,18 @@ def test_those_who_wait_for_a_grammar_are_counted():
     harness.scheduler.count()
     assert harness.scheduler.stats.waiting_for_grammars == 0
     harness.check()
+
+
+def test_nobody_gives_way_to_a_request_whose_grammar_is_not_ready():
+    harness = KindsHarness(max_running_requests=1, schedule_policy="priority", preemption_threshold=0)
+    harness.ask([1, 2], max_new=9)
+    harness.step()
+    harness.ask([1, 2, 3], GRAMMARS[0], max_new=3, priority=5)
+    for _ in range(3):
+        harness.step()
+    assert harness.scheduler.stats.retracted_total == 0
+    harness.ask([1, 2, 4], max_new=2, priority=4)  # passes the one that waits
+    harness.step()
+    assert harness.scheduler.stats.retracted_total == 1
+    harness.run()
+    harness.check()
