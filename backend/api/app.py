@@ -10,6 +10,7 @@ from aiohttp.typedefs import Handler
 
 from backend.api import (
     chat,
+    classify,
     completions,
     embeddings,
     management,
@@ -18,6 +19,7 @@ from backend.api import (
     openai,
     parse,
     profiling,
+    rerank,
     responses,
     score,
     tokens,
@@ -50,6 +52,11 @@ def create_app(context: ServerContext) -> web.Application:
             web.post("/v1/embeddings", embeddings.embeddings),
             web.post("/encode", embeddings.encode),
             web.post("/v1/score", score.score),
+            web.post("/v1/rerank", rerank.rerank),
+            web.post("/rerank", rerank.rerank_results),
+            web.post("/v2/rerank", rerank.rerank_results),
+            web.post("/v1/classify", classify.classify),
+            web.post("/classify", classify.classify),
             web.post("/tokenize", tokens.tokenize),
             web.post("/v1/tokenize", tokens.tokenize),
             web.post("/detokenize", tokens.detokenize),

@@ -15,16 +15,15 @@ from backend.api.answers import answer_whole
 from backend.api.context import CONTEXT, ServedModel
 from backend.api.errors import SchemaError
 from backend.api.openai import DEFAULT_MODEL, check_model
+from backend.api.pooled import native_item, pooled_option, prompts_of, vector_of
 from backend.api.schema import NOT_YET, Harmless, RequestFields, parse_json, refuse_not_yet
 from backend.frontend.errors import RequestError
-from backend.frontend.intake import Prompt, RequestOptions
+from backend.frontend.intake import RequestOptions
 from backend.frontend.request import RequestState
 from backend.loader.sentence_model import Pooling
-from backend.sampling_params import SamplingParams
 
 EMBEDDING_NAMES = {"input_ids": "input", "prompt": "input"}
 ENCODE_NOT_YET: Harmless = {**NOT_YET, "image_data": (), "audio_data": (), "video_data": ()}
-NO_TOKENS = SamplingParams(max_new_tokens=0, temperature=0.0)
 
 
 class EmbeddingRequest(RequestFields):
@@ -46,7 +45,7 @@ async def embeddings(request: web.Request) -> web.StreamResponse:
     refuse_not_yet(data, NOT_YET)
     body = EmbeddingRequest.read(data)
     check_model(body.model, serving.model)
-    prompts, _ = _prompts(body.input, "input")
+    prompts, _ = prompts_of(body.input, "input")
     if body.dimensions is not None and body.dimensions > serving.model.hidden_size:
         message = f"dimensions must be at most {serving.model.hidden_size}, the model's own, got {body.dimensions}"
         raise SchemaError(message, param="dimensions")
@@ -64,38 +63,20 @@ async def encode(request: web.Request) -> web.StreamResponse:
     if (body.text is None) == (body.input_ids is None):
         raise SchemaError("Give either text or input_ids, and not both.", param="text")
     field = "text" if body.input_ids is None else "input_ids"
-    prompts, many = _prompts(body.text if body.input_ids is None else body.input_ids, field)
+    prompts, many = prompts_of(body.text if body.input_ids is None else body.input_ids, field)
     generation = await serving.frontend.submit(prompts, [_option(serving.model.pooling.mode, body, {})] * len(prompts))
     return await answer_whole(request, generation, lambda states: _native_body(states, serving.model.pooling, many))
-
-
-def _prompts(given: Any, field: str) -> tuple[list[Prompt], bool]:
-    """The prompts, and whether they came as a list."""
-    if isinstance(given, str):
-        return [given], False
-    if not given:
-        raise SchemaError(f"{field}: it is empty, got []", param=field)
-    return ([given], False) if isinstance(given[0], int) else (list(given), True)
 
 
 def _option(pooling: str, body: RequestFields, names: dict[str, str]) -> RequestOptions:
     if pooling not in ("last", "mean"):
         raise RequestError(f"The model pools by {pooling!r}, which is not supported; last and mean are.")
-    return RequestOptions(
-        sampling=NO_TOKENS,
-        fit_output=True,
-        namespace=body.namespace,
-        priority=body.priority,
-        pooling=pooling,
-        names=names,
-    )
+    return pooled_option(pooling, body, names)
 
 
 def _vector(state: RequestState, pooling: Pooling, dimensions: int | None = None) -> NDArray[np.float32]:
     """Of length 1, unless the model's vectors are not; ``dimensions`` are cut off before."""
-    if state.embedding is None:
-        raise RequestError("The request ended without an embedding.", 500)
-    vector = state.embedding[:dimensions]
+    vector = vector_of(state)[:dimensions]
     if not pooling.normalise:
         return vector
     norm = np.linalg.norm(vector)
@@ -123,16 +104,5 @@ def _written(vector: NDArray[np.float32], form: str) -> list[float] | str:
 
 
 def _native_body(states: Sequence[RequestState], pooling: Pooling, many: bool) -> Any:
-    results = [
-        {
-            "embedding": _vector(state, pooling).tolist(),
-            "meta_info": {
-                "id": state.rid,
-                "finish_reason": state.finish.as_dict() if state.finish else None,
-                "prompt_tokens": state.prompt_tokens,
-                "cached_tokens": state.cached_tokens,
-            },
-        }
-        for state in states
-    ]
+    results = [native_item(state, _vector(state, pooling)) for state in states]
     return results if many else results[0]

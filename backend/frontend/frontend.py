@@ -12,7 +12,7 @@ from typing import Protocol, Self
 
 from backend.frontend.client import SchedulerClient
 from backend.frontend.errors import RequestError
-from backend.frontend.intake import ChatPrompt, Intake, Prompt, RequestOptions, check_sampling, fan_out
+from backend.frontend.intake import ChatPrompt, Intake, Prompt, RequestOptions, TextPair, check_sampling, fan_out
 from backend.frontend.output import OutputProcessor, StepResult
 from backend.frontend.request import RequestState
 from backend.frontend.timeouts import Timeouts
@@ -294,4 +294,6 @@ def _named(option: RequestOptions) -> Iterator[None]:
 def _characters(prompt: Prompt) -> int:
     if isinstance(prompt, ChatPrompt):
         return sum(len(str(message.get("content") or "")) for message in prompt.messages)
+    if isinstance(prompt, TextPair):
+        return len(prompt.first) + len(prompt.second)
     return len(prompt) if isinstance(prompt, str) else 0

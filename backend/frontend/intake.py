@@ -36,6 +36,8 @@ class TokenizerLike(Protocol):
 
     def encode(self, text: str, add_special_tokens: bool = True) -> list[int]: ...
 
+    def encode_pair(self, first: str, second: str) -> list[int]: ...
+
     def token_to_id(self, token: str) -> int | None: ...
 
     def decode(
@@ -57,7 +59,15 @@ class ChatPrompt:
     options: dict[str, Any] = field(default_factory=dict)
 
 
-Prompt = str | list[int] | ChatPrompt
+@dataclass(frozen=True, slots=True)
+class TextPair:
+    """Two texts that a model reads as a pair, as a reranker reads query and document."""
+
+    first: str
+    second: str
+
+
+Prompt = str | list[int] | ChatPrompt | TextPair
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +126,8 @@ class Intake:
             ids = prompt
         elif isinstance(prompt, str):
             ids = self._encode(prompt, add_special_tokens is not False) if prompt else []
+        elif isinstance(prompt, TextPair):
+            ids = self._encode_pair(prompt)
         else:
             ids = self._encode(self._render(prompt), bool(add_special_tokens))
         if not ids:
@@ -216,6 +228,11 @@ class Intake:
         if self.tokenizer is None:
             raise RequestError(NO_TOKENIZER, param="prompt")
         return self.tokenizer.encode(text, add_special_tokens=add_special_tokens)
+
+    def _encode_pair(self, pair: TextPair) -> list[int]:
+        if self.tokenizer is None:
+            raise RequestError(NO_TOKENIZER, param="prompt")
+        return self.tokenizer.encode_pair(pair.first, pair.second)
 
     def _render(self, prompt: ChatPrompt) -> str:
         if self.tokenizer is None:

@@ -51,6 +51,10 @@ class Tokenizer:
         """Token ids of ``text``; ``add_special_tokens`` adds what the model wants around a prompt (BOS, mostly)."""
         return self._backend.encode(text, add_special_tokens=add_special_tokens).ids
 
+    def encode_pair(self, first: str, second: str) -> list[int]:
+        """Token ids of two texts in a row, framed as the model wants a pair."""
+        return self._backend.encode(first, second).ids
+
     def decode(
         self,
         token_ids: Sequence[int],

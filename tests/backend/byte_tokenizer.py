@@ -18,6 +18,9 @@ class ByteTokenizer:
     def encode(self, text: str, add_special_tokens: bool = True) -> list[int]:
         return [byte + OFFSET for byte in text.encode()]
 
+    def encode_pair(self, first: str, second: str) -> list[int]:
+        return self.encode(f"{first}|{second}")
+
     def token_to_id(self, token: str) -> int | None:
         return token.encode()[0] + OFFSET if len(token.encode()) == 1 else None
 

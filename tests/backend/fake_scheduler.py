@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import msgspec
@@ -73,6 +74,7 @@ class FakeEngine:
     aborted: list[int] = field(default_factory=list)
     received: list[NewRequest] = field(default_factory=list)
     profiles: list[ProfileCommand] = field(default_factory=list)
+    vector: Callable[[list[int]], list[float]] = lambda prompt: [prompt[-1] / 100.0]  # of those that want one
     slots: int = 1 << 30  # requests that run at once; the others wait
     going: threading.Event = field(default_factory=threading.Event)  # cleared: the scheduler stands still
 
@@ -122,6 +124,8 @@ class FakeEngine:
 
     def _token(self, uid: int, row: _Running, out: FromScheduler) -> None:
         request = row.request
+        if request.pooling:
+            out.embeddings.append((uid, np.asarray(self.vector(row.prompt), dtype="<f4").tobytes()))
         if request.sampling.max_new_tokens == 0:
             self._end(uid, out, Finish(uid, "length"))
             return
