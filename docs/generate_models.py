@@ -48,7 +48,15 @@ NOTES = """
   short factors instead, so such prompts differ from it when a longer context is served.
 - DeepSeek's latent attention keeps one compressed vector a token; queries and outputs are projected, not the cache.
 - Experts run as one matrix product each over the tokens sorted by expert.
-- Layers with a window mask what is behind it; its pages are not given back before the row ends.
+- Layers with a window have pages of their own and give back what is behind it, where that lets the KV cache hold more
+  (`--check` says so; `--swa-full-tokens-ratio`, `--disable-hybrid-swa-memory`); not beside the host tier, and not in
+  deterministic mode. A cached prefix can be continued where the pages of its last window are still there.
+- The same decoders are served with a classification head (`...ForSequenceClassification`: a matrix on the last token's
+  hidden states; labels and activation from the configuration; reward models and rerankers have one label) and without
+  any (`...Model`, `--is-embedding`, or a folder of sentence-transformers, whose `modules.json` decides pooling and
+  normalisation). `classifier_from_token` in the configuration makes a head of tokens: Qwen3-Reranker as published needs
+  `--json-model-override-args '{"architectures": ["Qwen3ForSequenceClassification"], "classifier_from_token": ["no",
+  "yes"]}'`. All of them are within 1e-4 of transformers (`tests/backend/models/test_heads.py`).
 - Matrices of quantised checkpoints (FP8, MXFP4, GPTQ, AWQ) are refused; GGUF types are unpacked when they are read.
 - GGUF files need a byte-level BPE tokenizer inside; those of Gemma 3 and Phi-3 mostly have another kind, so they serve
   token ids only (`--skip-tokenizer-init`) until that is read too.

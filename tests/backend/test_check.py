@@ -1,6 +1,7 @@
 """``launch_server --check``: sizes from the configuration alone, and a verdict for this machine."""
 
 import json
+import re
 
 import pytest
 import torch
@@ -95,3 +96,18 @@ def test_too_little_memory_names_needed_free_and_flag():
 
 def test_sizes_for_people():
     assert [size(count) for count in (12, 2048, 3 << 20)] == ["12 bytes", "2.0 KiB", "3.0 MiB"]
+
+
+def test_layers_with_a_window_are_told_apart(folder, monkeypatch):
+    monkeypatch.setattr("backend.check.kv_budget", lambda *args, **more: 4 << 20)
+    args = {"device": "cpu", "dtype": "bfloat16", "max_running_requests": 4}
+    small = {"num_hidden_layers": 2, "hidden_size": 64, "intermediate_size": 64, "vocab_size": 100}
+    path = folder(**small, max_position_embeddings=65536, sliding_window=512, sliding_window_pattern=2)
+    lines = check(ServerArgs(model_path=path, **args)).lines
+    assert "32 bytes of it in layers with a window" in lines[3]
+    told = re.search(r"hold ([\d,]+) tokens \(([\d,]+) where a window of 512 is seen\)", lines[-1])
+    together = check(ServerArgs(model_path=path, disable_hybrid_swa_memory=True, **args)).lines[-1]
+    alone = re.search(r"hold ([\d,]+) tokens", together)
+    tokens, window, without = (int(number.replace(",", "")) for number in (*told.groups(), *alone.groups()))
+    assert window < without < tokens
+    assert "where a window" not in together
