@@ -3,7 +3,14 @@ import sys
 import threading
 import time
 
+import msgspec
+import zmq
+
+from backend.messages import NewRequest, ToScheduler
+from backend.sampling_params import SamplingParams
+from backend.scheduler.process import SchedulerLoop
 from backend.scheduler.watchdog import EXIT_CODE, Watchdog
+from tests.backend.scheduler.harness import Harness
 
 
 def test_a_step_that_hangs_is_told_once():
@@ -38,3 +45,39 @@ def test_the_process_ends_with_its_stacks_in_the_log():
     assert done.returncode == EXIT_CODE
     assert "2 rows, 7 tokens" in done.stderr
     assert "hanging_step" in done.stderr
+
+
+def test_a_loop_whose_step_hangs_is_told_with_its_requests(monkeypatch):
+    harness, told, said = Harness(), threading.Event(), []
+
+    def hang(batch, slots):
+        assert told.wait(10)
+        raise KeyboardInterrupt
+
+    def bark(message):
+        said.append(message)
+        told.set()
+
+    def run():
+        try:
+            SchedulerLoop(harness.scheduler, inbox, outbox, watchdog=watchdog).run()
+        except KeyboardInterrupt:
+            ended.set()
+
+    monkeypatch.setattr(harness.runner, "launch", hang)
+    ended, watchdog = threading.Event(), Watchdog(0.05, harness.scheduler.describe, bark=bark)
+    with zmq.Context() as context, context.socket(zmq.PUSH) as to, context.socket(zmq.PULL) as back:
+        to.bind("inproc://to")
+        back.bind("inproc://from")
+        with context.socket(zmq.PULL) as inbox, context.socket(zmq.PUSH) as outbox:
+            inbox.connect("inproc://to")
+            outbox.connect("inproc://from")
+            ids = b"\1\0\0\0"
+            new = NewRequest(1, ids, SamplingParams(max_new_tokens=2), [])
+            to.send(msgspec.msgpack.encode(ToScheduler(new=[new])))
+            loop = threading.Thread(target=run)
+            loop.start()
+            loop.join(20)
+    watchdog.close()
+    assert ended.is_set()
+    assert [message.partition("; ")[2] for message in said] == ["1 requests, 0 of them waiting; steps under way: none"]
