@@ -6,19 +6,21 @@ import time
 from collections.abc import Iterable
 from typing import Annotated, Any
 
+import msgspec
 from aiohttp import web
 from pydantic import Field, StrictInt
 
 from backend.api.answers import answer_stream, answer_whole
+from backend.api.best_of import best, check_best_of
 from backend.api.constraints import openai_constraint
 from backend.api.context import CONTEXT
 from backend.api.deltas import Deltas
-from backend.api.errors import SchemaError, unsupported
+from backend.api.errors import SchemaError
 from backend.api.logprobs import MOST_LIKELY, LogprobBodies
 from backend.api.openai import OPENAI_NOT_YET, OpenAIRequest, check_model, finish_fields, usage
 from backend.api.ready_made import ReadyMade
 from backend.api.sampling_defaults import with_defaults
-from backend.api.sampling_fields import OPENAI_NAMES
+from backend.api.sampling_fields import OPENAI_NAMES, Count
 from backend.api.schema import Harmless, parse_json, refuse_not_yet
 from backend.frontend.errors import RequestError
 from backend.frontend.intake import Prompt, RequestOptions, TokenizerLike
@@ -39,7 +41,7 @@ class CompletionRequest(OpenAIRequest):
     max_tokens: Annotated[int, Field(ge=0)] = 16
     echo: bool = False
     logprobs: Annotated[int, Field(ge=0, le=MOST_LIKELY)] | None = None
-    best_of: Annotated[int, Field(ge=1)] | None = None
+    best_of: Count | None = None
 
 
 async def completions(request: web.Request) -> web.StreamResponse:
@@ -49,7 +51,6 @@ async def completions(request: web.Request) -> web.StreamResponse:
     body = CompletionRequest.read(with_defaults(data, serving.sampling_defaults))
     check_model(body.model, serving.model)
     prompts = _prompts(body.prompt)
-    _check_best_of(body)
     tokenizer = serving.frontend.intake.tokenizer
     logprobs = LogprobBodies(tokenizer)
     answer = _Completion(body, serving.model.name, _echoes(body, prompts, tokenizer), logprobs)
@@ -69,14 +70,6 @@ def _prompts(prompt: Any) -> list[Prompt]:
     return [prompt] if isinstance(prompt[0], int) else list(prompt)
 
 
-def _check_best_of(body: CompletionRequest) -> None:
-    if body.best_of is None or body.best_of == body.n:
-        return
-    if body.best_of < body.n:
-        raise SchemaError(f"best_of must be at least n ({body.n}), got {body.best_of}", param="best_of")
-    raise unsupported("best_of", body.best_of)
-
-
 def _echoes(body: CompletionRequest, prompts: list[Prompt], tokenizer: TokenizerLike | None) -> list[str]:
     """What each answer begins with: the prompt's text, when the client wants to read it again."""
     if not body.echo:
@@ -92,6 +85,7 @@ class _Completion:
     def __init__(self, body: CompletionRequest, model: str, echoes: list[str], logprobs: LogprobBodies) -> None:
         self.states: list[RequestState] = []
         self._body = body
+        self._made = check_best_of(body.best_of, body.n, body.stream)  # answers to each prompt, told or not
         self._echoes = echoes  # one for each prompt, or none
         self._id = body.answer_id("cmpl")
         self._head = {"id": self._id, "object": OBJECT, "created": int(time.time()), "model": model}
@@ -101,13 +95,16 @@ class _Completion:
 
     def options(self, count: int, grammar: GrammarSpec | None) -> list[RequestOptions]:
         body = self._body
+        asked = body.logprobs is not None
+        sampling = msgspec.structs.replace(body.to_sampling(body.max_tokens), n=self._made)
+        ranked = self._made > body.n
         option = RequestOptions(
-            sampling=body.to_sampling(body.max_tokens),
+            sampling=sampling,
             rid=self._id,
             streaming=body.stream,
             fit_output="max_tokens" not in body.model_fields_set,
             namespace=body.namespace,
-            logprobs=None if body.logprobs is None else LogprobSpec(0 if body.echo else -1, body.logprobs),
+            logprobs=LogprobSpec(0 if body.echo and asked else -1, body.logprobs or 0) if asked or ranked else None,
             priority=body.priority,
             names=COMPLETION_NAMES,
             grammar=grammar,
@@ -115,8 +112,9 @@ class _Completion:
         return [option] * count
 
     def whole(self, states: list[RequestState]) -> dict[str, Any]:
-        choices = [self._choice(state, self._echo(state) + state.text) for state in states]
-        return {**self._head, "choices": choices, "usage": usage(states, self._body.n)}
+        told = best(states, self._made, self._body.n) if self._made > self._body.n else states
+        choices = [self._choice(state, self._echo(state) + state.text, index) for index, state in enumerate(told)]
+        return {**self._head, "choices": choices, "usage": usage(states, self._made)}
 
     def chunks(self, moved: list[RequestState]) -> Iterable[dict[str, Any] | bytes]:
         for state in moved:
@@ -126,7 +124,7 @@ class _Completion:
             if text and not (state.finish or state.logprobs or usages):
                 yield self._texts.frame(state.index, text)
             elif text or state.finish:
-                chunk = {**self._head, "choices": [self._choice(state, text)]}
+                chunk = {**self._head, "choices": [self._choice(state, text, state.index)]}
                 if usages:
                     chunk["usage"] = usage(self.states, self._body.n)
                 yield chunk
@@ -140,8 +138,9 @@ class _Completion:
             yield {**self._head, "choices": [], "usage": usage(states, self._body.n)}
 
     def _echo(self, state: RequestState) -> str:
-        return self._echoes[state.index // self._body.n] if self._echoes else ""
+        return self._echoes[state.index // self._made] if self._echoes else ""
 
-    def _choice(self, state: RequestState, text: str) -> dict[str, Any]:
-        logprobs = self._logprobs.completion(state, self._body.echo)
-        return {"index": state.index, "text": text, "logprobs": logprobs, **finish_fields(state)}
+    def _choice(self, state: RequestState, text: str, index: int) -> dict[str, Any]:
+        asked = self._body.logprobs is not None
+        logprobs = self._logprobs.completion(state, self._body.echo) if asked else None
+        return {"index": index, "text": text, "logprobs": logprobs, **finish_fields(state)}

@@ -33,10 +33,10 @@ async def responses(request: web.Request) -> web.StreamResponse:
     refuse_not_yet(data, RESPONSES_NOT_YET)
     body = ResponsesRequest.read(data)
     check_model(body.model, serving.model)
-    chat = ChatRequest.read(with_defaults(body.to_chat(), serving.sampling_defaults))
     answer_id = f"resp_{uuid.uuid4().hex}"
     constraint = body.constraint()
     try:
+        chat = ChatRequest.read(with_defaults(body.to_chat(), serving.sampling_defaults))
         generation, answers = await start_chat(serving, chat, answer_id, constraint)
     except RequestError as error:
         raise error.renamed(CHAT_TO_RESPONSES) from None

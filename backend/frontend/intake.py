@@ -95,6 +95,7 @@ class RequestOptions:
     logprobs: LogprobSpec | None = None
     pooling: str = ""  # instead of an output: "last" or "mean", an embedding; "classify", a number for each label
     grammar: GrammarSpec | None = None  # what the output must follow
+    reasoning_start: int | None = None  # the token that begins a reasoning, unless the prompt has it already
     reasoning_end: int | None = None  # the token after which the grammar begins, unless the prompt has it already
     names: Mapping[str, str] = field(default_factory=dict)  # what the client calls our fields, for errors
 
@@ -170,6 +171,7 @@ class Intake:
             structured=options.grammar is not None,
             logprobs=None if options.logprobs is None else Logprobs(options.logprobs),
         )
+        after = self._grammar_after(prompt_ids, options)
         message = NewRequest(
             uid=state.uid,
             input_ids=np.asarray(prompt_ids, dtype="<i4").tobytes(),
@@ -179,7 +181,8 @@ class Intake:
             priority=options.priority,
             logprobs=options.logprobs,
             grammar=options.grammar,
-            grammar_after=self._grammar_after(prompt_ids, options),
+            grammar_after=after,
+            grammar_unless=_grammar_unless(prompt_ids, options) if after >= 0 else -1,
             pooling=options.pooling,
         )
         return state, message
@@ -263,7 +266,8 @@ class Intake:
         if not options.fit_output and not self.limits.auto_truncate:
             raise RequestError(
                 f"Requested token count exceeds the model's maximum context length of {limit} tokens: {count} tokens "
-                f"of the input and {sampling.max_new_tokens} of the completion are {count + sampling.max_new_tokens}. "
+                f"of the input and {sampling.max_new_tokens} of the completion (max_new_tokens) are "
+                f"{count + sampling.max_new_tokens}. "
                 "Shorten the input or ask for fewer tokens.",
                 param="max_new_tokens",
             )
@@ -281,6 +285,12 @@ class Intake:
         if table is not None:
             return ByteDetokenizer(table)
         return IncrementalDetokenizer(_decoder(tokenizer, sampling), prompt_ids[-CONTEXT:])
+
+
+def _grammar_unless(prompt_ids: list[int], options: RequestOptions) -> int:
+    """The token by which an answer shows that it begins with a reasoning; -1 where the prompt began it."""
+    start = options.reasoning_start
+    return -1 if start is None or start in prompt_ids[-REASONING_TAIL:] else start
 
 
 def check_sampling(sampling: SamplingParams) -> None:

@@ -161,7 +161,6 @@ BAD_NATIVE_CONSTRAINTS = [
 NOT_YET = [
     (CHAT, chat(lora_path="x"), "lora_path"),
     (COMPLETIONS, completion(suffix="x"), "suffix"),
-    (COMPLETIONS, completion(best_of=2), "best_of"),
     (GENERATE, {"text": "a", "image_data": ["x"]}, "image_data"),
     (GENERATE, native(stop_regex="a"), "stop_regex"),
 ]

@@ -7,6 +7,11 @@ import json
 import openai
 import pytest
 
+from backend.api.best_of import best
+from backend.frontend.logprobs import Logprobs
+from backend.frontend.request import RequestState
+from backend.messages import LogprobSpec, TokenLogprobs
+from backend.sampling_params import SamplingParams
 from tests.backend.api.conftest import MODEL, Backend
 from tests.backend.byte_tokenizer import ByteTokenizer
 
@@ -173,6 +178,44 @@ async def test_echo_begins_with_the_prompt(backend: Backend, stream: bool) -> No
     else:
         texts = [choice.text for choice in answer.choices]
     assert texts == ["abab", "abab", "xyzxy", "xyzxy"]
+
+
+async def test_best_of_more_than_n_tells_the_best_and_counts_all(backend: Backend) -> None:
+    answer = await backend.sdk.completions.create(model=MODEL, prompt=["ab", "c"], max_tokens=2, n=1, best_of=3)
+    assert [(choice.index, choice.text, choice.logprobs) for choice in answer.choices] == [
+        (0, "ab", None),
+        (1, "cc", None),
+    ]
+    assert answer.usage is not None
+    assert (answer.usage.prompt_tokens, answer.usage.completion_tokens) == (3, 12)
+    echoed = await backend.sdk.completions.create(
+        model=MODEL, prompt=["ab", "c"], max_tokens=1, n=2, best_of=3, echo=True, logprobs=0
+    )
+    assert [choice.text for choice in echoed.choices] == ["aba", "aba", "cc", "cc"]
+    assert [len(choice.logprobs.tokens) for choice in echoed.choices if choice.logprobs] == [3, 3, 2, 2]
+
+
+async def test_the_best_answer_is_the_likeliest_by_token() -> None:
+    def answer(uid: int, *logprobs: float) -> RequestState:
+        state = RequestState(uid=uid, rid="", index=uid, prompt_ids=[1], sampling=SamplingParams(), created=0.0)
+        state.output_ids = [5] * len(logprobs)
+        state.logprobs = Logprobs(LogprobSpec(), output=[TokenLogprobs(uid, 5, each) for each in (*logprobs, -99.0)])
+        return state
+
+    states = [
+        answer(0, -3.0),
+        answer(1, -1.0, -2.0, -1.0),
+        answer(2),
+        answer(3, -9.0),
+        answer(4, -7.0),
+        answer(5, -8.0),
+    ]
+    assert [state.uid for state in best(states, 3, 2)] == [1, 0, 4, 5]
+
+
+async def test_best_of_is_not_streamed(backend: Backend) -> None:
+    with pytest.raises(openai.BadRequestError, match="cannot be streamed"):
+        await backend.sdk.completions.create(model=MODEL, prompt="a", n=1, best_of=2, stream=True)
 
 
 async def test_best_of_as_many_as_n(backend: Backend) -> None:

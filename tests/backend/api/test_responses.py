@@ -38,6 +38,7 @@ async def test_an_error_names_the_field_that_the_client_sent(backend: Backend) -
         await backend.sdk.responses.create(model=MODEL, input="hi", max_output_tokens=10**6)
     assert error.value.param == "max_output_tokens"
     assert "max_completion_tokens" not in error.value.message
+    assert "(max_output_tokens)" in error.value.message
 
 
 async def test_text(backend: Backend) -> None:
