@@ -80,6 +80,17 @@ def test_tokens_equal_the_reference(folder, policy, page_size, overlap):
     assert all(served.fetched[uid] <= served.cached[uid] for uid in served.fetched)
 
 
+@pytest.mark.parametrize("policy", ["write_through", "write_back"])
+def test_large_pages_come_back_too(folder, policy):
+    served = Served(folder, page_size=64, max_total_tokens=256, hicache_write_policy=policy)
+    for turn in range(2):
+        for first, second in itertools.pairwise(TEXTS):
+            prompt = (first + second)[: 131 + 5 * turn]
+            assert served.ask(prompt) == [greedy(folder, prompt, NEW_TOKENS)]
+    assert set(served.cached.values()) == {0, 128}
+    assert sum(served.fetched.values()) > 0
+
+
 @pytest.mark.parametrize("page_size", [1, 4, 16])
 def test_latent_pages_come_back_too(latent_folder, page_size):
     served = Served(latent_folder, page_size=page_size)
