@@ -24,6 +24,8 @@ ARCHITECTURES = {
     "MistralForCausalLM": "backend.models.llama:LlamaForCausalLM",
     "MixtralForCausalLM": "backend.models.mixtral:MixtralForCausalLM",
     "Phi3ForCausalLM": "backend.models.phi3:Phi3ForCausalLM",
+    "Phi4MMForCausalLM": "backend.models.phi4_multimodal:Phi4MultimodalForCausalLM",
+    "Phi4MultimodalForCausalLM": "backend.models.phi4_multimodal:Phi4MultimodalForCausalLM",
     "Qwen2ForCausalLM": "backend.models.qwen2:Qwen2ForCausalLM",
     "Qwen3ForCausalLM": "backend.models.qwen3:Qwen3ForCausalLM",
     "Qwen3MoeForCausalLM": "backend.models.qwen3_moe:Qwen3MoeForCausalLM",

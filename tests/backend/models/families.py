@@ -28,6 +28,8 @@ from transformers import (
     MixtralForCausalLM,
     Phi3Config,
     Phi3ForCausalLM,
+    Phi4MultimodalConfig,
+    Phi4MultimodalForCausalLM,
     PreTrainedModel,
     Qwen2Config,
     Qwen2ForCausalLM,
@@ -210,5 +212,24 @@ VARIANTS: dict[str, Variant] = {
             )
         ),
         "sigmoid scores with a correction, experts by groups, YaRN",
+    ),
+}
+
+_SMALL = {"hidden_size": 16, "intermediate_size": 16, "num_attention_heads": 2}
+_AUDIO = {"num_blocks": 1, "ext_pw_out_channel": 16, "depthwise_separable_out_channel": 16, "nemo_conv_channels": 16}
+
+# Models that are more than what is served of them.
+TEXT_PARTS: dict[str, Variant] = {
+    "phi4-multimodal": Variant(
+        lambda: Phi4MultimodalForCausalLM(
+            Phi4MultimodalConfig(
+                **COMMON,
+                pad_token_id=0,
+                sliding_window=WINDOW,
+                vision_config={**_SMALL, "num_hidden_layers": 1, "image_size": 28, "crop_size": 28},
+                audio_config={**_SMALL, **_AUDIO},
+            )
+        ),
+        "Phi-3's decoder, encoders left out",
     ),
 }

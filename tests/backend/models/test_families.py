@@ -3,27 +3,28 @@
 import pytest
 
 from backend import Engine
-from tests.backend.models.families import VARIANTS
+from tests.backend.models.families import TEXT_PARTS, VARIANTS
 from tests.backend.models.parity import WAYS, sequences, worst_difference
 from tests.backend.tiny_models import greedy, save_tiny
 
+CASES = {**VARIANTS, **TEXT_PARTS}
 TOLERANCE = 1e-4
 NEW_TOKENS = 12
 
 
-@pytest.fixture(scope="module", params=VARIANTS)
+@pytest.fixture(scope="module", params=CASES)
 def variant(request):
     return request.param
 
 
 @pytest.fixture(scope="module")
 def folder(variant, tmp_path_factory):
-    return save_tiny(variant, VARIANTS[variant].make, tmp_path_factory.mktemp(variant))
+    return save_tiny(variant, CASES[variant].make, tmp_path_factory.mktemp(variant))
 
 
 @pytest.fixture(scope="module")
 def rows(variant):
-    return sequences(VARIANTS[variant].lengths)
+    return sequences(CASES[variant].lengths)
 
 
 @pytest.mark.parametrize("way", WAYS)
