@@ -40,6 +40,7 @@ class NewRequest(msgspec.Struct, array_like=True):
     logprobs: LogprobSpec | None = None
     grammar: GrammarSpec | None = None  # what the output must follow; the frontend has seen it compile
     grammar_after: int = -1  # the token after which it begins; -1: from the first
+    grammar_unless: int = -1  # it begins at once where the first token is not this one; -1: never before grammar_after
     pooling: str = ""  # "last", "mean" (hidden states in one vector) or "classify" (a number a label); no output
 
 

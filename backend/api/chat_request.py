@@ -82,9 +82,8 @@ async def start_chat(
     demanded = demanded_tools(tools, body.tool_choice)
     grammar = answer_grammar(serving.parsers, constraint, tools, demanded, several=body.parallel_tool_calls)
     parses = bool(tools and serving.parsers.tool_call) or bool(body.separate_reasoning and serving.parsers.reasoning)
-    options = replace(
-        _options(body, rid, parses), grammar=grammar, reasoning_end=_reasoning_end(serving) if grammar else None
-    )
+    start, end = _reasoning_tokens(serving) if grammar else (None, None)
+    options = replace(_options(body, rid, parses), grammar=grammar, reasoning_start=start, reasoning_end=end)
     generation = await serving.frontend.submit([_prompt(body, tools)], [options])
     answers = ParsedAnswers(
         lambda prompt_end: serving.parsers.parser(
@@ -97,11 +96,13 @@ async def start_chat(
     return generation, answers
 
 
-def _reasoning_end(serving: Serving) -> int | None:
-    """The token that ends the reasoning: only after it can an answer follow a grammar."""
+def _reasoning_tokens(serving: Serving) -> tuple[int | None, int | None]:
+    """The tokens around the reasoning: only behind it can an answer follow a grammar."""
     markers = reasoning_markers(serving.parsers.reasoning)
     tokenizer = serving.frontend.intake.tokenizer
-    return None if markers is None or tokenizer is None else tokenizer.token_to_id(markers.end)
+    if markers is None or tokenizer is None:
+        return None, None
+    return tokenizer.token_to_id(markers.start), tokenizer.token_to_id(markers.end)
 
 
 def chat_prompt(serving: Serving, body: ChatRequest) -> Prompt:

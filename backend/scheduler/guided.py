@@ -24,6 +24,7 @@ from backend.grammar import (
     bitmask_words,
 )
 from backend.grammar.errors import NO_GRAMMARS
+from backend.messages import NewRequest
 from backend.scheduler.batch import AllowedTokens, StepBatch
 from backend.scheduler.queue import Request
 from backend.scheduler.slots import Slots
@@ -40,6 +41,7 @@ class Guide:
     problem: str = ""  # why its mask could not be computed
     jumps: bool = True  # whether forced tokens are appended; their log probabilities would be missing
     after: int = -1  # the sampled token that it begins after (the end of the reasoning); -1 once it has begun
+    unless: int = -1  # before the first token: it begins at once, unless this one (the start of a reasoning) is sampled
 
 
 class Guides:
@@ -53,11 +55,12 @@ class Guides:
         self._by_slot: dict[int, Guide] = {}
         self._jumped: set[int] = set()  # slots whose forced tokens the device has not seen
 
-    def begin(self, spec: GrammarSpec, *, jumps: bool, after: int = -1) -> Guide:
-        """Start compiling. Raises GrammarError when this server has no grammars."""
+    def begin(self, new: NewRequest, spec: GrammarSpec) -> Guide:
+        """Start compiling the ``spec`` of a request. Raises GrammarError when this server has no grammars."""
         if self._compiler is None:
             raise GrammarError(NO_GRAMMARS)
-        return Guide(self._compiler.submit(spec), jumps=jumps, after=after)
+        compiled = self._compiler.submit(spec)
+        return Guide(compiled, jumps=new.logprobs is None, after=new.grammar_after, unless=new.grammar_unless)
 
     @staticmethod
     def wait_for(requests: Sequence[Request]) -> None:
@@ -108,6 +111,9 @@ class Guides:
             raise GrammarError("a row runs whose grammar was never started")
         if guide.problem:
             raise GrammarError(guide.problem)
+        unless, guide.unless = guide.unless, -1
+        if unless >= 0 and token != unless:
+            guide.after = -1  # no reasoning: the answer has begun
         if guide.after < 0:
             state.advance(token)
         elif guide.after == token:
@@ -155,11 +161,14 @@ class Guides:
         A row whose mask fails may say anything, and is ended when its token comes back.
         """
         bits = np.full((len(guides), self._words), -1, np.int32)
-        bound = [(row, guide.state) for row, guide in enumerate(guides) if guide.after < 0]
+        bound = [(row, guide.state) for row, guide in enumerate(guides) if guide.after < 0 or guide.unless >= 0]
         rows = [row for row, state in bound if state is not None]
         states = [state for _, state in bound if state is not None]
         if self._filler is not None:
             for row, problem in self._filler.fill(states, rows, bits).items():
                 guides[row].problem = problem
                 bits[row] = -1
+        for row, guide in enumerate(guides):
+            if guide.unless >= 0:
+                bits[row].view(np.uint32)[guide.unless // 32] |= np.uint32(1 << guide.unless % 32)
         return bits

@@ -91,7 +91,7 @@ class Scheduler:
         request = Request.of(new, int(self._random.integers(0, 2**63)) if seed is None else seed)
         if new.grammar is not None:
             try:
-                request.guide = self._guides.begin(new.grammar, jumps=new.logprobs is None, after=new.grammar_after)
+                request.guide = self._guides.begin(new, new.grammar)
             except GrammarError as error:
                 self.running.out.finished.append(Finish(new.uid, "abort", message=str(error), status_code=400))
                 return

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from backend.frontend import ChatPrompt, Intake, Limits, RequestError, RequestOptions
 from backend.frontend.intake import fan_out
+from backend.grammar import GrammarSpec
 from backend.prompt.errors import TemplateError
 from backend.sampling_params import SamplingParams
 from tests.backend.byte_tokenizer import EOS, ByteTokenizer, PlainTemplate
@@ -131,3 +133,15 @@ def test_what_a_template_refuses_is_said_once() -> None:
     intake = Intake(ByteTokenizer(), Refusing(), LIMITS)
     with pytest.raises(RequestError, match=r"^The chat template refuses this conversation: roles must alternate$"):
         intake.tokenize(ChatPrompt([{"role": "user", "content": "hi"}]))
+
+
+@pytest.mark.parametrize(
+    ("prompt", "after", "unless"),
+    [([50], 8, 7), ([50, 7], 8, -1), ([50, 7, 8], -1, -1), ([7, *[50] * 16], 8, 7)],
+    ids=["the model decides", "the prompt opened it", "the prompt closed it", "of an earlier turn"],
+)
+def test_a_grammar_begins_behind_the_reasoning(prompt: list[int], after: int, unless: int) -> None:
+    """Token 7 begins a reasoning, 8 ends it."""
+    option = replace(options(1), grammar=GrammarSpec("regex", "a"), reasoning_start=7, reasoning_end=8)
+    _, message = make().accept(prompt, option, 0, now=0.0)
+    assert (message.grammar_after, message.grammar_unless) == (after, unless)
