@@ -230,3 +230,16 @@ def test_what_was_computed_again_needs_no_fetching():
 def test_an_unknown_write_policy_is_named():
     with pytest.raises(ValueError, match="'later' is unknown; known: write_through, write_through_selective"):
         HostTree(1, "lru", HostSettings(4, "later"))
+
+
+def test_what_only_the_host_has_goes_with_the_prefix_before_it():
+    tree = HostTree(1, "lru", HostSettings(2, "write_through", load_min=1))
+    pool = PageAllocator(8)
+    tree.insert(array([1, 2, 3]), pool.alloc(3))  # larger than the host's room
+    first = tree.match(array([1, 2, 3])).pages
+    tree.insert(array([1, 2, 3, 4]), np.concatenate((first, pool.alloc(1))))
+    assert tree.used_host_pages == 1
+    pool.release(tree.evict(4))
+    assert (tree.cached_pages, tree.used_host_pages, pool.free_pages) == (0, 0, 8)
+    match = tree.match(array([1, 2, 3, 4]))
+    assert (len(match.pages), match.absent) == (0, 0)
