@@ -364,6 +364,8 @@ def test_a_higher_priority_takes_the_place_of_a_running_request():
     (low,) = harness.add([1, 2], max_new=10, stop_ids=())
     harness.step()
     (middle,) = harness.add([3, 4], max_new=3, stop_ids=(), priority=10)
+    harness.step()
+    assert harness.scheduler.stats.retracted_total == 0  # not high enough
     (high,) = harness.add([5, 6], max_new=3, stop_ids=(), priority=11)
     order = []
     while harness.scheduler.has_work:
