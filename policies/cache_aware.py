@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from random import Random
 
+from policies.cost.felt import Felt
 from policies.cost.fleet_view import SCANNED, FleetView, Listed, view_of
 from policies.cost.gate import BalanceGate
 from policies.cost.pressure import Pressure
@@ -103,12 +104,21 @@ class CacheAwarePolicy(Policy):
             guessed = credits(steps, bits)
         else:
             guessed = [0] * len(bits)
+        if self._restarts.doubted:
+            self._doubt(request, tokens, view.workers, guessed)
         held = view.held()
         if held is None:
             return guessed
         least = self._threshold * tokens
         pairs = zip(guessed, held, strict=True)
         return [guess if known is None else known if known >= least else 0 for guess, known in pairs]
+
+    def _doubt(self, request: RouteRequest, tokens: int, workers: Sequence[str], guessed: list[int]) -> None:
+        """Workers that may have lost their caches are credited with what they were sent since."""
+        for index, worker in enumerate(workers):
+            if guessed[index] and worker in self._restarts.doubted:
+                length = self._restarts.credit(worker, tree_key(request), request.text)
+                guessed[index] = min(guessed[index], cached_tokens(request, tokens, length, self._threshold))
 
     def _delayed_per_token(
         self, request: RouteRequest, share: float, view: FleetView | Listed, longest: int, now: float
@@ -203,6 +213,14 @@ class CacheAwarePolicy(Policy):
             return
         length = int(believable * len(request.text))
         self._trims += self._tree.trim(request.text, worker, length, key, before=sent - (now - sent))
+
+    def felt(self, request: RouteRequest, worker: str, computed_tokens: float, alone: bool) -> None:
+        tokens = prompt_tokens(request)
+        prompt = self._restarts.find(worker, tree_key(request), request.text) if tokens else None
+        if prompt is not None:
+            kept = self._restarts.felt(worker, prompt, Felt(computed_tokens, alone), tokens)
+            if kept is not None:
+                self._restart(worker, kept)
 
     def _restart(self, worker: str, kept: Sequence[Sent]) -> None:
         """``worker`` has only what it was sent since it lost its cache."""

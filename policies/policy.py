@@ -109,6 +109,12 @@ class Policy(ABC):
     def observe(self, request: RouteRequest, worker: str, cached_tokens: int, now: float) -> None:  # noqa: B027
         """``worker`` reported how many prompt tokens it had cached: trim what over-promised."""
 
+    def felt(self, request: RouteRequest, worker: str, computed_tokens: float, alone: bool) -> None:  # noqa: B027
+        """The first token came and did not say what was cached; its time was enough to compute so many prompt tokens.
+
+        ``alone``: nothing was ahead of the prompt when it was sent.
+        """
+
     def capacity(self, worker: str, kv_tokens: int) -> None:  # noqa: B027
         """``worker`` said how many tokens its cache holds."""
 

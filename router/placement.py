@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from types import TracebackType
 from typing import Self
 
+from policies.cost.felt import feel
 from policies.cost.fleet_view import Held
 from policies.cost.leases import LeaseBook
 from policies.cost.rates import RateBook
@@ -89,8 +90,8 @@ class Booking:
     """One attempt on one worker. A context manager: leaving it releases the lease, whatever happened."""
 
     __slots__ = (
-        "_attempt", "_cached_known", "_decision", "_dossier", "_lease", "_load_before", "_placement", "_route",
-        "_series", "_started", "outcome",
+        "_attempt", "_cached_known", "_decision", "_dossier", "_lease", "_load_before", "_odd_ms", "_placement",
+        "_route", "_series", "_started", "outcome",
     )  # fmt: skip
 
     def __init__(
@@ -109,6 +110,7 @@ class Booking:
         self._lease = placement.leases.open(decision.worker, uncached, now)
         self._series = placement.metrics.worker(decision.worker)
         self._cached_known = False
+        self._odd_ms: float | None = None  # a time to first token that contradicts the prediction
         self.outcome = "client_gone"  # unless somebody says otherwise before the end
 
     def __enter__(self) -> Self:
@@ -152,15 +154,21 @@ class Booking:
 
     def first_token(self, now: float, cached: int | None, teach: bool) -> None:
         """The prompt is done. ``cached``: what the answer's head says; ``teach``: the time taken tells the speed."""
+        placement, predicted = self._placement, self._decision.cached_tokens
+        felt = feel(self._lease, self._load_before, placement.speeds, now) if teach and cached is None else None
         ttft_ms = self._lease.first_token(now)
         if cached is not None:
             self._told(cached, now)
-        if teach:
-            self._attempt.ttft_ms = ttft_ms
-        if ttft_ms is not None and teach:
-            known = self._decision.cached_tokens if cached is None else cached
-            uncached = max(0, self._route.prompt_tokens - known)
-            self._placement.speeds.observe(self._lease.worker, uncached, self._load_before, ttft_ms, now)
+        if not teach:
+            return
+        self._attempt.ttft_ms = ttft_ms
+        if ttft_ms is not None and felt is not None:
+            placement.policy.felt(self._route, self._decision.worker, *felt)
+            if felt.denies(self._route.prompt_tokens, predicted):  # a slow worker or a cold one: the end may tell
+                self._odd_ms = ttft_ms
+                return
+        if ttft_ms is not None:
+            self._teach(predicted if cached is None else cached, ttft_ms, now)
 
     def finished(self, tail: Tail, now: float) -> None:
         """The whole answer was relayed: read from its end what its head did not tell.
@@ -179,6 +187,13 @@ class Booking:
                 self._series.prompt.value += prompt
         if cached is not None and not self._cached_known:
             self._told(cached, now)
+        if self._odd_ms is not None:
+            self._teach(self._decision.cached_tokens if cached is None else cached, self._odd_ms, now)
+
+    def _teach(self, cached: int, ttft_ms: float, now: float) -> None:
+        """So long took a prompt of which ``cached`` tokens were there."""
+        uncached = max(0, self._route.prompt_tokens - cached)
+        self._placement.speeds.observe(self._lease.worker, uncached, self._load_before, ttft_ms, now)
 
     def _told(self, cached: int, now: float) -> None:
         """The worker said how much it had cached: compare with the prediction."""

@@ -141,6 +141,12 @@ class Lease:
         self._account.kept = None
         return (now - self.opened_at) * 1000.0
 
+    def turn_ms(self, now: float) -> float | None:
+        """How long its prompt has been the oldest one without a first token; None when it is not."""
+        if next(iter(self._account.prompts), None) is not self:
+            return None
+        return max(0.0, now - self._account.turn_at) * 1000.0
+
     def release(self) -> bool:
         """The request is over. Returns whether this call released it; further calls change nothing."""
         if not self._open:

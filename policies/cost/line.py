@@ -66,7 +66,12 @@ class Line:
 
     def expected(self, x: float) -> float:
         """The time that work ``x`` should take."""
-        return max(0.0, (self.wy - self.slope * self.wx) / self.w) + self.slope * x
+        return self.fixed_ms + self.slope * x
+
+    @property
+    def fixed_ms(self) -> float:
+        """What a request takes beside its work."""
+        return max(0.0, (self.wy - self.slope * self.wx) / self.w)
 
     def _fit(self) -> float:
         origin = self.wxy / self.wxx

@@ -106,6 +106,13 @@ class RateBook:
         line = self._lines.get(worker)
         return line is not None and line.speed is not None
 
+    def tokens_in(self, worker: str, ms: float, decodes: int) -> float | None:
+        """Prompt tokens that ``worker`` computes in so many ms beside ``decodes``; None while its speed is unknown."""
+        line = self._lines.get(worker)
+        if line is None or line.speed is None:
+            return None
+        return (ms - line.fixed_ms) / line.speed.prefill_ms_per_token - decodes * self._decode_tokens
+
     def forget(self, worker: str) -> None:
         self.forgotten += 1
         self._usual = self._brisk = None

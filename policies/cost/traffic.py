@@ -24,13 +24,6 @@ STAYING = 0.75
 HEAVIEST = 1e100  # weight of a request at which all are divided by it
 
 
-class _Weights(dict[str, float]):
-    """Of workers; nothing was sent to those that are missing."""
-
-    def __missing__(self, worker: str) -> float:
-        return 0.0
-
-
 class Traffic:
     """Arrivals and prompt work of the last minute, decayed.
 
@@ -43,7 +36,7 @@ class Traffic:
         self._seconds = 0.0  # decayed seconds that the sums stand for
         self._at: float | None = None
         self._weight = 1.0  # of an arrival now
-        self._sent = _Weights()
+        self._sent: dict[str, float] = {}  # weights of each worker's arrivals
 
     def add(self, worker: str, uncached_tokens: float, now: float) -> None:
         """``worker`` was sent a request that has so many tokens to compute."""
@@ -72,7 +65,7 @@ class Traffic:
 
         Each counts as if it had got one request more, just now: a worker that had none yet is not one without traffic.
         """
-        sent = list(map(self._sent.__getitem__, workers))
+        sent = [self._sent.get(worker, 0.0) for worker in workers]
         each = STAYING * mean * len(sent) / (sum(sent) + len(sent) * self._weight)
         base = (1.0 - STAYING) * mean + each * self._weight
         return [base + each * weight for weight in sent]
@@ -84,8 +77,8 @@ class Traffic:
     def _weigh(self, worker: str, kept: float) -> None:
         if self._weight > HEAVIEST * kept:
             scale = kept / self._weight
-            self._sent = _Weights({each: weight * scale for each, weight in self._sent.items()})
+            self._sent = {each: weight * scale for each, weight in self._sent.items()}
             self._weight = 1.0
         else:
             self._weight /= kept
-        self._sent[worker] += self._weight
+        self._sent[worker] = self._sent.get(worker, 0.0) + self._weight

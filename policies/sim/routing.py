@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from dataclasses import dataclass
 
+from policies.cost.felt import feel
 from policies.cost.fleet_view import Roster
 from policies.cost.leases import Lease, LeaseBook
 from policies.cost.rates import RateBook
@@ -29,22 +30,24 @@ class SimRouter(ABC):
         """What the answer to request ``number`` showed."""
 
 
-class _Flight(NamedTuple):
-    """A request under way."""
+@dataclass(slots=True)
+class _Flight:
+    """A request under way. ``odd_ms``: its time to first token, when that contradicts the prediction."""
 
     route: RouteRequest
     lease: Lease
     load_before: WorkerLoad
     predicted: int
+    odd_ms: float | None = None
 
 
 class PolicyRouter(SimRouter):
     """A router process with a real policy, told what the real router is told.
 
     ``learn_speeds`` off keeps the default speed for every worker: what a router assumes that knows no better.
-    ``reports`` off hides the cached tokens, as backends do that do not report them. ``kv_tokens`` are those of each
-    worker, where backends tell them. ``told``: the engines, when they publish KV events; ``polled``: when they tell
-    their loads.
+    ``reports``: when an answer tells its cached tokens, in its head or at its end; None when it never does.
+    ``kv_tokens`` are those of each worker, where backends tell them. ``told``: the engines, when they publish KV
+    events; ``polled``: when they tell their loads.
     """
 
     def __init__(
@@ -54,7 +57,7 @@ class PolicyRouter(SimRouter):
         text_of: TextOf,
         *,
         learn_speeds: bool = True,
-        reports: bool = True,
+        reports: EventKind | None = EventKind.FIRST_TOKEN,
         kv_tokens: Sequence[int] = (),
         told: Sequence[SimEngine] = (),
         polled: Sequence[SimEngine] = (),
@@ -101,14 +104,29 @@ class PolicyRouter(SimRouter):
 
     def heard(self, number: int, engine: int, event: Event) -> None:
         flight = self._flights[number]
+        worker = self._workers[engine]
+        cached = flight.predicted if self._reports is None else event.cached_tokens
+        if event.kind is EventKind.FIRST_TOKEN:
+            self._first_token(flight, worker, None if self._reports is not event.kind else cached, event.time)
+        if event.kind is self._reports:
+            self.policy.observe(flight.route, worker, event.cached_tokens, event.time)
         if event.kind is EventKind.DONE:
+            if flight.odd_ms is not None:
+                self._teach(flight, worker, cached, flight.odd_ms, event.time)
             del self._flights[number]
             flight.lease.release()
-            return
-        ttft_ms = flight.lease.first_token(event.time)
-        worker = self._workers[engine]
-        if self._reports:
-            self.policy.observe(flight.route, worker, event.cached_tokens, event.time)
-        if ttft_ms is not None and self._learn_speeds:
-            cached = event.cached_tokens if self._reports else flight.predicted
-            self.speeds.observe(worker, flight.route.prompt_tokens - cached, flight.load_before, ttft_ms, event.time)
+
+    def _first_token(self, flight: _Flight, worker: str, cached: int | None, now: float) -> None:
+        felt = None if cached is not None else feel(flight.lease, flight.load_before, self.speeds, now)
+        ttft_ms = flight.lease.first_token(now)
+        if felt is not None:
+            self.policy.felt(flight.route, worker, *felt)
+            if felt.denies(flight.route.prompt_tokens, flight.predicted):
+                flight.odd_ms = ttft_ms
+                return
+        if ttft_ms is not None:
+            self._teach(flight, worker, flight.predicted if cached is None else cached, ttft_ms, now)
+
+    def _teach(self, flight: _Flight, worker: str, cached: int, ttft_ms: float, now: float) -> None:
+        if self._learn_speeds:
+            self.speeds.observe(worker, flight.route.prompt_tokens - cached, flight.load_before, ttft_ms, now)

@@ -76,6 +76,9 @@ class SharedPolicy(Policy):
         if self._remembers and cached_tokens * 2 < request.prompt_tokens:
             self._tell(request, worker, cached_tokens)
 
+    def felt(self, request: RouteRequest, worker: str, computed_tokens: float, alone: bool) -> None:
+        self.inner.felt(request, worker, computed_tokens, alone)
+
     def capacity(self, worker: str, kv_tokens: int) -> None:
         self.inner.capacity(worker, kv_tokens)
 

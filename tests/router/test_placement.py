@@ -6,8 +6,13 @@ import json
 
 import pytest
 
+from policies import LeaseBook, RateBook, RouteRequest, WorkerLoad, make_policy
+from policies.policy import Decision
 from router.answer_tail import Tail
 from router.body import read_facts
+from router.metrics import Metrics
+from router.placement import Placement
+from router.prompt_text import PromptText
 from tests.router import fake_backend
 from tests.router.conftest import chat, running, until
 from tests.router.fake_backend import FakeBackend
@@ -151,3 +156,50 @@ async def test_requests_in_flight_count_as_load_until_they_end():
         for answer in answers:
             await answer.read()
         assert fleet.leases() == 0
+
+
+class TestTimesThatContradictThePrediction:
+    """A prompt that was thought to be cached took as long as one that was not; the answer's head tells nothing."""
+
+    SPEED = 0.1  # ms a token
+
+    def placement(self) -> Placement:
+        placement = Placement(
+            make_policy("cache_aware", seed=0), LeaseBook(), RateBook(), PromptText(), Metrics(lambda model: True)
+        )
+        for tokens in (500, 1000, 4000, 2000):
+            placement.speeds.observe("w", tokens, WorkerLoad(), 20.0 + tokens * self.SPEED)
+        return placement
+
+    def answered_late(self, placement: Placement, usage: bytes) -> float:
+        """What 100 tokens are expected to take after a first token that came as if 4,000 were computed."""
+        booking = placement.book(RouteRequest(b"x" * 16_400, 4100), Decision("w", 4000), 0.0)
+        booking.record(0.0)
+        booking.first_token(0.42, None, teach=True)
+        line = placement.speeds.line("w")
+        assert (line.count, line.expected(100)) == (4, pytest.approx(30.0, rel=0.1))
+        tail = Tail()
+        tail.add(b'{"choices": [], ' + usage + b"}")
+        booking.finished(tail, 1.0)
+        booking.settle("ok")
+        assert line.count == 5
+        return line.expected(100)
+
+    def test_a_cold_prompt_does_not_make_its_worker_look_slow(self):
+        cold = b'"usage": {"prompt_tokens": 4100, "prompt_tokens_details": {"cached_tokens": 0}}'
+        assert self.answered_late(self.placement(), cold) == pytest.approx(30.0, rel=0.1)
+
+    @pytest.mark.parametrize(
+        "usage",
+        [b'"usage": {"prompt_tokens": 4100, "prompt_tokens_details": {"cached_tokens": 4000}}', b'"usage": null'],
+        ids=["it was cached", "nobody says"],
+    )
+    def test_a_slow_worker_does(self, usage):
+        assert self.answered_late(self.placement(), usage) > 45.0
+
+    def test_the_policy_hears_of_it(self):
+        placement = self.placement()
+        heard = []
+        placement.policy.felt = lambda request, worker, computed, alone: heard.append((worker, round(computed), alone))
+        self.answered_late(placement, b'"usage": null')
+        assert heard == [("w", pytest.approx(4000, rel=0.05), True)]

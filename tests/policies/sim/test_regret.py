@@ -12,7 +12,7 @@ from statistics import mean
 import pytest
 
 from policies import make_policy
-from policies.sim import EngineSpec, GreedyOracle, PolicyRouter, SegmentText, SimEngine, simulate
+from policies.sim import EngineSpec, EventKind, GreedyOracle, PolicyRouter, SegmentText, SimEngine, simulate
 from policies.sim.workloads import HotSpot, MultiTurn
 
 REQUESTS, SEEDS = 2000, (0, 1)
@@ -33,13 +33,13 @@ def kv_tokens(requests):
     return sum(sizes.values()) // 4
 
 
-def serve(requests, engines, policy, seed, flush_at=None):
+def serve(requests, engines, policy, seed, flush_at=None, reports=EventKind.FIRST_TOKEN):
     fleet = [SimEngine(EngineSpec(kv_tokens(requests), 4000)) for _ in range(engines)]
     if isinstance(policy, float):
         router = GreedyOracle(fleet, policy, Random(seed))
     else:
         workers = [f"w{index}" for index in range(engines)]
-        router = PolicyRouter(make_policy(policy, seed=seed), workers, SegmentText())
+        router = PolicyRouter(make_policy(policy, seed=seed), workers, SegmentText(), reports=reports)
     interruptions = [] if flush_at is None else [(flush_at, fleet[1].flush)]
     return simulate(requests, fleet, [router], seed=seed, interruptions=interruptions), router
 
@@ -60,11 +60,12 @@ def test_the_default_policy_is_near_the_clairvoyant(traffic, engines):
     assert ttft["cache_aware"] <= ttft[best] * TTFT_REGRET
 
 
+@pytest.mark.parametrize("reports", EventKind)
 @pytest.mark.parametrize("traffic", TRAFFIC)
-def test_after_a_restart_predictions_are_right_again_within_20_requests(traffic):
+def test_after_a_restart_predictions_are_right_again_within_20_requests(traffic, reports):
     requests = TRAFFIC[traffic].requests(REQUESTS, 0)
     middle = requests[REQUESTS // 2].arrival
-    result, _ = serve(requests, 4, "cache_aware", 0, flush_at=middle)
+    result, _ = serve(requests, 4, "cache_aware", 0, flush_at=middle, reports=reports)
     there = (result.engine == 1) & (result.arrival >= middle)
     wrong = (result.predicted - result.cached)[there] > 64
     assert wrong.sum() > 0  # the restart was felt
