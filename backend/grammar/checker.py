@@ -75,20 +75,21 @@ class _Trial:
         error = self._ask(pipe, spec)
         timed_out = error is None
         if error is None:
-            self.stop()
             error = f"{spec.label} takes longer to compile than the {self._cpu_seconds:g} seconds that are allowed"
         return Verdict(error, timed_out, time.monotonic() - begun)
 
     def _ask(self, pipe: Connection, spec: GrammarSpec) -> str | None:
-        """Empty for a good grammar, else why not; None: it took too long."""
+        """Empty for a good grammar, else why not; None: it took too much CPU time. Raises GrammarError without any."""
         try:
             pipe.send((spec.kind, spec.text))
             if pipe.poll(COMPILE_SECONDS):
                 return str(pipe.recv())
         except (EOFError, OSError):
-            if self._died_of() != signal.SIGPROF:  # out of memory, a stack overflow, or the library gave up
-                return f"{spec.label} needs more memory to compile than is allowed"
-        return None
+            if self._died_of() == signal.SIGPROF:
+                return None
+            return f"{spec.label} needs more memory to compile than is allowed"  # or stack, or the library gave up
+        self.stop()
+        raise GrammarError(f"{spec.label} was not compiled within {COMPILE_SECONDS:g} seconds: this machine is busy")
 
     def _died_of(self) -> int:
         """The signal that ended the process; 0 for none."""

@@ -101,6 +101,21 @@ def test_forced_tokens_are_what_the_mask_allows() -> None:
             state.advance(token)
 
 
+@pytest.mark.parametrize(
+    "value", [{"name": "Ada", "age": 36}, ["the capital of France", 2024], "日本語 🙂", {"": [None]}]
+)
+def test_forced_tokens_are_those_that_the_tokenizer_writes(value: object) -> None:
+    """No drift: an answer without a choice has the tokens that the model was trained on for this text."""
+    tokenizer = tiny_tokenizer()
+    vocabulary = Vocabulary.from_json(tokenizer.to_str(), size=tokenizer.get_vocab_size(), eos_token_ids=[0])
+    state = compile_grammar(make_spec("json_schema", {"const": value}), vocabulary).start()
+    forced = state.forced()
+    assert forced == tokenizer.encode(json.dumps(value, ensure_ascii=False), add_special_tokens=False).ids
+    for token in forced:
+        state.advance(token)
+    assert state.may_end
+
+
 def test_states_of_one_grammar_are_independent() -> None:
     compiled = compile_grammar(make_spec("regex", "ab|cd"), VOCABULARY)
     first, second = compiled.start(), compiled.start()
