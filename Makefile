@@ -14,7 +14,7 @@ EPISODES ?= 10000
 FUZZ := $(addprefix tests/backend/,scheduler/test_window_fuzz.py scheduler/test_kinds_fuzz.py scheduler/test_fuzz.py \
     scheduler/test_host_fuzz.py engine/test_kinds_lives.py engine/test_lives.py)
 
-.PHONY: serve test lint bench bench-placement bench-router bench-runtime fuzz $(FUZZ) flags install clean
+.PHONY: serve test lint bench bench-placement bench-router bench-runtime compiled test-compiled fuzz $(FUZZ) flags install clean
 .DELETE_ON_ERROR:
 
 serve: install
@@ -43,9 +43,18 @@ fuzz: install
 $(FUZZ):
 	WARMLANE_FUZZ_EPISODES=$(EPISODES) $(BIN)/python -m pytest $@ --timeout 3600 --hypothesis-show-statistics $(ARGS)
 
-# What a request costs beside nginx and sglang-router; PEERS=all adds two more. It needs nginx, and two idle cores.
-bench-router: install
-	PEERS=$(or $(PEERS),main) $(BIN)/python -m benchmarks.router_overhead $(ARGS)
+# The router's hot path as machine code, in build/compiled: PYTHONPATH=build/compiled .venv/bin/launch_router ...
+compiled: install
+	$(BIN)/python .ci/compile.py
+
+# The tests of the router and its policies on that.
+test-compiled: compiled
+	PYTHONPATH=build/compiled PYTHONSAFEPATH=1 $(BIN)/python -m pytest tests/policies tests/router $(ARGS)
+
+# What a request costs beside nginx and sglang-router; PEERS=all adds two more. It needs nginx, a C compiler, and two
+# idle cores.
+bench-router: compiled
+	PEERS=$(or $(PEERS),main) $(BIN)/python -m benchmarks.router_overhead --compiled $(ARGS)
 
 # TRACE: Mooncake's conversation trace, if there. Other routers get environments of their own; it needs two idle cores.
 bench-placement: install

@@ -19,6 +19,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from statistics import median
 from typing import IO, Any
@@ -51,6 +52,7 @@ class Case:
     shared: float = 0.0
     chunks: int = 0  # of each stream; an odd number comes one each 10 ms
     rate: float = 0.0
+    fresh: bool = False  # in a router of its own, which did nothing before
     figures: tuple[Goal, ...] = (Goal("cpu_us"),)
 
     @property
@@ -77,7 +79,7 @@ CASES = (
     ),
     Case("sse-fast", "SSE as fast as it goes", 512, 64, chunks=400, figures=(Goal("cpu_us", ratio=1.0),)),
     Case(
-        "memory", "20,000 distinct 32 KiB prompts", 20000, size=32768,
+        "memory", "20,000 distinct 32 KiB prompts, alone", 20000, size=32768, fresh=True,
         figures=(Goal("peak_mib", most=INDEX_MIB + 100), Goal("rss_mib", most=INDEX_MIB + 100)),
     ),
 )  # fmt: skip
@@ -180,14 +182,20 @@ def session(peers: Sequence[Peer], cases: Sequence[Case], rounds: int) -> dict[s
             for case in cases:
                 if any(goal.figure == "p50_ms" for goal in case.figures):
                     seen[case.name].setdefault("direct", []).append(run(case, fleet.ports[0], number))
-            for peer in peers:
+            for peer, group in product(peers, _groups(cases)):
                 with started(peer, fleet.ports) as (port, process):
                     run(Case("warm-up", "", WARM_UP), port, 1000 + number)
-                    for case in cases:
+                    for case in group:
                         seen[case.name].setdefault(peer.name, []).append(measure(case, port, process, number))
     finally:
         fleet.close()
     return {case: {who: _medians(runs) for who, runs in by.items()} for case, by in seen.items()}
+
+
+def _groups(cases: Sequence[Case]) -> list[list[Case]]:
+    """Cases that share a router."""
+    together = [case for case in cases if not case.fresh]
+    return [group for group in (together, *([case] for case in cases if case.fresh)) if group]
 
 
 def _medians(runs: Sequence[dict[str, float]]) -> dict[str, float]:
