@@ -41,8 +41,8 @@ class Metrics:
         self._registry = CollectorRegistry()
         self._registry.register(_SchedulerCollector(self))
         self._requests = RequestMetrics(self._registry, self._labels)
-        self._registry.register(VLLMNames(self._registry))
         self._registry.register(GrammarMetrics(grammars or GrammarFigures(), SCHEDULER_LABELS, self.labels))
+        self._registry.register(VLLMNames(self._registry))
 
     def restarted(self, ready: SchedulerReady) -> None:
         """Another scheduler takes over, which counts from zero; what requests brought stays counted."""
