@@ -16,6 +16,7 @@ import json
 import os
 import statistics
 import time
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,7 +33,12 @@ from benchmarks.structured import SCHEMAS
 
 PAGE = 16
 CONTEXT = 4096
-SCHEMA = {"type": "array", "items": {"anyOf": list(SCHEMAS.values())}, "minItems": 1000}  # no answer ends
+# Lists that do not come to an end, of what a step may meet.
+KINDS = {
+    "texts": {"type": "string"},
+    "numbers": {"type": "integer"},
+    "records of short texts and numbers": {"anyOf": list(SCHEMAS.values())},
+}
 
 
 class MadeUpStep:
@@ -72,10 +78,16 @@ def _any_token(bits: NDArray[np.int32], turn: int) -> NDArray[np.int64]:
     return place * 32 + np.log2(lowest.astype(np.float64)).astype(np.int64)
 
 
-def measure(
-    batch: int, steps: int, spec: GrammarSpec | None, vocabulary: Vocabulary
-) -> tuple[list[float], list[float]]:
-    """CPU milliseconds of each decode step's host work without its masks, and of its masks."""
+class Cost(NamedTuple):
+    """Of the measured steps."""
+
+    host_ms: list[float]  # CPU time of the scheduler's thread, without its masks
+    mask_ms: list[float]  # CPU time of all threads
+    tokens: float  # that a row got in a step, forced ones among them
+
+
+def measure(batch: int, steps: int, spec: GrammarSpec | None, vocabulary: Vocabulary) -> Cost:
+    """Decode steps of ``batch`` rows, all with ``spec``."""
     limits = SchedulerLimits(
         max_running_requests=batch,
         max_queued_requests=None,
@@ -95,12 +107,13 @@ def measure(
     while scheduler.stats.decode_tokens_total < 4 * batch:
         scheduler.step()
     device.fill_ms.clear()
-    host = []
+    host, tokens = [], 0
     for _ in range(steps):
         device.aside, started = 0.0, time.thread_time()
-        scheduler.step()
+        out = scheduler.step()
         host.append((time.thread_time() - started - device.aside) * 1000)
-    return host, device.fill_ms
+        tokens += len(out.tokens)
+    return Cost(host, device.fill_ms, tokens / (steps * batch))
 
 
 def _mask_threads() -> int:
@@ -120,17 +133,22 @@ def main() -> None:
     tokenizer = load_prompt(resolve_model(None)).tokenizer
     eos = list(tokenizer.eos_token_ids)
     vocabulary = Vocabulary.from_json(tokenizer.to_json(), size=tokenizer.vocab_size, eos_token_ids=eos)
-    plain, _ = measure(args.batch, args.steps, None, vocabulary)
-    spec = GrammarSpec("json_schema", json.dumps(SCHEMA))
-    host, masks = measure(args.batch, args.steps, spec, vocabulary)
-    late = statistics.mean(max(0.0, each / args.threads - args.step_ms) for each in masks)
-    waits = statistics.mean(host)
-    print(f"{args.batch} rows, device {args.step_ms:g} ms a step; CPU ms of the host, mean (median)")
-    print(f"without grammars, hidden behind the device: {statistics.mean(plain):.3f} ({statistics.median(plain):.3f})")
-    print(f"with grammars, the device waits:            {waits:.3f} ({statistics.median(host):.3f})")
-    print(f"masks, filled while it computes:            {statistics.mean(masks):.3f} ({statistics.median(masks):.3f})")
-    print(f"masks beyond the device's time, {args.threads} threads:  {late:.3f}")
-    print(f"share of the step: {(waits + late) / args.step_ms:.1%}")
+    print(
+        f"{args.batch} rows, device {args.step_ms:g} ms a step, {args.threads} threads for masks; CPU ms, mean (median)"
+    )
+    plain = measure(args.batch, args.steps, None, vocabulary).host_ms
+    print(f"without grammars the host takes {_told(plain)}, while the device computes\n")
+    print("| lists of | tokens a row and step | the device waits | masks | share of the step |\n|---|---|---|---|---|")
+    for name, items in KINDS.items():
+        spec = GrammarSpec("json_schema", json.dumps({"type": "array", "items": items, "minItems": 100_000}))
+        cost = measure(args.batch, args.steps, spec, vocabulary)
+        late = statistics.mean(max(0.0, each / args.threads - args.step_ms) for each in cost.mask_ms)
+        share = (statistics.mean(cost.host_ms) + late) / args.step_ms
+        print(f"| {name} | {cost.tokens:.2f} | {_told(cost.host_ms)} | {_told(cost.mask_ms)} | {share:.1%} |")
+
+
+def _told(times: list[float]) -> str:
+    return f"{statistics.mean(times):.3f} ({statistics.median(times):.3f})"
 
 
 if __name__ == "__main__":
