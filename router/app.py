@@ -108,7 +108,8 @@ class Router:
         if config.first_byte_probe_secs:
             self._probes.start()
         loads = LoadPolls(self._upstream, self.leases, now_seconds)
-        self.insight = Insight(config, self._upstream, self.placement.prompt_text, self.metrics, self.policy, loads)
+        prompt_text, speeds = self.placement.prompt_text, self.placement.speeds
+        self.insight = Insight(config, self._upstream, prompt_text, self.metrics, self.policy, speeds, loads)
         self.placement = replace(self.placement, exact=self.insight.exact, watchers=self.insight.watchers)
         self._sources = self._parts.sources(config, self.registry)
         self.registry.listen(self._worker_came, self._worker_went, self._worker_changed)

@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from policies import Policy, make_policy
+from policies import Policy, RateBook, make_policy
+from policies.cost.line import SLOWEST
 from policies.prefix.block_index import BlockIndex
 from router.config import RouterConfig
 from router.dossier import Watcher
@@ -39,9 +40,11 @@ class Insight:
         prompt_text: PromptText,
         metrics: Metrics,
         policy: Policy,
+        speeds: RateBook,
         loads: LoadPolls,
     ) -> None:
         self._policy = policy
+        self._speeds = speeds
         self._loads = loads
         self.ring = ExplainRing()
         self._trace = TraceRecorder(Path(config.record_trace)) if config.record_trace else None
@@ -83,12 +86,16 @@ class Insight:
         self._parity.restarted(worker)
 
     def _told(self, worker: Worker, info: Mapping[str, Any]) -> None:
-        """``/server_info`` of a worker: policies that weigh evictions want the size of its cache."""
+        """``/server_info`` of a worker: the size of its cache, for policies that weigh evictions, and its speed."""
         kv_tokens = info.get("max_total_num_tokens")
         if isinstance(kv_tokens, int) and 0 < kv_tokens <= MOST:
             self._policy.capacity(worker.url, kv_tokens)
             if self._shadow is not None:
                 self._shadow.capacity(worker.url, kv_tokens)
+        speed = info.get("measured_speed")
+        ms = speed.get("prefill_ms_per_token") if isinstance(speed, dict) else None
+        if isinstance(ms, float) and 0 < ms < SLOWEST:
+            self._speeds.seed(worker.url, ms)
 
     async def close(self) -> None:
         await self._events.close()

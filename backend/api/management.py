@@ -110,6 +110,7 @@ async def server_info(request: web.Request) -> web.Response:
             "max_total_num_tokens": serving.ready.max_total_tokens,
             "served_model_name": serving.model.name,
             "internal_states": [state],
+            "measured_speed": serving.metrics.measured.as_json(),
             "version": VERSION,
         }
     )

@@ -11,6 +11,7 @@ from prometheus_client.registry import Collector
 
 from backend.api.gauges import GIGABYTE, Gauge, Speed, gauges
 from backend.api.grammar_metrics import GrammarMetrics
+from backend.api.measured import MeasuredSpeed
 from backend.api.rates import RecentRate
 from backend.api.request_metrics import LABELS, RequestMetrics
 from backend.api.vllm_names import VLLMNames
@@ -34,6 +35,7 @@ class Metrics:
     ) -> None:
         self.stats = SchedulerStats(total_tokens=ready.max_total_tokens)
         self.restarts = 0  # of the scheduler
+        self.measured = MeasuredSpeed()
         self._labels = (model_name, "unified")
         self._clock = clock
         self._ready = ready
@@ -61,6 +63,7 @@ class Metrics:
         self._decode_rate.record(stats.decode_tokens_total, now)
         self._prefill_rate.record(stats.prefill_tokens_total, now)
         self._step_time.record(stats.step_seconds_total, now)
+        self.measured.record(stats)
         for update in result.updates:
             if update.state.log_metrics:
                 self._requests.moved(update)

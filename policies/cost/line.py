@@ -26,7 +26,8 @@ ALIKE = 3.0  # measured: neighbouring deviations have one cause (a queue that no
 class Line:
     """Recursive weighted least squares of ``y = fixed + slope * x``, both at least 0.
 
-    ``speed``: None before enough was seen. ``chance_at``: when, without an observation, it may have changed.
+    ``speed``: None before enough was seen, unless the worker said it. ``chance_at``: when, without an observation, it
+    may have changed.
     """
 
     __slots__ = (

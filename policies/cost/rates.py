@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from statistics import mean, median
 
 from policies.cost.leases import Standing
-from policies.cost.line import TRUSTED, Line
+from policies.cost.line import FASTEST, TRUSTED, Line
 from policies.policy import WorkerLoad, WorkerSpeed
 
 MIN_TOKENS = 32  # below this the fixed part of a request hides its prefill
@@ -56,8 +56,15 @@ class RateBook:
                 line.chance_at = now + line.chance_s
                 self._believe(line)
 
+    def seed(self, worker: str, prefill_ms_per_token: float) -> None:
+        """What ``worker`` says of its speed counts until its own times to first token do."""
+        line = self.line(worker)
+        if line.count < TRUSTED:
+            line.speed = self._with(max(prefill_ms_per_token, FASTEST))
+            self._usual = self._brisk = None
+
     def speed(self, worker: str, idle_at: float | None = None) -> WorkerSpeed:
-        """What ``worker`` showed; before it has shown enough the fleet's median, and before that the default.
+        """What ``worker`` showed; before it has shown enough what it said, else the fleet's median, else the default.
 
         ``idle_at``: the time, when the worker has nothing to do. One that was slower than the others and is not asked
         any more could never show that it is well again: from time to time it counts as :meth:`brisk` for a request.
@@ -87,7 +94,7 @@ class RateBook:
     def usual(self) -> WorkerSpeed:
         """The fleet's median."""
         if self._usual is None:
-            known = [line.slope for line in self._lines.values() if line.speed]
+            known = [line.speed.prefill_ms_per_token for line in self._lines.values() if line.speed]
             self._usual = self._with(median(known)) if known else self._default
         return self._usual
 
@@ -104,12 +111,12 @@ class RateBook:
     def known(self, worker: str) -> bool:
         """Has ``worker`` shown enough to be judged by its own speed?"""
         line = self._lines.get(worker)
-        return line is not None and line.speed is not None
+        return line is not None and line.count >= TRUSTED
 
     def tokens_in(self, worker: str, ms: float, decodes: int) -> float | None:
         """Prompt tokens that ``worker`` computes in so many ms beside ``decodes``; None while its speed is unknown."""
         line = self._lines.get(worker)
-        if line is None or line.speed is None:
+        if line is None or line.speed is None or line.count < TRUSTED:
             return None
         return (ms - line.fixed_ms) / line.speed.prefill_ms_per_token - decodes * self._decode_tokens
 
@@ -121,7 +128,7 @@ class RateBook:
     def _believe(self, line: Line) -> None:
         """``line`` has one observation more: work out its speed, and from time to time everybody's."""
         self._unfitted += 1
-        if line.speed is None or self._unfitted >= len(self._lines):
+        if line.count == TRUSTED or self._unfitted >= len(self._lines):
             self._fit([each for each in self._lines.values() if each.count >= TRUSTED])
         else:
             line.speed = self._speed_of(line)

@@ -81,6 +81,29 @@ def test_speeds_stay_within_bounds_and_can_be_forgotten():
     assert rates.speed("a") == WorkerSpeed()
 
 
+def test_what_a_worker_says_of_its_speed_counts_until_it_has_shown_it():
+    rates = RateBook()
+    for worker in "abc":
+        teach(rates, worker, 0.1, 20)
+    rates.seed("new", 0.02)
+    rates.seed("a", 7.0)
+    assert rates.speed("new").prefill_ms_per_token == pytest.approx(0.02)
+    assert rates.speed("a").prefill_ms_per_token == pytest.approx(0.1, rel=0.1)
+    assert not rates.known("new")
+    assert rates.tokens_in("new", 100.0, 0) is None
+    teach(rates, "new", 0.4, 30)
+    assert rates.speed("new").prefill_ms_per_token == pytest.approx(0.4, rel=0.1)
+
+
+def test_in_a_fleet_that_only_says_its_speeds_the_next_worker_is_taken_for_a_usual_one():
+    rates = RateBook()
+    for worker, speed in (("a", 0.1), ("b", 0.2), ("c", 3.0)):
+        rates.seed(worker, speed)
+    assert rates.speed("d").prefill_ms_per_token == pytest.approx(0.2)
+    teach(rates, "a", 0.1, 3)
+    assert rates.speed("a").prefill_ms_per_token == pytest.approx(0.1, rel=0.2)
+
+
 def ill_and_well() -> RateBook:
     """Three workers, of which "a" was a hundred times slower than the others at second 10."""
     rates = RateBook()

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from policies import LeaseBook, RateBook, RouteRequest, WorkerLoad, make_policy
+from policies import LeaseBook, RateBook, RouteRequest, WorkerLoad, WorkerSpeed, make_policy
 from policies.policy import Decision
 from router.answer_tail import Tail
 from router.body import read_facts
@@ -156,6 +156,19 @@ async def test_requests_in_flight_count_as_load_until_they_end():
         for answer in answers:
             await answer.read()
         assert fleet.leases() == 0
+
+
+@pytest.mark.parametrize("said", [0.033, None, "fast", -1.0, True, 1e9])
+async def test_a_new_worker_is_as_fast_as_it_says_until_it_has_shown_it(said):
+    info = {"max_total_num_tokens": 777, "measured_speed": {"prefill_ms_per_token": said}}
+    told = []
+    async with running(FakeBackend(server_info=info), policy="cache_aware") as fleet:
+        fleet.router.policy.capacity = lambda url, tokens: told.append(tokens)
+        fleet.router.insight.worker_restarted(fleet.router.registry.all()[0])
+        await until(lambda: told)
+        speeds, url = fleet.router.placement.speeds, fleet.backends[0].url
+        expected = 0.033 if said == 0.033 else WorkerSpeed().prefill_ms_per_token
+        assert speeds.speed(url).prefill_ms_per_token == pytest.approx(expected)
 
 
 class TestTimesThatContradictThePrediction:
