@@ -12,7 +12,7 @@ from backend.scheduler.limits import SchedulerLimits
 from backend.scheduler.order import make_order
 from backend.scheduler.queue import Request, WaitingQueue
 from backend.scheduler.ratio import RESERVED_OUTPUT_MAX, NewTokenRatio
-from backend.scheduler.rows import Cached, Rows
+from backend.scheduler.rows import Cached, Reserve, Rows
 from backend.scheduler.running import NO_ROWS, Running
 
 WAITING_LOOKAHEAD = 64  # waiting requests that are looked at beyond the free slots: some are put off
@@ -136,14 +136,15 @@ class Admission:
         """The longest known length that the request may reach."""
         return min(request.prompt_len + request.sampling.max_new_tokens, self._limits.context_length)
 
-    def _reserve(self, request: Request) -> int:
-        """Pages that running rows and ``request`` are expected to need for output. Alone, a request may take it all."""
+    def _reserve(self, request: Request) -> Reserve:
+        """What running rows and ``request`` are expected to need for output. Alone, a request may take it all."""
         if self._rows.idle:
-            return 0
+            return Reserve(0, 0.0)
         rows = self._slots.running()
         left = np.minimum(self._slots.limit[rows] - self._slots.known[rows], RESERVED_OUTPUT_MAX)
         newcomer = min(self._limit(request) - len(request.tokens), RESERVED_OUTPUT_MAX)
-        return int(self.ratio.value * (int(left.sum()) + newcomer) / self._limits.page_size) + 1
+        share = self.ratio.value
+        return Reserve(int(share * (int(left.sum()) + newcomer) / self._limits.page_size) + 1, share)
 
     def _fail_oversized(self, request: Request) -> None:
         self.waiting.remove(request)

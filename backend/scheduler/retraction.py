@@ -33,7 +33,7 @@ class Retraction:
 
     def grow_rows(self) -> None:
         """Give every row that outgrew its pages one more; retract the cheapest rows when none is left."""
-        while len(short := self._rows.outgrown()) > self._rows.room:
+        while not self._rows.has_room(short := self._rows.outgrown()):
             if not self._settle_all():  # rows that end there may leave room enough
                 self._retract_cheapest()
         if len(short):

@@ -27,6 +27,13 @@ class Cached(NamedTuple):
     from_host: int
 
 
+class Reserve(NamedTuple):
+    """What must stay free beside a new row: whole pages, and the share that is expected of what rows may still grow."""
+
+    pages: int
+    share: float
+
+
 class Rows:
     """Owns the slots, the free pages and the radix tree."""
 
@@ -73,27 +80,26 @@ class Rows:
         """Every slot is free."""
         return self.slots.free_slots == self.slots.num_slots
 
-    def fits(self, request: Request, limit: int, reserve: int) -> bool:
+    def fits(self, request: Request, limit: int, reserve: Reserve) -> bool:
         """Whether :meth:`place` would find room."""
-        if not self.slots.free_slots or not self._promises(limit):
+        if not self.slots.free_slots or not self._window_fits(request, limit, reserve):
             return False
         # Locking the cached part takes at most as many pages from the evictable ones as it spares.
-        return self.room >= -(-len(request.tokens) // self.page_size) + reserve
+        return self.room >= -(-len(request.tokens) // self.page_size) + reserve.pages
 
-    def place(self, request: Request, limit: int, reserve: int) -> Cached | None:
+    def place(self, request: Request, limit: int, reserve: Reserve) -> Cached | None:
         """Give ``request`` a slot, its cached prefix and pages for its known tokens.
 
-        ``reserve`` pages must stay beside them. Returns how much is cached; None, with nothing changed, when there is
-        no room.
+        ``reserve`` must stay beside them. Returns how much is cached; without room None, with nothing changed.
         """
         slots, tokens = self.slots, request.tokens
-        if not self._promises(limit):
+        if not self._window_fits(request, limit, reserve):
             return None
         cacheable = request.cacheable if self._share_outputs else min(request.cacheable, request.prompt_len)
         match = self.radix.match(tokens[:cacheable], request.namespace)
         self.radix.lock(match.node)
         needed = -(-len(tokens) // self.page_size) - len(match.pages)
-        if self.room < needed + reserve:
+        if self.room < needed + reserve.pages:
             self.radix.unlock(match.node)
             return None
         slot = slots.occupy(request.uid, tokens, request.prompt_len, limit)
@@ -108,7 +114,7 @@ class Rows:
         slots.tree_pages[slot] = len(match.pages) + match.absent
         slots.computed[slot] = slots.tree_pages[slot] * self.page_size
         if self.window is not None:
-            self.window.place(slot, limit, match.node)
+            self.window.place(slot, match.node)
         request.slot, request.node = slot, match.node
         return Cached(int(slots.computed[slot]), match.absent * self.page_size)
 
@@ -132,8 +138,14 @@ class Rows:
         rows = rows[slots.missing(rows) > 0]
         return np.repeat(rows, -(-slots.known[rows] // self.page_size) - slots.pages[rows])
 
+    def has_room(self, rows: NDArray[np.int64]) -> bool:
+        """Whether there is one more page for each entry of ``rows``."""
+        if not len(rows):
+            return True
+        return len(rows) <= self.room and (self.window is None or self.window.has_room(rows))
+
     def grow(self, rows: NDArray[np.int64]) -> None:
-        """One more page for each entry of ``rows`` (ascending); the caller has checked ``room``."""
+        """One more page for each entry of ``rows`` (ascending); the caller has checked :meth:`has_room`."""
         slots = self.slots
         nth = np.arange(len(rows)) - np.searchsorted(rows, rows)
         slots.page_table[rows, slots.pages[rows] + nth] = self._alloc(len(rows))
@@ -190,8 +202,8 @@ class Rows:
         if log is not None:
             log.cleared()
 
-    def _promises(self, limit: int) -> bool:
-        return self.window is None or self.window.fits(limit)
+    def _window_fits(self, request: Request, limit: int, reserve: Reserve) -> bool:
+        return self.window is None or self.window.fits(len(request.tokens), limit, reserve.share)
 
     def _alloc(self, count: int) -> Pages:
         missing = count - self.pages.free_pages

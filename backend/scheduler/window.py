@@ -1,7 +1,7 @@
 """The pages of layers that see a window: taken when a step needs them, given back when they are behind the window.
 
-A row is admitted only when the most that it can ever hold is promised to it, so a step always finds its pages: rows
-need no retraction for them.
+Between steps a row holds no more than a window of them, and no more than it has pages of the other kind. The scheduler
+keeps the sum of that within the pool, as it does with the other pages, so a step always finds what it fills.
 """
 
 from __future__ import annotations
@@ -53,7 +53,6 @@ class WindowRows:
         self.tree = WindowTree(slots.page_size, eviction, settings.window, self.shared)
         self.first = np.zeros(slots.num_slots, np.int32)
         self.end = np.zeros(slots.num_slots, np.int32)
-        self.promised = np.zeros(slots.num_slots, np.int32)
         self.table = np.full_like(slots.page_table, PADDING_PAGE)
         slots.window = WindowTable(self.table, self.first)
         self._slots = slots
@@ -61,18 +60,29 @@ class WindowRows:
         self._most = WindowSettings.row_pages(settings.window, self._page)
         self._for_rows = settings.num_pages - -(-settings.step_tokens // self._page)
 
-    def fits(self, limit: int) -> bool:
-        """Whether a row that may grow to ``limit`` tokens can be promised its pages."""
-        return int(self.promised.sum()) + self._promise(limit) <= self._for_rows
+    def fits(self, tokens: int, limit: int, share: float) -> bool:
+        """Whether a new row of ``tokens`` finds room beside a ``share`` of what it and the others may still grow by.
 
-    def place(self, slot: int, limit: int, node: Node) -> None:
+        It may grow to ``limit`` tokens.
+        """
+        slots, page = self._slots, self._page
+        pages, most = -(-tokens // page), -(-slots.limit[slots.running()] // page)
+        left = self._held_by(np.append(most, -(-limit // page))) - self._held_by(np.append(slots.pages, pages))
+        return self._held_by(np.append(slots.pages, pages)) + int(share * max(left, 0)) <= self._for_rows
+
+    def has_room(self, rows: NDArray[np.int64]) -> bool:
+        """Whether each entry of ``rows`` may have one more page."""
+        pages = self._slots.pages.copy()
+        np.add.at(pages, rows, 1)
+        return self._held_by(pages) <= self._for_rows
+
+    def place(self, slot: int, node: Node) -> None:
         """A new row in ``slot`` goes on behind the prefix that ends with ``node``."""
         cached = self.tree.window_of(node)
         held = cached[cached != PADDING_PAGE]
         self.shared.read(held)
         self.table[slot, : len(cached)] = cached
         self.first[slot], self.end[slot] = len(cached) - len(held), len(cached)
-        self.promised[slot] = self._promise(limit)
 
     def cover(self, rows: NDArray[np.int64], ends: NDArray[np.int32]) -> None:
         """Pages for ``rows`` up to their tokens ``ends``, which a step is to compute.
@@ -103,13 +113,14 @@ class WindowRows:
         """The row is over."""
         self.shared.drop(self.held(slot))
         self.table[slot] = PADDING_PAGE
-        self.first[slot] = self.end[slot] = self.promised[slot] = 0
+        self.first[slot] = self.end[slot] = 0
 
     def held(self, slot: int) -> Pages:
         return self.table[slot, self.first[slot] : self.end[slot]]
 
-    def _promise(self, limit: int) -> int:
-        return min(self._most, -(-limit // self._page))
+    def _held_by(self, pages: NDArray[np.int32]) -> int:
+        """The most that rows hold between steps which have so many ``pages`` of the other kind."""
+        return int(np.minimum(pages, self._most).sum())
 
     def _drop_before(self, first: NDArray[np.int32]) -> None:
         """Every row holds no page before its ``first`` any more."""
