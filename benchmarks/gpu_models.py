@@ -53,7 +53,7 @@ def errors(names: list[str]) -> Iterator[tuple[str, Callable[[], list[Found]]]]:
 def windows(names: list[str]) -> Iterator[tuple[str, Callable[[], list[Found]]]]:
     for name in names or WITH_WINDOWS:
         if name in WITH_WINDOWS:
-            yield name, lambda name=name: [_tokens_alike(name)]
+            yield name, lambda name=name: [tokens_alike(name)]
 
 
 def speed(names: list[str]) -> Iterator[tuple[str, Callable[[], list[Found]]]]:
@@ -65,7 +65,7 @@ def speed(names: list[str]) -> Iterator[tuple[str, Callable[[], list[Found]]]]:
 PARTS = {"errors": errors, "windows": windows, "speed": speed}
 
 
-def _tokens_alike(name: str) -> Found:
+def tokens_alike(name: str) -> Found:
     """Greedy tokens in float32, through graphs where there are any, of two engines: pages apart, and not."""
     prompts = [_prompt(length) for length in (600, 333, 90, 7)]
     sampling = {"temperature": 0, "max_new_tokens": 40 if ON_GPU else 12, "ignore_eos": True}
