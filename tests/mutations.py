@@ -1,7 +1,7 @@
-"""Does a test fail when a guard of the core is removed? Run on demand: ``python -m tests.mutations [--write]``.
+"""Does a test fail when a guard is removed? On demand: ``python -m tests.mutations [--only WORDS] [--write]``.
 
 Each mutation is one textual change in a temporary copy of the sources; the first test that fails then is told. One that
-no test notices is an error. ``--write`` keeps the list in docs/mutations.md.
+no test notices is an error. ``--write`` keeps the list in docs/mutations.md; what was not tried keeps its row.
 """
 
 from __future__ import annotations
@@ -132,6 +132,40 @@ MUTATIONS = (
         ("tests/backend/scheduler/test_guided.py",),
     ),
     Mutation(
+        "a step whose rows follow grammars is settled before the next one is launched",
+        "backend/scheduler/loop.py",
+        "if self._launched and self._launched[-1][0].allowed is not None:",
+        "if False:",
+        ("tests/backend/scheduler/test_guided.py",),
+    ),
+    Mutation(
+        "nobody gives way to a request whose grammar is still being compiled",
+        "backend/scheduler/admission.py",
+        "(each for each in found if each.guide is None or each.guide.compiled.done())",
+        "iter(found)",
+        ("tests/backend/scheduler/test_kinds_fuzz.py",),
+    ),
+    Mutation(
+        "a running request gives way only to one of far higher priority",
+        "backend/scheduler/retraction.py",
+        "if waiting.priority - request.priority > threshold",
+        "if waiting.priority - request.priority >= threshold",
+    ),
+    Mutation(
+        "what a running row reads stays on the host too",
+        "backend/cache/host_tree.py",
+        "return not node.children_on_host and node.locks == 0 and len(node.host) > 0",
+        "return not node.children_on_host and len(node.host) > 0",
+        ("tests/backend/cache/test_host_tree.py",),
+    ),
+    Mutation(
+        "what is on the device is closed under prefixes",
+        "backend/cache/host_tree.py",
+        "for each in reversed(list(descendants(node))):",
+        "for each in ():",
+        ("tests/backend/cache/test_host_tree.py",),
+    ),
+    Mutation(
         "memory lost while idle is found",
         "backend/scheduler/loop.py",
         "            self._mend()\n",
@@ -161,26 +195,40 @@ def first_failure(mutation: Mutation, folder: Path) -> str | None:
     return found[1] if found else None
 
 
+def row(mutation: Mutation, failed: str | None) -> str:
+    return f"| {mutation.guard} | `{mutation.path}` | {f'`{failed}`' if failed else '**none**'} |"
+
+
+def write(rows: dict[str, str]) -> None:
+    """Keep ``rows``, by guard, in the page."""
+    before = PAGE.read_text().splitlines() if PAGE.exists() else []
+    told = {line.split(" | ")[0].removeprefix("| "): line for line in before if line.startswith("| ")}
+    lines = [(told | rows).get(mutation.guard, row(mutation, "not tried yet")) for mutation in MUTATIONS]
+    title = "# Guards of the core, and the tests that notice when one is missing\n"
+    made = "Made by `python -m tests.mutations --write`.\n"
+    PAGE.write_text(
+        "\n".join([title, made, "| guard that is removed | in | test that fails |", "|---|---|---|", *lines, ""])
+    )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", default="", help="try guards whose name has these words")
     parser.add_argument("--write", action="store_true", help=f"keep the list in {PAGE.relative_to(ROOT)}")
     args = parser.parse_args()
-    lines = ["| guard that is removed | in | test that fails |", "|---|---|---|"]
-    survivors = 0
+    rows, survivors = {}, 0
     with tempfile.TemporaryDirectory(prefix="mutations-") as name:
         folder = Path(name)
         for part in COPIED:
             copy = shutil.copytree if (ROOT / part).is_dir() else shutil.copy
             copy(ROOT / part, folder / part)
-        for mutation in MUTATIONS:
+        for mutation in (each for each in MUTATIONS if args.only in each.guard):
             failed = first_failure(mutation, folder)
             survivors += failed is None
-            lines.append(f"| {mutation.guard} | `{mutation.path}` | {f'`{failed}`' if failed else '**none**'} |")
-            print(lines[-1], flush=True)
+            rows[mutation.guard] = row(mutation, failed)
+            print(rows[mutation.guard], flush=True)
     if args.write:
-        title = "# Guards of the core, and the tests that notice when one is missing\n"
-        made = "Made by `python -m tests.mutations --write`.\n"
-        PAGE.write_text("\n".join([title, made, *lines, ""]))
+        write(rows)
     sys.exit(survivors > 0)
 
 
