@@ -63,7 +63,10 @@ def openai_body(error: RequestError) -> dict[str, Any]:
 def native_body(error: RequestError) -> dict[str, Any]:
     if isinstance(error, SchemaError):
         return {"error": error.message}
-    return {"error": {"message": error.message, "type": type_name(error.status), "code": error.status}}
+    told = {"message": error.message, "type": type_name(error.status), "code": error.status}
+    if error.status >= HTTPStatus.INTERNAL_SERVER_ERROR:  # SGLang's shape for them is flat, clients look for either
+        return {"object": "error", **told, "error": told}
+    return {"error": told}
 
 
 def stream_error(error: RequestError) -> dict[str, Any]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any
 
 from aiohttp import web
@@ -24,7 +25,6 @@ from backend.messages import LogprobSpec
 GENERATE_NOT_YET: Harmless = {
     **NOT_YET,
     "input_embeds": (),
-    "return_prompt_token_ids": (False,),
     "image_data": (),
     "video_data": (),
     "audio_data": (),
@@ -32,6 +32,7 @@ GENERATE_NOT_YET: Harmless = {
 }
 
 MOST_TOP_LOGPROBS = 1000
+Tell = Callable[[RequestState], dict[str, Any]]  # a request as it stands
 
 
 class GenerateRequest(RequestFields):
@@ -45,6 +46,7 @@ class GenerateRequest(RequestFields):
     top_logprobs_num: int | list[int] = 0
     token_ids_logprob: list[StrictInt] | list[list[StrictInt] | None] = []
     return_text_in_logprobs: bool = False
+    return_prompt_token_ids: bool = False
 
 
 async def generate(request: web.Request) -> web.StreamResponse:
@@ -56,10 +58,11 @@ async def generate(request: web.Request) -> web.StreamResponse:
     options = _options(body, len(prompts))
     many = batch or any(option.sampling.n > 1 for option in options)
     token_text = _token_text(frontend.intake.tokenizer if body.return_text_in_logprobs else None)
+    tell = partial(_result, text=token_text, prompt_ids=body.return_prompt_token_ids)
     generation = await frontend.submit(prompts, options)
     if body.stream:
-        return await answer_stream(request, generation, lambda moved: _events(moved, many, token_text))
-    return await answer_whole(request, generation, lambda states: _whole(states, many, token_text))
+        return await answer_stream(request, generation, lambda moved: _events(moved, many, tell))
+    return await answer_whole(request, generation, lambda states: _whole(states, many, tell))
 
 
 async def probe(frontend: Frontend) -> None:
@@ -156,15 +159,20 @@ def _rids(rid: str | list[str] | None, count: int) -> list[str]:
     return rids
 
 
-def _whole(states: list[RequestState], many: bool, text: TokenText) -> Any:
-    results = [generate_result(state, text) for state in states]
+def _result(state: RequestState, text: TokenText, prompt_ids: bool) -> dict[str, Any]:
+    result = generate_result(state, text)
+    return {**result, "prompt_token_ids": state.prompt_ids} if prompt_ids else result
+
+
+def _whole(states: list[RequestState], many: bool, tell: Tell) -> Any:
+    results = [tell(state) for state in states]
     return results if many else results[0]
 
 
-def _events(moved: list[RequestState], many: bool, text: TokenText) -> Iterable[Any]:
+def _events(moved: list[RequestState], many: bool, tell: Tell) -> Iterable[Any]:
     """Each event tells the text so far; the items of a batch say which they are."""
     for state in moved:
-        event = generate_result(state, text)
+        event = tell(state)
         if many:
             event["index"] = state.index
         yield event

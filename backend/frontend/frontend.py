@@ -22,6 +22,7 @@ from backend.messages import FromScheduler, NewRequest, ProfileCommand, Schedule
 
 LONG_PROMPT_CHARS = 8192  # longer ones are tokenised off the event loop
 TOKENIZER_THREADS = 2
+MOST_REQUESTS = 16_384  # of one call: its prompts, each as often as it has answers
 HEARD_SECONDS = 5.0  # a scheduler that spoke within them is taken to be alive
 ABORT_MESSAGE = "Aborted by a client's request."
 
@@ -124,9 +125,9 @@ class Frontend:
         for option in options:
             with _named(option):
                 check_sampling(option.sampling)
-        for prompt, option in zip(prompts, options, strict=True):
+        _check_count(options)
+        for ids, option in zip(await self._tokenize_all(prompts, options), options, strict=True):
             with _named(option):
-                ids = await self.tokenize(prompt)
                 for each in fan_out(option):
                     accepted.append(self.intake.accept(ids, each, len(accepted), arrived))
         await self._check_grammars(options)
@@ -152,6 +153,24 @@ class Frontend:
                 await self._grammars.check(spec)
             except GrammarError as error:
                 raise RequestError(str(error), param=spec.field) from None
+
+    async def _tokenize_all(self, prompts: Sequence[Prompt], options: Sequence[RequestOptions]) -> list[list[int]]:
+        """The ids of each prompt; what is long, alone or together, is worked on beside the event loop, part by part."""
+        found: list[list[int]] = []
+        loop = asyncio.get_running_loop()
+        for part, short in _parts(list(zip(prompts, options, strict=True))):
+            if short:
+                found += self._ids_of(part)
+            else:
+                found += await loop.run_in_executor(self._pool, self._ids_of, part)
+        return found
+
+    def _ids_of(self, part: Sequence[tuple[Prompt, RequestOptions]]) -> list[list[int]]:
+        ids = []
+        for prompt, option in part:
+            with _named(option):
+                ids.append(self.intake.tokenize(prompt))
+        return ids
 
     async def tokenize(self, prompt: Prompt, add_special_tokens: bool | None = None) -> list[int]:
         """The ids of a prompt; long ones are worked on beside the event loop."""
@@ -289,6 +308,32 @@ def _named(option: RequestOptions) -> Iterator[None]:
         yield
     except RequestError as error:
         raise error.renamed(option.names) from None
+
+
+def _check_count(options: Sequence[RequestOptions]) -> None:
+    """Raise :class:`RequestError` for a call that would become too many requests."""
+    count = sum(option.sampling.n for option in options)
+    if count > MOST_REQUESTS:
+        message = (
+            f"One call may ask for {MOST_REQUESTS} answers at most (prompts times n), got {count}: split the batch."
+        )
+        raise RequestError(message, param=options[0].names.get("prompt", "text"))
+
+
+def _parts(
+    asked: list[tuple[Prompt, RequestOptions]],
+) -> Iterator[tuple[list[tuple[Prompt, RequestOptions]], bool]]:
+    """A call's prompts in parts, each ending where it gets long, and whether the whole call is short."""
+    part: list[tuple[Prompt, RequestOptions]] = []
+    gathered, cut = 0, False
+    for each in asked:
+        part.append(each)
+        gathered += _characters(each[0])
+        if gathered > LONG_PROMPT_CHARS:
+            yield part, False
+            part, gathered, cut = [], 0, True
+    if part:
+        yield part, not cut
 
 
 def _characters(prompt: Prompt) -> int:

@@ -44,6 +44,40 @@ async def test_one_prompt_gives_one_dictionary(backend: Backend, method: str) ->
 
 
 @pytest.mark.parametrize("stream", [False, True])
+async def test_a_prompts_token_ids_are_told_on_demand(backend: Backend, stream: bool) -> None:
+    body = {"text": "hi", "return_prompt_token_ids": True, "sampling_params": {"max_new_tokens": 2}, "stream": stream}
+    response = await backend.http.post("/generate", json=body)
+    for answer in events(response.text) if stream else [response.json()]:
+        assert answer["prompt_token_ids"] == ids("hi")
+    body["return_prompt_token_ids"] = False
+    assert "prompt_token_ids" not in (await backend.http.post("/generate", json=body)).text
+
+
+WITHOUT_EFFECT = {
+    "no_logs": True,
+    "custom_labels": {"team": "a"},
+    "modalities": ["text"],
+    "routed_dp_rank": 0,
+    "data_parallel_rank": 0,
+    "routing_key": "k",
+    "background": False,
+    "priority": 3,
+    "return_hidden_states": False,
+    "session_params": None,
+}
+
+
+@pytest.mark.parametrize("field", WITHOUT_EFFECT)
+async def test_fields_that_change_nothing_in_the_answer_are_taken(backend: Backend, field: str) -> None:
+    plain = {"text": "hello", "rid": "r", "sampling_params": {"max_new_tokens": 3}}
+    answers = [
+        (await backend.http.post("/generate", json={**plain, **more})).json()
+        for more in ({}, {field: WITHOUT_EFFECT[field]})
+    ]
+    assert answers[0]["output_ids"] == answers[1]["output_ids"]
+
+
+@pytest.mark.parametrize("stream", [False, True])
 async def test_cached_tokens_are_told_in_head_and_body(backend: Backend, stream: bool) -> None:
     body = {"text": "hello world", "sampling_params": {"max_new_tokens": 2}, "stream": stream}
     await backend.http.post("/generate", json=body)
