@@ -70,8 +70,13 @@ class PromptText:
 
     def learn(self, model: str, text_bytes: int, prompt_tokens: int) -> None:
         """An answer told the exact ``prompt_tokens`` of a text."""
-        if text_bytes and prompt_tokens and (model in self._scales or len(self._scales) < _MAX_MODELS):
-            self._scales.setdefault(model, _Scale()).add(text_bytes, prompt_tokens)
+        if not text_bytes or not prompt_tokens:
+            return
+        scale = self._scales.get(model)
+        if scale is None and len(self._scales) < _MAX_MODELS:
+            scale = self._scales[model] = _Scale()
+        if scale is not None:
+            scale.add(text_bytes, prompt_tokens)
 
 
 class PromptTextError(Exception):

@@ -32,6 +32,7 @@ class ClientConnection(asyncio.Protocol):
         self._answer: Answer | None = None
         self._method = ""
         self._reused = False
+        self._resting_since = 0.0
         self._head_bytes = 0
         self._began = False  # the first byte of the answer's body is there
         self._last: tuple[Repeated, Answer] | None = None  # the head of an answer that came in one piece
@@ -64,7 +65,13 @@ class ClientConnection(asyncio.Protocol):
     def rest(self, seconds: float) -> None:
         """Nobody uses the connection: close it if that stays so for ``seconds``."""
         self._reused = True
-        self._timer.set(self._loop.time() + seconds)
+        self._resting_since = self._loop.time()
+        self._timer.set(self._resting_since + seconds)
+
+    @property
+    def rested_seconds(self) -> float:
+        """Since :meth:`rest`."""
+        return self._loop.time() - self._resting_since
 
     def close(self) -> None:
         self._transport.abort()

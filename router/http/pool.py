@@ -9,7 +9,9 @@ from typing import NamedTuple
 from router.http.answer import Fault
 from router.http.client import ClientConnection
 
-IDLE_SECONDS = 3.0  # below the keep-alive of the usual servers (uvicorn: 5), so that few kept connections are stale
+IDLE_SECONDS = 60.0  # an unused connection is kept, unless its backend keeps it for less
+LEAST_IDLE_SECONDS = 3.0  # below the keep-alive of the usual servers (uvicorn: 5)
+SAFE = 0.8  # of the time after which a backend closed an unused one: few kept connections are stale then
 
 
 class NobodyListens(Fault):
@@ -36,6 +38,7 @@ class Pool:
         self._connect_seconds = connect_seconds
         self._idle_seconds = idle_seconds
         self._idle: list[ClientConnection] = []
+        self._rest_seconds = IDLE_SECONDS
         self._all: set[ClientConnection] = set()
         self._closed = False
         self._loop = asyncio.get_running_loop()
@@ -93,13 +96,15 @@ class Pool:
         if self._closed:
             connection.close()
         else:
-            connection.rest(IDLE_SECONDS)
+            connection.rest(self._rest_seconds)
             self._idle.append(connection)
 
     def _lost(self, connection: ClientConnection) -> None:
         self._all.discard(connection)
         if connection in self._idle:
             self._idle.remove(connection)
+            if (rested := connection.rested_seconds) < self._rest_seconds:  # else it was closed here
+                self._rest_seconds = max(LEAST_IDLE_SECONDS, SAFE * rested)
 
 
 def _refused(error: Exception) -> bool:
