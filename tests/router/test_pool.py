@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 
 from router.config import Timeouts
 from router.fleet.worker import Worker, WorkerSpec
@@ -37,12 +38,16 @@ class Backend:
         await reader.readuntil(b"\r\n\r\n")
         writer.write(ANSWER)
         self.writers.append(writer)
-        try:
+        with suppress(ConnectionResetError):
             await reader.read()
-        except ConnectionResetError:
-            pass
         self.left.put_nowait(writer)
         writer.close()
+
+
+async def gone(upstream: Upstream) -> None:
+    """The router has noticed that its connections are closed."""
+    while upstream.connections:  # noqa: ASYNC110 - nobody is told
+        await asyncio.sleep(0)
 
 
 async def test_an_unused_connection_is_closed_before_its_backend_would():
@@ -60,8 +65,7 @@ async def test_an_unused_connection_is_closed_before_its_backend_would():
         await asyncio.sleep(0)
         assert upstream.connections == 1
         backend.writers.pop().close()  # by the backend, after half the time
-        while upstream.connections:
-            await asyncio.sleep(0)
+        await gone(upstream)
         await ask()
         clock.move(IDLE_SECONDS / 2 * SAFE + 1.0)
         await backend.left.get()
@@ -69,13 +73,11 @@ async def test_an_unused_connection_is_closed_before_its_backend_would():
         backend.writers.clear()
         await ask()
         backend.writers.pop().close()  # at once, as one that is killed does
-        while upstream.connections:
-            await asyncio.sleep(0)
+        await gone(upstream)
         await ask()
         clock.move(LEAST_IDLE_SECONDS / 2)
         await asyncio.sleep(0)
         assert upstream.connections == 1
         clock.move(LEAST_IDLE_SECONDS)
-        while upstream.connections:
-            await asyncio.sleep(0)
+        await gone(upstream)
         await upstream.close()
