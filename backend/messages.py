@@ -106,6 +106,9 @@ class SchedulerStats(msgspec.Struct, array_like=True):
     graph_decodes_total: int = 0  # decode steps that were replays of a CUDA graph
     plain_decodes_total: int = 0  # those that were not
     decodes_by_graph: bool = False  # how the last one ran
+    window_total_tokens: int = 0  # room of layers with a window, where those have pages of their own
+    window_used_tokens: int = 0  # held by running rows
+    window_cached_tokens: int = 0  # in the tree alone
 
 
 class FromScheduler(msgspec.Struct, array_like=True):

@@ -26,9 +26,14 @@ def cache_hit_rate(stats: SchedulerStats) -> float:
 
 
 def utilization(stats: SchedulerStats, ready: SchedulerReady) -> float:
-    """How full the server is: of its KV room or of its running slots, whichever is fuller."""
+    """How full the server is: of its KV room, that of windows, or of its running slots, whichever is fullest."""
     slots = stats.running / ready.max_running_requests if ready.max_running_requests else 0.0
-    return max(token_usage(stats), slots)
+    return max(token_usage(stats), window_usage(stats), slots)
+
+
+def window_usage(stats: SchedulerStats) -> float:
+    """Share of the room of layers with a window that running requests hold; 0 where those have none of their own."""
+    return stats.window_used_tokens / stats.window_total_tokens if stats.window_total_tokens else 0.0
 
 
 class Speed(NamedTuple):
@@ -41,7 +46,7 @@ class Speed(NamedTuple):
 
 def gauges(stats: SchedulerStats, ready: SchedulerReady, speed: Speed) -> list[Gauge]:
     """All gauges."""
-    return [*_load(stats, ready), *_speed(stats, speed), *_room(stats, ready)]
+    return [*_load(stats, ready), *_speed(stats, speed), *_room(stats, ready), *_window(stats)]
 
 
 def _load(stats: SchedulerStats, ready: SchedulerReady) -> list[Gauge]:
@@ -69,6 +74,17 @@ def _speed(stats: SchedulerStats, speed: Speed) -> list[Gauge]:
         Gauge("fwd_occupancy", "Share of the last 10 seconds that went into steps", speed.occupancy),
         Gauge("is_cuda_graph", "Whether the last decode step replayed a CUDA graph", stats.decodes_by_graph),
         Gauge("new_token_ratio", "Share of the allowed output that admission expects", stats.new_token_ratio),
+    ]
+
+
+def _window(stats: SchedulerStats) -> list[Gauge]:
+    """Of layers with a sliding window, where those have room of their own; else 0."""
+    total, used, cached = stats.window_total_tokens, stats.window_used_tokens, stats.window_cached_tokens
+    return [
+        Gauge("swa_token_usage", "Share of the room of sliding windows held by running requests", window_usage(stats)),
+        Gauge("swa_used_tokens", "Room of sliding windows held by running requests, in tokens", used),
+        Gauge("swa_evictable_tokens", "Room of sliding windows held by the prefix cache alone, in tokens", cached),
+        Gauge("swa_available_tokens", "Free room of sliding windows, in tokens", total - used - cached),
     ]
 
 

@@ -20,4 +20,9 @@ def tell(stats: SchedulerStats, rows: Rows, running: Running, admission: Admissi
     if rows.host is not None:
         stats.host_used_tokens = rows.host.used_host_pages * page
         stats.loaded_tokens_total = rows.host.loaded_pages * page
+    if rows.window is not None:
+        shared = rows.window.shared
+        stats.window_total_tokens = shared.num_pages * page
+        stats.window_cached_tokens = shared.idle_pages * page
+        stats.window_used_tokens = (shared.num_pages - shared.free_pages - shared.idle_pages) * page
     stats.new_token_ratio = admission.ratio.value

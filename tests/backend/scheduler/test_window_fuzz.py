@@ -62,10 +62,12 @@ def test_a_long_row_holds_its_window_only():
     harness.add(text(120), max_new=40, stop_ids=())
     most = 0
     while harness.scheduler.has_work:
-        harness.step()
+        stats = harness.step().stats
         shared = harness.scheduler.rows.window.shared
         most = max(most, np.count_nonzero(shared.readers))
+        assert stats.window_used_tokens == 2 * np.count_nonzero(shared.readers)
     harness.check_answers()
+    assert stats.window_total_tokens == 2 * shared.num_pages >= stats.window_cached_tokens > 0
     assert 0 < most <= 4 + 1 + 4 + 1  # window, the page being filled, a step's tokens, and where they begin
 
 
