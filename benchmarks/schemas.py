@@ -1,6 +1,6 @@
 """Structured output of the default model: is every finished answer valid, and how soon are hostile grammars refused?
 
-    python -m benchmarks.schemas [--count 500] [--skip-model] [--cpu-threads 2]
+    python -m benchmarks.schemas [--count 500] [--parts chance model hostile] [--cpu-threads 2]
 
 Each schema (random ones by seed, and some by hand) is answered by a model that says anything its grammar allows, over
 the default model's vocabulary, and by the default model itself, in batches, at temperature 1. What is finished must
@@ -20,7 +20,6 @@ from typing import Any
 
 import jsonschema
 
-from backend import Engine
 from backend.grammar import GrammarChecker, GrammarCompiler, GrammarError, GrammarSpec, Vocabulary
 from backend.grammar.spec import make_spec
 from backend.prompt import load_prompt, resolve_model
@@ -28,6 +27,7 @@ from backend.prompt.tokenizer import Tokenizer
 from benchmarks.random_model import generate
 from benchmarks.random_schemas import HAND_WRITTEN, Schema, random_document_schema, random_object_schema
 
+PARTS = ("chance", "model", "hostile")
 TOKENS = 400
 BATCH = 32
 BRANCHES = [{"anyOf": [{"type": "string", "pattern": f"a{i}|b{j}"} for j in range(8)]} for i in range(8)]
@@ -83,6 +83,8 @@ def random_answers(schemas: dict[str, Schema], tokenizer: Tokenizer) -> dict[str
 
 def model_answers(schemas: dict[str, Schema], threads: int | None) -> dict[str, str | None]:
     """As :func:`random_answers`, by the default model."""
+    from backend import Engine  # not above: the process that tries grammars starts from this module
+
     names = list(schemas)
     with Engine(cpu_threads=threads, max_total_tokens=32 * 1024, max_running_requests=BATCH) as engine:
         prompts = [f"JSON for {name}:\n" for name in names]
@@ -117,8 +119,10 @@ async def refuse_all() -> int:
         try:
             await checker.check(make_spec(kind, value))
             taken.append(name)
-        except GrammarError:
-            slowest = max(slowest, (time.perf_counter() - started, name))
+        except GrammarError as error:
+            seconds = time.perf_counter() - started
+            slowest = max(slowest, (seconds, name))
+            print(f"{seconds:6.2f} s {name}: {error}")
     await asyncio.to_thread(checker.close)
     print(f"\nhostile grammars: {len(HOSTILE) - len(taken)} of {len(HOSTILE)} refused {taken or ''}")
     print(f"slowest refusal: {slowest[0]:.2f} s ({slowest[1]})")
@@ -128,15 +132,18 @@ async def refuse_all() -> int:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--count", type=int, default=500)
-    parser.add_argument("--skip-model", action="store_true", help="only the model that says anything")
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS, help="what to do (all)")
     parser.add_argument("--cpu-threads", type=int, default=None)
     arguments = parser.parse_args()
     schemas = all_schemas(arguments.count)
+    faults = 0
     print("| answers of | schemas | valid | cut by their length | wrong |\n|---|---|---|---|---|")
-    faults = judge("chance", random_answers(schemas, load_prompt(resolve_model(None)).tokenizer), schemas)
-    if not arguments.skip_model:
+    if "chance" in arguments.parts:
+        faults += judge("chance", random_answers(schemas, load_prompt(resolve_model(None)).tokenizer), schemas)
+    if "model" in arguments.parts:
         faults += judge("the default model", model_answers(schemas, arguments.cpu_threads), schemas)
-    faults += asyncio.run(refuse_all())
+    if "hostile" in arguments.parts:
+        faults += asyncio.run(refuse_all())
     sys.exit(1 if faults else 0)
 
 

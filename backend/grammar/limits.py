@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from llguidance import LLParserLimits
 
-COMPILE_CPU_SECONDS = 1.2  # in the checker's process
+COMPILE_CPU_SECONDS = 1.0  # in the checker's process
 COMPILE_SECONDS = 8.0  # wall clock there: on a machine that is too busy to spend the CPU time
 CHECKER_BYTES = 2 << 30  # address space of that process
 CHECKER_STACK_BYTES = 2 << 20  # a quarter of a usual stack: what fits here cannot overflow the scheduler's
