@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-
 import jsonschema
 import numpy as np
 import pytest
@@ -29,7 +27,7 @@ def test_the_made_up_device_samples_what_is_allowed(allowed: list[set[int]], tur
 def test_a_guided_step_is_measured() -> None:
     vocabulary = Vocabulary.of_bytes()
     plain = guided_step.measure(2, 5, None, vocabulary)
-    guided = guided_step.measure(2, 5, GrammarSpec("regex", "(abc|abd|x)*"), vocabulary)
+    guided = guided_step.measure(2, 5, GrammarSpec("regex", "(abc|abd|x){1000}"), vocabulary)
     assert (len(plain.host_ms), plain.mask_ms) == (5, [])
     assert (len(guided.host_ms), len(guided.mask_ms)) == (5, 5)
     assert guided.tokens >= 1
@@ -46,11 +44,6 @@ def test_a_wrong_answer_is_told() -> None:
     assert schemas.problem("[1]", {"type": "array"}) == ""
     assert "not of type" in schemas.problem("{}", {"type": "array"})
     assert schemas.problem("{", {"type": "array"})
-
-
-def test_hostile_grammars_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
-    assert asyncio.run(schemas.refuse_all()) == 0
-    assert "9 of 9 refused" in capsys.readouterr().out
 
 
 def test_a_conversation_is_as_long_as_asked() -> None:
