@@ -53,7 +53,7 @@ DEFAULT_PAGE_SIZE = 16
 DETERMINISTIC_BLOCK = 64  # the page size where a page is what a prompt is computed by
 DEFAULT_ROWS = {"cpu": 64, "cuda": 256}
 DEFAULT_CHUNK = {"cpu": 512, "cuda": 8192}
-SMALL_HIDDEN = 2048  # up to it a GPU computes that many tokens of a prompt sooner than the host can launch the next step
+SMALL_HIDDEN = 2048  # up to it a step of so many tokens is short anyway, and 1 % faster on an H200 than two halves
 SMALL_MODEL_CHUNK = 16384
 DEFAULT_GRAPH_ROWS = 256
 

@@ -118,24 +118,25 @@ def _tested(*words: str) -> str:
 
 def measure(model: str) -> dict[str, Any]:
     lines = _lines("benchmarks.gpu_offline", model)
+    if not lines:
+        sys.exit(f"nothing of {model} could be measured")
     found: dict[str, Any] = {"start_seconds": lines[0]["start_seconds"], "work": {}, "variants": {}}
     for line in lines[1:]:
         found["work"][line["workload"]] = line | _against_peer(model, line)
+    found["decode_steps"] = _lines("benchmarks.gpu_trace", model, "--rows", "1", "256", "--json")
+    for served in _lines("benchmarks.gpu_serving", model, "--workload", SERVED):
+        found["serving"] = served | {"ratio": round(served["output_tok_s"] / found["work"][SERVED]["output_tok_s"], 3)}
     for name, variant in (VARIANTS | MORE_VARIANTS.get(model, {})).items():
         rows = _lines("benchmarks.gpu_offline", model, "--workloads", *variant.work, "--set", variant.setting)[1:]
         found["variants"][name] = {row["workload"]: row["output_tok_s"] for row in rows}
-    (served,) = _lines("benchmarks.gpu_serving", model, "--workload", SERVED)
-    served["ratio"] = round(served["output_tok_s"] / found["work"][SERVED]["output_tok_s"], 3)
-    found["serving"] = served
-    found["decode_steps"] = _lines("benchmarks.gpu_trace", model, "--rows", "1", "256", "--json")
     return found
 
 
 def _lines(module: str, *words: str) -> list[dict[str, Any]]:
-    """What ``python -m module`` prints, a JSON object a line."""
+    """What ``python -m module`` prints, a JSON object a line; what it had when it failed, which is told."""
     done = subprocess.run([sys.executable, "-m", module, *words], text=True, capture_output=True, check=False)
     if done.returncode:
-        sys.exit(f"{module} {' '.join(words)} failed:\n{done.stderr[-4000:]}")
+        sys.stderr.write(f"{module} {' '.join(words)} failed:\n{done.stderr[-4000:]}\n")
     return [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
 
 

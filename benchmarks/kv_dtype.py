@@ -3,25 +3,23 @@
     python -m benchmarks.kv_dtype [--model-path DIR] [--tokens 512] [--json FILE]
 
 A text (this project's README) runs through the model in chunks, once with keys and values as computed and once for each
-8-bit type; the tokens of the second half are compared. Without a GPU the kernels run under Triton's interpreter.
+8-bit type; the tokens of the second half are compared. Without a GPU torch rounds the keys and values as the kernels of
+a GPU do (Triton's interpreter would cut digits off), and computes with them in float32.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import os
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import torch
 
-if not torch.cuda.is_available():
-    os.environ.setdefault("TRITON_INTERPRET", "1")
-
-from backend.attention.base import StepLayout
-from backend.attention.triton import TritonAttention
+from backend.attention import attention_class
+from backend.attention.base import AttentionBackend, StepLayout
+from backend.attention.torch_sdpa import TorchSDPA
 from backend.cache import KVPool
 from backend.config import ServerArgs
 from backend.core import build_model
@@ -33,6 +31,24 @@ from backend.runner.device import KV_DTYPES, choose_device
 PAGE = 16
 CHUNK = 64
 TEXT = Path(__file__).parents[1] / "README.md"
+
+
+class Rounded(TorchSDPA):
+    """Keys and values go to the pool as they would come back from one in ``kind``."""
+
+    kind: torch.dtype = torch.float32
+
+    def attend(
+        self,
+        layer: int,
+        query: torch.Tensor,
+        key: torch.Tensor,
+        value: torch.Tensor,
+        sinks: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        limit = torch.finfo(self.kind).max
+        key, value = (each.clamp(-limit, limit).to(self.kind).to(each.dtype) for each in (key, value))
+        return super().attend(layer, query, key, value, sinks)
 
 
 @torch.inference_mode()
@@ -47,11 +63,12 @@ def log_probabilities(
         page_size=PAGE,
         kv_heads=config.num_kv_heads,
         head_dim=config.head_dim,
-        dtype=kv_dtype,
+        dtype=kv_dtype if device.type == "cuda" else torch.float32,
         device=device,
         latent=config.latent,
     )
-    attention, found = TritonAttention(pool, model.attention_shapes()), []
+    attention = _attention(pool, model, kv_dtype)
+    found = []
     for start in range(0, len(ids), CHUNK):
         positions = torch.arange(start, min(start + CHUNK, len(ids)))
         attention.plan(
@@ -65,6 +82,14 @@ def log_probabilities(
         hidden = model(ids[positions].to(device), positions.to(device), attention)
         found.append(model.logits(hidden).float().log_softmax(-1).cpu())
     return torch.cat(found)
+
+
+def _attention(pool: KVPool, model: CausalLM, kv_dtype: torch.dtype) -> AttentionBackend:
+    if pool.keys[0].device.type == "cuda":
+        return attention_class("triton")(pool, model.attention_shapes())
+    attention = Rounded(pool, model.attention_shapes())
+    attention.kind = kv_dtype
+    return attention
 
 
 def compared(exact: torch.Tensor, other: torch.Tensor) -> dict[str, float]:

@@ -3,14 +3,17 @@
 import json
 from pathlib import Path
 
+import pytest
+
 from benchmarks import gpu_table
 
 ROOT = Path(__file__).parents[2]
 REPORT = json.loads((ROOT / "benchmarks" / "results" / "gpu-nvidia-h200.json").read_text())
 
 
-def test_readme_has_the_reports_table():
-    assert gpu_table.peers(REPORT) in (ROOT / "README.md").read_text(encoding="utf-8")
+@pytest.mark.parametrize("table", [gpu_table.peers, gpu_table.variants, gpu_table.gaps])
+def test_readme_has_the_reports_tables(table):
+    assert table(REPORT) in (ROOT / "README.md").read_text(encoding="utf-8")
 
 
 def test_a_ratio_below_one_is_not_shown_as_one():
