@@ -14,7 +14,7 @@ EPISODES ?= 10000
 FUZZ := $(addprefix tests/backend/,scheduler/test_window_fuzz.py scheduler/test_kinds_fuzz.py scheduler/test_fuzz.py \
     scheduler/test_host_fuzz.py engine/test_kinds_lives.py engine/test_lives.py)
 
-.PHONY: serve test lint bench bench-placement bench-router bench-runtime compiled test-compiled fuzz $(FUZZ) flags install clean
+.PHONY: serve test lint bench conformance bench-placement bench-router bench-runtime compiled test-compiled fuzz $(FUZZ) flags install clean
 .DELETE_ON_ERROR:
 
 serve: install
@@ -60,6 +60,10 @@ bench-router: compiled
 bench-placement: install
 	$(BIN)/python -m pip install -q -c constraints.txt -e '.[plot]'
 	$(BIN)/python -m benchmarks.placement $(if $(TRACE),--trace $(TRACE)) --plots docs --page docs/placement.md $(ARGS)
+
+# Other people's clients, in environments of their own; DATA: a folder with HellaSwag and GSM8K, if there.
+conformance: install
+	$(BIN)/python -m benchmarks.conformance $(if $(DATA),--data $(DATA)) $(ARGS)
 
 flags: install
 	$(BIN)/python docs/generate_flags.py

@@ -1,0 +1,1 @@
+"""Other people's clients against our server: ``python -m benchmarks.conformance`` writes docs/conformance.md."""
