@@ -25,7 +25,11 @@ def conversation_bytes(messages: Sequence[Any], tools: Any = None, variables: Ma
     """
     parts = [_VARIABLES + _SORTED.encode(variables)] if variables else []
     parts += [_TOOLS + _SORTED.encode(tools)] if tools else []
-    parts += [_message(message) if isinstance(message, dict) else _opaque(message) for message in messages]
+    for message in messages:
+        if isinstance(message, dict):
+            _add_message(parts, message)
+        else:
+            parts.append(_opaque(message))
     return b"".join(parts)
 
 
@@ -34,10 +38,13 @@ def is_stand_in(text: bytes) -> bool:
     return text[:1] in (_VARIABLES, _TOOLS, _ROLE, _EXTRA)
 
 
-def _message(message: Mapping[str, Any]) -> bytes:
-    extra = {key: value for key, value in message.items() if key not in ("role", "content") and value is not None}
-    tail = _EXTRA + _SORTED.encode(extra) if extra else b""
-    return _ROLE + _text(message.get("role")) + _CONTENT + _content(message.get("content")) + tail
+def _add_message(parts: list[bytes], message: Mapping[str, Any]) -> None:
+    """In pieces: a long one is copied once, when all are joined."""
+    parts += (_ROLE, _text(message.get("role")), _CONTENT, _content(message.get("content")))
+    if len(message) > 2 or "role" not in message or "content" not in message:
+        extra = {key: value for key, value in message.items() if key not in ("role", "content") and value is not None}
+        if extra:
+            parts += (_EXTRA, _SORTED.encode(extra))
 
 
 def _content(content: Any) -> bytes:

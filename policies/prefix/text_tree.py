@@ -167,20 +167,22 @@ class TextTree:
         """``worker`` holds ``text`` from ``now`` on. Returns what was there before."""
         nodes, new = self._known_nodes(text, namespace)
         known_nodes = iter(nodes)
-        text = self._cut(text)
-        if not text:
+        end = self._kept_bytes(text)
+        if not end:
             return Found(0, 0)
+        if not new:  # else nothing of it is looked for, and a long text is not copied
+            text = text[:end]
         holder = self._holder(worker)
         bit = holder.bit
         node: Node = self._root(namespace)
-        position, end = 0, len(text)
+        position = 0
         held, known = 0, end
         passed = []
         while True:
             child = next(known_nodes, None)
             if child is None and (new or (child := self._next(node, text, position)) is None):
                 known = position
-                child = self._add_leaf(node, text[position:])
+                child = self._add_leaf(node, text[position:end])
             position += len(child.text)
             if child.mask & bit:
                 held = position
@@ -259,10 +261,11 @@ class TextTree:
 
     def _cut(self, text: bytes) -> bytes:
         """Its whole blocks, within what one prompt may take."""
-        length = len(text)
-        if length > self._longest:
-            length = self._longest
-        return text[: length - length % self.block]
+        return text[: self._kept_bytes(text)]
+
+    def _kept_bytes(self, text: bytes) -> int:
+        length = min(len(text), self._longest)
+        return length - length % self.block
 
     def _common(self, edge: bytes, text: bytes, position: int) -> int:
         """How many bytes are equal in whole blocks."""
