@@ -27,7 +27,7 @@ from benchmarks.processes import free_port, running
 
 PAGE = Path(__file__).parents[2] / "docs" / "conformance.md"
 MODEL = "conformance"
-SERVER = ("--served-model-name", MODEL, "--tool-call-parser", "qwen", "--enable-cache-report")
+SERVER = ("--served-model-name", MODEL, "--tool-call-parser", "qwen")
 
 
 @contextlib.contextmanager

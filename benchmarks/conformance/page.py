@@ -17,7 +17,7 @@ a limit of time. SGLang's and vLLM's wheels are installed without their dependen
 # What is known of cases that fail, by a part of their names.
 WHY = {
     "stop_regex": "`stop_regex` is not built: a 400 that says so",
-    "JSONConstrainedMixin": "the schema lets a number grow without end: this model writes zeros until 128 tokens are full",
+    "JSONConstrainedMixin": "the schema lets a number grow without end: this model writes zeros for all its 128 tokens",
     "structured_by_tool": "sometimes this model fills its tokens before the call is complete, which is then not sent",
     "test_long_prompt": "8,000 tokens within 120 seconds, on two cores with much else to do",
 }
