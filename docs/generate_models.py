@@ -1,10 +1,12 @@
 """Write docs/models.md: the architectures, what they bring, and their parity with transformers.
 
-``python docs/generate_models.py``; it makes each tiny model of the parity tests and measures it, in about a minute.
+``python docs/generate_models.py``; it makes each tiny model of the parity tests and measures it, in a few minutes.
+The figures of real weights are those that ``python -m benchmarks.perplexity --page`` kept.
 """
 
 from __future__ import annotations
 
+import json
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -16,7 +18,9 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from backend.loader.gguf_families import FAMILIES as GGUF_FAMILIES
 from backend.models import ARCHITECTURES
-from tests.backend.models.families import VARIANTS
+from benchmarks.perplexity import RESULTS, Figures
+from tests.backend.models.families import TEXT_PARTS, VARIANTS, Variant
+from tests.backend.models.foreign import FOREIGN
 from tests.backend.models.parity import WAYS, sequences, worst_difference
 from tests.backend.tiny_models import load_reference, save_tiny
 
@@ -32,6 +36,15 @@ names one of these, or a GGUF file where the last column says so. `launch_server
 | architecture | served by | GGUF |
 |---|---|---|
 """
+OTHERS = """
+Any other decoder that the installed `transformers` has is run by it, over our paged attention, prefix cache and
+scheduler (`--model-impl auto`, the default; `transformers` does so with the architectures above too, `native` refuses
+others; one log line says so). Which layers there are and what each asks of attention (heads, window, scale, cap, sinks)
+is found by a pass without numbers before anything is loaded. What that pass shows to be impossible stops the start with
+the reason and the nearest names: state-space, convolutional and encoder-decoder models, attention with masks or biases
+of its own, windows that layers do not tell, keys shared among layers. Such models run without CUDA graphs and merged
+matrices. Code that comes with a model is never run.
+"""
 PARITY = """
 ## Parity
 
@@ -39,6 +52,23 @@ Each line is a tiny random model saved by transformers, loaded here in float32 o
 90 tokens: longer than the window (12) and the original context (32) of those that have one. The number is the largest
 absolute difference of any logit of any token; the largest logit is beside it. Greedy tokens of the Engine are equal.
 
+"""
+FOREIGN_PARITY = """
+### Run by transformers
+
+The same for architectures without a file here (`tests/backend/models/test_fallback.py`).
+
+"""
+REAL = """
+## Real weights
+
+Served in float32 and asked over HTTP, beside transformers, which reads the same file by itself
+(`python -m benchmarks.perplexity --data DIR --model-path FILE --page`): perplexity of joined texts in windows of 1,024
+tokens, and the rows of a slice of HellaSwag whose true ending is the most likely one. The last number is the largest
+difference of a token's log-probability.
+
+| model | perplexity | transformers | tokens | HellaSwag | transformers | chosen alike | difference |
+|---|---|---|---|---|---|---|---|
 """
 NOTES = """
 ## Notes
@@ -58,15 +88,20 @@ NOTES = """
   `--json-model-override-args '{"architectures": ["Qwen3ForSequenceClassification"], "classifier_from_token": ["no",
   "yes"]}'`. All of them are within 1e-4 of transformers (`tests/backend/models/test_heads.py`).
 - Matrices of quantised checkpoints (FP8, MXFP4, GPTQ, AWQ) are refused; GGUF types are unpacked when they are read.
-- GGUF files need a byte-level BPE tokenizer inside; those of Gemma 3 and Phi-3 mostly have another kind, so they serve
-  token ids only (`--skip-tokenizer-init`) until that is read too.
+- Tokenizers inside GGUF files may be byte-level BPE or SentencePiece. Of llama.cpp's golden pairs those of llama-spm,
+  phi-3, llama-bpe, qwen2, qwen35, gpt-2, falcon, mpt, command-r, refact, starcoder and deepseek-coder give equal ids;
+  deepseek-llm, gemma-4 and bert vocabularies are refused. The folders of Qwen3, DeepSeek-V3 and gpt-oss give the ids of
+  transformers (`python -m benchmarks.tokenizers --data DIR`).
+- Phi-4-multimodal is its text part; tensors of the encoders and adapters are left out.
 """
 
 
 def page() -> str:
     """The whole of docs/models.md."""
     torch.set_num_threads(1)
-    return INTRODUCTION + "\n".join(_architectures()) + "\n" + PARITY + "\n".join(_parity()) + "\n" + NOTES
+    native, foreign = _parity({**VARIANTS, **TEXT_PARTS}), _parity(FOREIGN)
+    parts = (INTRODUCTION, _architectures(), OTHERS, PARITY, native, FOREIGN_PARITY, foreign, REAL, _real(), NOTES)
+    return "".join(part if isinstance(part, str) else "".join(f"{line}\n" for line in part) for part in parts)
 
 
 def _architectures() -> Iterator[str]:
@@ -76,10 +111,20 @@ def _architectures() -> Iterator[str]:
         yield f"| {name} | `{module}.py` | {', '.join(kinds)} |"
 
 
-def _parity() -> Iterator[str]:
+def _real() -> Iterator[str]:
+    for kept in json.loads(RESULTS.read_text(encoding="utf-8")):
+        each = Figures(**kept)
+        yield (
+            f"| {each.model} | {each.perplexity:.4f} | {each.reference_perplexity:.4f} | {each.tokens:,} "
+            f"| {each.right} of {each.rows} | {each.reference_right} of {each.rows} "
+            f"| {each.same_choice} of {each.rows} | {each.largest_difference:.0e} |"
+        )
+
+
+def _parity(variants: dict[str, Variant]) -> Iterator[str]:
     yield f"| model | what is in it | largest logit | {' | '.join(WAYS)} |"
     yield "|---" * (3 + len(WAYS)) + "|"
-    for name, variant in VARIANTS.items():
+    for name, variant in variants.items():
         with tempfile.TemporaryDirectory() as folder:
             save_tiny(name, variant.make, folder)
             rows = sequences(variant.lengths)
