@@ -29,6 +29,7 @@ INFERENCE_ROUTES = frozenset(
         "/v1/embeddings",
         "/v1/rerank",
         "/rerank",
+        "/v2/rerank",
         "/v1/score",
         "/v1/classify",
         "/classify",

@@ -20,7 +20,6 @@ _OPEN = INFERENCE_ROUTES | {
     "/pooling",
     "/score",
     "/tokenize",
-    "/v2/rerank",
     "/version",
 }
 _API = "/v1/"

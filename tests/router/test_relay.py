@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 
+import pytest
+
+from router.body import INFERENCE_ROUTES
 from tests.router.conftest import chat, running
 from tests.router.fake_backend import FakeBackend
 
@@ -19,6 +22,20 @@ async def test_body_bytes_arrive_as_they_were_sent():
         async with fleet.client.post("/v1/chat/completions", data=body) as answer:
             assert answer.status == 200
         assert fleet.backends[0].received[0].body == body
+
+
+@pytest.mark.parametrize("path", ["/v1/rerank", "/rerank", "/v2/rerank", "/v1/classify", "/classify", "/v1/score"])
+async def test_documents_and_labels_are_asked_for_like_any_answer(path: str):
+    """The body arrives as it is, at one backend; the router knows it as a prompt, so that it may try another one."""
+    body = b'{"query": "q",  "documents": ["a", {"text": "b"}], "input": "x", "top_n": 1}'
+    async with running(FakeBackend(), FakeBackend()) as fleet:
+        for backend in fleet.backends:
+            backend.received.clear()
+        async with fleet.client.post(path, data=body) as answer:
+            assert answer.status == 200
+        (got,) = [each for backend in fleet.backends for each in backend.received if each.target == path]
+        assert got.body == body
+        assert path in INFERENCE_ROUTES
 
 
 async def test_answer_bytes_and_headers_come_back_as_they_were_sent():
