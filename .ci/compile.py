@@ -25,20 +25,23 @@ PACKAGES = ("router", "policies")  # backend stays where it is
 
 # Every module that a request passes; those with msgspec's or pydantic's classes stay as they are, since these read
 # annotations when they are made, and so do subclasses of prometheus_client's.
-MODULES = """
-policies/policy.py policies/cache_aware.py
-policies/prefix/node.py policies/prefix/text_tree.py policies/prefix/restart.py policies/prefix/rendezvous.py
-policies/prefix/ends.py policies/prefix/fullest.py
-policies/cost/leases.py policies/cost/rates.py policies/cost/line.py policies/cost/score.py policies/cost/fleet_view.py
-policies/cost/traffic.py policies/cost/reuse.py policies/cost/pressure.py policies/cost/gate.py
-router/http/message.py router/http/repeated.py router/http/deadline.py router/http/intake.py router/http/response.py
-router/http/answer.py router/http/client.py router/http/pool.py router/http/server.py
-router/front.py router/gateway.py router/exchange.py router/straight.py router/relay.py router/upstream.py
-router/body.py router/conversation.py router/prompt_text.py router/headers.py router/answer_tail.py
-router/placement.py router/rosters.py router/exact.py router/dossier.py router/pending.py router/explain.py
-router/shortfall.py router/metrics.py router/silence.py router/guards.py router/breaker.py router/retry_budget.py
-router/inflight.py router/fleet/registry.py
-""".split()
+COMPILED = {
+    "policies": ("policy", "cache_aware"),
+    "policies/prefix": ("node", "text_tree", "restart", "rendezvous", "ends", "fullest"),
+    "policies/cost": (
+        "leases", "rates", "line", "score", "fleet_view", "traffic", "reuse", "pressure", "gate",
+    ),
+    "router/http": (
+        "message", "repeated", "deadline", "intake", "response", "answer", "client", "pool", "server",
+    ),
+    "router/fleet": ("registry",),
+    "router": (
+        "front", "gateway", "exchange", "straight", "relay", "upstream", "body", "conversation", "prompt_text",
+        "headers", "answer_tail", "placement", "rosters", "exact", "dossier", "pending", "explain", "shortfall",
+        "metrics", "silence", "guards", "breaker", "retry_budget", "inflight",
+    ),
+}  # fmt: skip
+MODULES = [f"{folder}/{name}.py" for folder, names in COMPILED.items() for name in names]
 
 # What the modules import of others is taken as it comes: reading all of torch would take minutes.
 SETTINGS = """[mypy]

@@ -1,0 +1,48 @@
+"""What `make compiled` takes; whether the compiled router behaves is for `make test-compiled`."""
+
+from __future__ import annotations
+
+import ast
+import importlib.util
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+# Their classes read annotations, or are no objects of Python's own: compiled they are other classes or none.
+NOT_COMPILED = {"Struct", "BaseModel", "Collector", "Transport"}
+
+
+@pytest.fixture
+def program() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("compile_router", ROOT / ".ci" / "compile.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def bases(path: Path) -> set[str]:
+    """The last names of what classes derive from."""
+    classes = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.ClassDef)]
+    return {ast.unparse(base).rpartition(".")[2] for each in classes for base in each.bases}
+
+
+def test_what_is_compiled_has_only_classes_that_can_be(program):
+    taken = {module: bases(ROOT / module) & NOT_COMPILED for module in program.MODULES}
+    assert taken
+    assert {module: found for module, found in taken.items() if found} == {}
+    assert len(set(program.MODULES)) == len(program.MODULES)
+
+
+def test_a_build_is_of_its_sources(program, tmp_path, monkeypatch):
+    monkeypatch.setattr(program, "ROOT", tmp_path)
+    for package in program.PACKAGES:
+        (tmp_path / package).mkdir()
+        (tmp_path / package / "one.py").write_text("x = 1\n")
+    before = program.sources()
+    assert program.sources() == before
+    (tmp_path / "router" / "one.py").write_text("x = 2\n")
+    assert program.sources() != before
