@@ -29,7 +29,7 @@ COMPILED = {
     "policies": ("policy", "cache_aware"),
     "policies/prefix": ("node", "text_tree", "restart", "rendezvous", "ends", "fullest"),
     "policies/cost": (
-        "leases", "rates", "line", "score", "fleet_view", "traffic", "reuse", "pressure", "gate",
+        "leases", "rates", "line", "felt", "score", "fleet_view", "traffic", "reuse", "pressure", "gate",
     ),
     "router/http": (
         "message", "repeated", "deadline", "intake", "response", "answer", "client", "pool", "server",
