@@ -14,7 +14,7 @@ from typing import Self
 import torch
 
 MOST_THREADS = 8
-STAGE_BYTES = 32 << 20  # of pinned memory, for each thread
+STAGE_BYTES = 16 << 20  # of pinned memory, for each thread
 
 
 class Copies:
@@ -63,6 +63,7 @@ class Stage:
     def __init__(self, device: torch.device) -> None:
         self._device = device
         self._stream = torch.cuda.Stream(device)
+        self._stream.wait_stream(torch.cuda.default_stream(device))  # which may still write to reused memory
         self._halves = torch.empty(2, STAGE_BYTES // 2, dtype=torch.uint8, pin_memory=True)
         self._sent = (torch.cuda.Event(), torch.cuda.Event())
         self._turn = 0
