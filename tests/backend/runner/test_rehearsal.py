@@ -7,13 +7,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from backend.config import ServerArgs
-from backend.core import _trial
+from backend.core import _trial, build_model
 from backend.loader.model_config import load_model_config
 from backend.models.build import empty_model
 from backend.prompt import resolve_model
 from backend.runner import device as devices
 from backend.runner.device import kv_budget, kv_room
 from backend.runner.rehearsal import TRIED_GRAPHS, Trial, Usage, bytes_of_steps, step_of
+from tests.backend.models.families import VARIANTS
 from tests.backend.tiny_models import write_model
 
 GIB = 1 << 30
@@ -100,3 +101,16 @@ def test_a_runner_over_one_page_takes_a_whole_step(tmp_path):
     pool = trial.runner._attention._pool
     written = [np.flatnonzero(keys.abs().sum((1, 2, 3)).numpy()).tolist() for keys in pool.keys]
     assert written == [[0]] * len(pool.keys)
+
+
+@pytest.mark.parametrize("name", ["gemma3", "gpt-oss", "deepseek-v3"])
+def test_models_of_other_kinds_can_be_tried(tmp_path, name):
+    """Windows with pages of their own, sinks and experts, latent attention."""
+    torch.manual_seed(0)
+    VARIANTS[name].make().save_pretrained(tmp_path)
+    source = resolve_model(str(tmp_path))
+    args = ServerArgs(model_path=str(tmp_path), chunked_prefill_size=100, max_running_requests=3)
+    config = load_model_config(source, args)
+    trial = _trial(args, config, build_model(args, source, config, torch.float32, CPU), torch.float32, CPU)
+    trial.runner.rehearse(trial.tokens, 40)
+    assert trial.tokens == 100
