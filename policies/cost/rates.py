@@ -21,6 +21,7 @@ from policies.cost.line import FASTEST, TRUSTED, Line
 from policies.policy import WorkerLoad, WorkerSpeed
 
 MIN_TOKENS = 32  # below this the fixed part of a request hides its prefill
+SCATTER = 0.7  # measured: with none, late first tokens of a busy machine pass for lost caches; with 1.0 those come late
 CHANGED = 2.0  # a worker so many times faster than it was is another one
 CHANCE_GROWTH, LONGEST_CHANCE_S = 1.5, 120.0  # of the time to a second chance, for each one that showed nothing new
 
@@ -114,11 +115,15 @@ class RateBook:
         return line is not None and line.count >= TRUSTED
 
     def tokens_in(self, worker: str, ms: float, decodes: int) -> float | None:
-        """Prompt tokens that ``worker`` computes in so many ms beside ``decodes``; None while its speed is unknown."""
+        """Prompt tokens that ``worker`` surely needs so many ms for beside ``decodes``; None while its speed is open.
+
+        Its times scatter: what :data:`SCATTER` of a standard deviation may add is not counted.
+        """
         line = self._lines.get(worker)
         if line is None or line.speed is None or line.count < TRUSTED:
             return None
-        return (ms - line.fixed_ms) / line.speed.prefill_ms_per_token - decodes * self._decode_tokens
+        surely_ms = ms * math.exp(-SCATTER * math.sqrt(line.deviation))
+        return (surely_ms - line.fixed_ms) / line.speed.prefill_ms_per_token - decodes * self._decode_tokens
 
     def forget(self, worker: str) -> None:
         self.forgotten += 1

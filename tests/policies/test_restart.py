@@ -92,7 +92,7 @@ def test_a_doubted_worker_is_credited_with_what_it_was_sent_since():
 class TestFeel:
     def speeds(self) -> RateBook:
         rates = RateBook()
-        for work in (500, 1000, 4000, 2000, 300):
+        for work in (500, 1000, 4000, 2000, 300) * 60:  # without any scatter
             rates.observe("w", work, WorkerLoad(), 20.0 + work * 0.1)
         return rates
 
@@ -119,3 +119,11 @@ class TestFeel:
         leases = LeaseBook()
         lease = leases.open("w", 100, 0.0)
         assert feel(lease, WorkerLoad(others_tokens=5), self.speeds(), 1.0) is None
+
+    def test_what_a_worker_s_times_scatter_by_is_no_work(self):
+        """The same time tells less of a worker whose times vary."""
+        steady, wild = self.speeds(), self.speeds()
+        for number in range(60):
+            for rates, factor in ((steady, 1.0), (wild, 3.0 if number % 2 else 1 / 3)):
+                rates.observe("w", 1000, WorkerLoad(), 120.0 * factor)
+        assert wild.tokens_in("w", 420.0, 0) < 0.6 * steady.tokens_in("w", 420.0, 0)

@@ -180,7 +180,7 @@ class TestTimesThatContradictThePrediction:
         placement = Placement(
             make_policy("cache_aware", seed=0), LeaseBook(), RateBook(), PromptText(), Metrics(lambda model: True)
         )
-        for tokens in (500, 1000, 4000, 2000):
+        for tokens in (500, 1000, 4000, 2000) * 75:  # without any scatter
             placement.speeds.observe("w", tokens, WorkerLoad(), 20.0 + tokens * self.SPEED)
         return placement
 
@@ -190,12 +190,12 @@ class TestTimesThatContradictThePrediction:
         booking.record(0.0)
         booking.first_token(0.42, None, teach=True)
         line = placement.speeds.line("w")
-        assert (line.count, line.expected(100)) == (4, pytest.approx(30.0, rel=0.1))
+        assert (line.count, line.expected(100)) == (300, pytest.approx(30.0, rel=0.1))
         tail = Tail()
         tail.add(b'{"choices": [], ' + usage + b"}")
         booking.finished(tail, 1.0)
         booking.settle("ok")
-        assert line.count == 5
+        assert line.count == 301
         return line.expected(100)
 
     def test_a_cold_prompt_does_not_make_its_worker_look_slow(self):
@@ -208,7 +208,7 @@ class TestTimesThatContradictThePrediction:
         ids=["it was cached", "nobody says"],
     )
     def test_a_slow_worker_does(self, usage):
-        assert self.answered_late(self.placement(), usage) > 45.0
+        assert self.answered_late(self.placement(), usage) > 35.0
 
     def test_the_policy_hears_of_it(self):
         placement = self.placement()
