@@ -64,13 +64,15 @@ class MessagesRequest(RequestFields):
 
 def _messages(message: Mapping[str, Any], where: str) -> list[dict[str, Any]]:
     role, content = message.get("role"), message.get("content")
-    if role not in ("user", "assistant"):
-        raise SchemaError(f"{where}.role must be user or assistant, got {role!r}", param=f"{where}.role")
+    if role not in ("user", "assistant", "system"):  # some agents remind the model in the middle of a conversation
+        raise SchemaError(f"{where}.role must be user, assistant or system, got {role!r}", param=f"{where}.role")
     if isinstance(content, str):
         return [{"role": role, "content": content}]
     if not isinstance(content, list) or not all(isinstance(block, Mapping) for block in content):
         raise SchemaError(f"{where}.content must be a text or a list of blocks, got {content!r}", param=where)
     blocks: list[Mapping[str, Any]] = content
+    if role == "system":
+        return [{"role": role, "content": _text([dict(block) for block in blocks], f"{where}.content")}]
     return _assistant(blocks, where) if role == "assistant" else _user(blocks, where)
 
 

@@ -23,7 +23,12 @@ KITS: dict[str, dict[str, dict[str, Any]]] = {
     "anthropic_messages_kit": {"AnthropicMessagesMixin": {}},
     "abort_timeout_kit": {"AbortAllMixin": {"abort_all_num_requests": 8, "abort_all_max_new_tokens": 4000}},
     "pause_generation_kit": {
-        "PauseResumeInPlaceMixin": {"pause_num_requests": 4, "pause_max_new_tokens": 48, "pause_duration": 2}
+        "PauseResumeInPlaceMixin": {
+            "pause_num_requests": 4,
+            "pause_max_new_tokens": 48,
+            "pause_duration": 2,
+            "pause_ignore_eos": True,
+        }
     },
     "spec_server_kits": {"SpecLogprobKit": {}, "SpecPenaltyKit": {}, "SpecGrammarKit": {}},
     "basic_scheduler_stress_kit": {"BasicSchedulerStressMixin": {"sanity_max_new_tokens_short": 24}},

@@ -121,6 +121,14 @@ def test_a_conversation_with_tools_becomes_chat_messages() -> None:
     assert (chat["parallel_tool_calls"], chat["chat_template_kwargs"]) == (False, {"enable_thinking": False})
 
 
+@pytest.mark.parametrize("content", ["Be brief.", [{"type": "text", "text": "Be brief."}]])
+def test_a_system_turn_may_stand_between_the_others(content: object) -> None:
+    turns = [{"role": "user", "content": "a"}, {"role": "system", "content": content}, {"role": "user", "content": "b"}]
+    chat = MessagesRequest.read({"max_tokens": 1, "messages": turns}).to_chat()
+    assert [turn["role"] for turn in chat["messages"]] == ["user", "system", "user"]
+    assert chat["messages"][1]["content"] == "Be brief."
+
+
 @pytest.mark.parametrize(
     ("fields", "words"),
     [
