@@ -28,7 +28,6 @@ def bench(backend: str, url: str, model: str, tokenizer: str, folder: str) -> No
     told = json.loads(result.read_text().splitlines()[-1])
     check(told["completed"] == REQUESTS, f"{REQUESTS} answers, got {told['completed']}")
     check(told["total_output_tokens"] == REQUESTS * OUTPUT, f"all tokens counted, got {told['total_output_tokens']}")
-    note(f"{backend}: {told['output_throughput']:.0f} tokens/s out")
 
 
 def main() -> None:

@@ -8,7 +8,7 @@ import importlib.metadata
 import json
 from pathlib import Path
 
-from cases import arguments, case, check, note, version
+from cases import arguments, case, check, version
 
 REQUESTS, INPUT, OUTPUT = 6, 32, 8
 WAYS = {"openai": "/v1/completions", "openai-chat": "/v1/chat/completions"}
@@ -29,7 +29,6 @@ def bench(backend: str, url: str, model: str, tokenizer: str, folder: str) -> No
     told = json.loads((Path(folder) / f"vllm-{backend}.json").read_text())
     check(told["completed"] == REQUESTS, f"{REQUESTS} answers, got {told['completed']}")
     check(told["total_output_tokens"] == REQUESTS * OUTPUT, f"all tokens counted, got {told['total_output_tokens']}")
-    note(f"{backend}: {told['output_throughput']:.0f} tokens/s out")
 
 
 def main() -> None:
