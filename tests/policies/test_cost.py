@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from policies import Candidate, LeaseBook, RateBook, RouteRequest, WorkerLoad, WorkerSpeed, make_policy
@@ -42,6 +42,7 @@ def fleets(draw):
     return workers, leases, speeds, now + draw(st.floats(0, 10))
 
 
+@settings(deadline=None)
 @given(fleets(), st.integers(100, 9000), st.lists(st.floats(0, 1e-3), min_size=3, max_size=3), st.integers(0, 99))
 def test_a_view_tells_what_the_books_and_the_explained_cost_say(fleet, tokens, delayed, known):
     workers, leases, speeds, now = fleet
@@ -129,6 +130,7 @@ def test_later_requests_count_by_arrivals_and_utilisation():
     assert Traffic().delayed_per_token(1.0) == 0.0
 
 
+@settings(deadline=None)
 @given(
     st.lists(st.tuples(st.sampled_from("abc"), st.floats(0, 300) | st.just(1e5)), max_size=60),
     st.floats(1e-6, 1e3),
