@@ -12,8 +12,8 @@ Other people's clients against our server with the default model on the CPU, and
 `make conformance` (`DATA=DIR` takes HellaSwag and GSM8K from `hellaswag*.jsonl` and `gsm8k*.jsonl` there, instead of a
 few rows of our own). It writes this page. Clients that need more than we do run in environments of their own, each with
 a limit of time. SGLang's and vLLM's wheels are installed without their dependencies, beside this project's torch.
-A run of some suites (`ARGS='--only NAME'`) leaves the other rows as they were. The seconds are those of two cores that
-others used at the same time.
+A run of some suites (`ARGS='--only NAME'`) leaves the other rows as they were. Seconds are wall
+time and depend on what else the machine does.
 """
 
 # What is known of cases that fail, by a part of their names.
