@@ -1,5 +1,7 @@
 """Memory that captured steps read: on the CPU what is written is there; regions are apart and stay where they are."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 import torch
@@ -38,5 +40,5 @@ def test_joined_spans_cover_all_and_lie_apart(parts):
     spans = [(start, start + size) for start, size in parts]
     found = transfer._joined(spans)
     assert all(any(a <= start and end <= b for a, b in found) for start, end in spans)
-    assert all(after[0] - before[1] > transfer.SMALL_GAP for before, after in zip(found, found[1:], strict=False))
+    assert all(after[0] - before[1] > transfer.SMALL_GAP for before, after in pairwise(found))
     assert {start for start, _ in found} <= {start for start, _ in spans}

@@ -293,8 +293,8 @@ RUNTIME = works(
         "--grammar-backend",
         default="auto",
         choices=("auto", "llguidance", "none"),
-        help="what constrains structured output; auto is llguidance, none refuses such requests; xgrammar and outlines: "
-        "not yet",
+        help="what constrains structured output; auto is llguidance, none refuses such requests; xgrammar and "
+        "outlines: not yet",
     ),
     text(
         "--kv-events-config",
