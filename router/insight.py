@@ -12,6 +12,7 @@ from policies.prefix.block_index import BlockIndex
 from router.config import RouterConfig
 from router.dossier import Watcher
 from router.exact import ExactPrefixes
+from router.exchange import now_seconds
 from router.explain import ExplainRing
 from router.fleet.kv_events import KVEvents
 from router.fleet.load_polls import LoadPolls
@@ -95,7 +96,7 @@ class Insight:
         speed = info.get("measured_speed")
         ms = speed.get("prefill_ms_per_token") if isinstance(speed, dict) else None
         if isinstance(ms, float) and 0 < ms < SLOWEST:
-            self._speeds.seed(worker.url, ms)
+            self._speeds.seed(worker.url, ms, now_seconds())
 
     async def close(self) -> None:
         await self._events.close()

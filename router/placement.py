@@ -192,6 +192,8 @@ class Booking:
 
     def _teach(self, cached: int, ttft_ms: float, now: float) -> None:
         """So long took a prompt of which ``cached`` tokens were there."""
+        if self._lease.stray:  # nobody would ever forget what it teaches
+            return
         uncached = max(0, self._route.prompt_tokens - cached)
         self._placement.speeds.observe(self._lease.worker, uncached, self._load_before, ttft_ms, now)
 

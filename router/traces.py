@@ -16,6 +16,7 @@ import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from io import TextIOWrapper
+from itertools import islice
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -69,7 +70,7 @@ def _open(path: Path) -> TextIOWrapper:
 def _parsed(path: Path, number: int, line: str) -> dict[str, Any]:
     try:
         value = json.loads(line)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise TraceError(f"{path}, line {number} is not JSON: {error}") from None
     if not isinstance(value, dict):
         raise TraceError(f"{path}, line {number} is not a JSON object")
@@ -91,10 +92,9 @@ def _request(line: dict[str, Any], where: str) -> SimRequest:
         raise TraceError(f"{where}: block_size must be at least 1, got {block}")
     if not math.isfinite(arrival):
         raise TraceError(f"{where}: {arrival} is no timestamp")
-    sizes = list(_sizes(length, block))
-    if len(hashes) < len(sizes):  # the incomplete last block may have no number: nobody else has it
-        sizes = sizes[: len(hashes)]
-        sizes[-1:] = [sizes[-1] + length - sum(sizes)] if sizes else []
+    sizes = list(islice(_sizes(length, block), len(hashes)))
+    if sizes:  # the incomplete last block may have no number: nobody else has it
+        sizes[-1] += length - sum(sizes)
     if not sizes:
         raise TraceError(f"{where}: a prompt of {length} tokens with {len(hashes)} blocks")
     return SimRequest(arrival, tuple(hashes[: len(sizes)]), tuple(sizes), output, session=str(line.get("chat_id", "")))

@@ -68,13 +68,14 @@ class Account:
     """The running sums of one worker. Leases point to it, so those of a forgotten worker settle into nothing."""
 
     __slots__ = (
-        "decodes", "kept", "others", "prefill_tokens", "prompts", "recent_at", "recent_tokens", "requests",
+        "decodes", "gone", "kept", "others", "prefill_tokens", "prompts", "recent_at", "recent_tokens", "requests",
         "turn_at",
     )  # fmt: skip
 
     def __init__(self) -> None:
         self.prompts: dict[Lease, int] = {}  # without a first token yet, oldest first
         self.turn_at = 0.0  # when the oldest of them came to its turn
+        self.gone = False  # the worker was forgotten
         self.requests = 0
         self.prefill_tokens = 0
         self.decodes = 0
@@ -129,6 +130,11 @@ class Lease:
         if self._decoding:
             return WorkerLoad(requests=1, decodes=1)
         return WorkerLoad(requests=1, prefill_tokens=self.prefill_tokens)
+
+    @property
+    def stray(self) -> bool:
+        """Its worker was forgotten: what it shows is of nobody who is there."""
+        return self._account.gone
 
     def first_token(self, now: float) -> float | None:
         """The prompt is done. Returns the time to first token in ms, once: None when told before or released."""
@@ -242,4 +248,5 @@ class LeaseBook:
     def forget(self, worker: str) -> None:
         """``worker`` is gone: its open leases stop counting, also if a worker of that name comes back."""
         self.forgotten += 1
-        self._accounts.pop(worker, None)
+        if (account := self._accounts.pop(worker, None)) is not None:
+            account.gone = True

@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from statistics import mean, median
 
 from policies.cost.leases import Standing
-from policies.cost.line import FASTEST, TRUSTED, Line
+from policies.cost.line import CHANCE_S, FASTEST, TRUSTED, Line
 from policies.policy import WorkerLoad, WorkerSpeed
 
 MIN_TOKENS = 32  # below this the fixed part of a request hides its prefill
@@ -47,7 +47,7 @@ class RateBook:
         if tokens >= MIN_TOKENS and ttft_ms > 0:
             work = tokens + load.running * self._decode_tokens
             line = self.line(worker)
-            if line.chance_at <= now < math.inf:
+            if line.count >= TRUSTED and line.chance_at <= now < math.inf:
                 if ttft_ms * CHANGED < line.expected(work):
                     line.clear()  # what it was like tells nothing
                 else:
@@ -57,10 +57,14 @@ class RateBook:
                 line.chance_at = now + line.chance_s
                 self._believe(line)
 
-    def seed(self, worker: str, prefill_ms_per_token: float) -> None:
-        """What ``worker`` says of its speed counts until its own times to first token do."""
+    def seed(self, worker: str, prefill_ms_per_token: float, now: float = math.inf) -> None:
+        """What ``worker`` says of its speed counts until its own times to first token do.
+
+        It gets a chance to show them: what it measured may have been the first prompt of a cold process.
+        """
         line = self.line(worker)
         if line.count < TRUSTED:
+            line.chance_at = now + CHANCE_S
             line.speed = self._with(max(prefill_ms_per_token, FASTEST))
             self._usual = self._brisk = None
 
@@ -106,7 +110,7 @@ class RateBook:
         """
         if self._brisk is None:
             known = sorted(line.speed for line in self._lines.values() if line.speed)
-            self._brisk = known[(len(known) - 1) // 4]
+            self._brisk = known[(len(known) - 1) // 4] if known else self.usual()
         return self._brisk
 
     def known(self, worker: str) -> bool:

@@ -23,6 +23,7 @@ STRIKES, DOUBTS = 3, 2
 FAR_BELOW = 0.6  # a report under this share of a prediction does not confirm it
 SLACK_TOKENS = 64  # pages, template tokens
 PATIENCE = 40  # answers after which a suspicion without proof ends
+SELDOM = 8  # of a worker that reports, so many first tokens count as one answer: it may have ceased to report
 KEPT, KEPT_BYTES = 32, 2**20  # prompts remembered of each worker, to know what it was sent since
 SUSPECTED = 8  # times as many while it is suspected
 ALL_BYTES = 2**25  # of all workers together
@@ -51,7 +52,7 @@ class _Watch:
     strikes: int = 0
     doubts: set[float] = field(default_factory=set)  # when the prompts were sent that cast them and did not report yet
     doubted: bool = False
-    answers: int = 0  # since then; those that reported, where any does
+    answers: float = 0.0  # since then; mostly those that reported, where any does
     reports: bool = False  # the worker does at all
 
     def suspect(self, since: float) -> None:
@@ -59,7 +60,7 @@ class _Watch:
             self.since = since
 
     def clear(self) -> None:
-        self.since, self.strikes, self.doubted, self.answers = None, 0, False, 0
+        self.since, self.strikes, self.doubted, self.answers = None, 0, False, 0.0
         self.doubts.clear()
 
     @property
@@ -71,8 +72,14 @@ class _Watch:
     def known_since(self, key: str, text: bytes, before: float = math.inf) -> int:
         """Leading bytes of ``text`` that were sent since the suspicion was raised, and before ``before``."""
         since = self.since or 0.0
-        others = [sent.text for sent in self.sent if sent.key == key and since <= sent.at < before]
-        return max((common_length(other, text, 0) for other in others), default=0)
+        longest, more = 0, text[:1]
+        for sent in self.sent:
+            if since <= sent.at < before and sent.key == key and sent.text.startswith(more):
+                longest = common_length(sent.text, text, 0)
+                more = text[: longest + 1]
+                if longest == len(text):
+                    break
+        return longest
 
 
 class RestartDetector:
@@ -128,7 +135,7 @@ class RestartDetector:
         if watch.since is None and not denied:
             return None
         watch.suspect(prompt.at)
-        watch.answers += not watch.reports
+        watch.answers += 1.0 / SELDOM if watch.reports else 1.0
         known = self._known(watch, prompt, tokens)
         if denied and not felt.denies(tokens, known):
             watch.doubts.add(prompt.at)

@@ -183,7 +183,7 @@ class Owner:
         self._slots.take(url)
         self.guards.add(url)
         self.metrics.worker_added(url)
-        for name in ("token_parity", "kv_events"):
+        for name in ("token_parity", "kv_events", "loads"):
             worker.notes[name] = lambda name=name: self._notes.get(url, {}).get(name)  # type: ignore[misc]
         self._monitor.watch(worker)
         self._changed()

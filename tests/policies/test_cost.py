@@ -88,6 +88,18 @@ def test_of_a_large_fleet_only_what_is_picked_is_looked_at():
     assert (len(view), view.find("w90"), view.find("elsewhere")) == (SCANNED + 40, 90, None)
 
 
+def test_a_large_fleet_can_be_looked_at_when_all_of_it_is_gone():
+    leases, speeds = LeaseBook(), RateBook()
+    workers = [f"w{index}" for index in range(SCANNED + 1)]
+    for _ in range(3):
+        speeds.observe("w5", 1000, WorkerLoad(), 100.0, 0.0)
+    view = Roster(workers, leases, speeds).view(1e6)  # after so long a second chance is due
+    for worker in workers:
+        leases.forget(worker)
+        speeds.forget(worker)
+    assert view[5].speed.prefill_ms_per_token == pytest.approx(0.1)
+
+
 def test_evictions_cost_what_computing_again_takes():
     wait = wait_of(Candidate("w", WorkerLoad(2, 1000), WorkerSpeed(0.5)))
     with_evictions, without = (score("w", wait, 900, 100, 1e-4, tokens).total_ms for tokens in (300.0, 0.0))

@@ -95,6 +95,19 @@ def test_what_a_worker_says_of_its_speed_counts_until_it_has_shown_it():
     assert rates.speed("new").prefill_ms_per_token == pytest.approx(0.4, rel=0.1)
 
 
+def test_a_worker_that_says_it_is_slow_gets_a_chance_to_show_that_it_is_not():
+    """What it measured may have been its first prompt, while kernels were compiled."""
+    rates = RateBook()
+    for _ in range(10):
+        rates.observe("a", 1000, IDLE, 100.0, now=0.0)
+    rates.seed("b", 25.0, now=0.0)
+    assert rates.speed("b", 1.0).prefill_ms_per_token == 25.0
+    assert rates.speed("b", 3.0).prefill_ms_per_token == pytest.approx(0.1)
+    for at in (3.0, 4.0, 5.0):
+        rates.observe("b", 1000, IDLE, 100.0, now=at)
+    assert rates.speed("b").prefill_ms_per_token == pytest.approx(0.1)
+
+
 def test_in_a_fleet_that_only_says_its_speeds_the_next_worker_is_taken_for_a_usual_one():
     rates = RateBook()
     for worker, speed in (("a", 0.1), ("b", 0.2), ("c", 3.0)):

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from policies import Candidate, LeaseBook, RateBook, RouteRequest, WorkerLoad, make_policy
 from policies.cost.felt import Felt, feel
-from policies.prefix.restart import STRIKES, RestartDetector, Sent
+from policies.prefix.restart import PATIENCE, SELDOM, STRIKES, RestartDetector, Sent
 
 HEADS = [b"system prompt %d " % number * 250 for number in range(6)]  # 1,000 tokens each
 TOKENS = 1050
@@ -62,6 +62,20 @@ def test_stalls_of_a_warm_worker_are_never_proof(answers):
         assert found.felt("w", sent, MISS if stalled else HIT, TOKENS) is None or not any(r for *_, r in answers)
         if reports:
             assert found.reported("w", sent, 1000, TOKENS) is None
+
+
+def test_doubts_of_a_worker_that_has_ceased_to_report_end():
+    found = RestartDetector()
+    first = Sent(0.0, "", b"first " * 700, 0)
+    found.sent("w", first)
+    assert found.reported("w", first, 0, TOKENS) is None
+    for number in range(PATIENCE * SELDOM):
+        sent = Sent(1.0 + number, "", b"%d " % number * 1000, 4000)
+        found.sent("w", sent)
+        if (kept := found.felt("w", sent, MISS, TOKENS)) is not None:
+            break
+    assert kept
+    assert not found.doubted
 
 
 def test_a_doubted_worker_is_credited_with_what_it_was_sent_since():

@@ -171,6 +171,20 @@ async def test_a_new_worker_is_as_fast_as_it_says_until_it_has_shown_it(said):
         assert speeds.speed(url).prefill_ms_per_token == pytest.approx(expected)
 
 
+def test_late_answers_of_a_worker_that_is_gone_teach_nothing():
+    """Addresses of pods do not come back: nobody would forget it again, and it would count in the fleet's median."""
+    placement = Placement(
+        make_policy("cache_aware", seed=0), LeaseBook(), RateBook(), PromptText(), Metrics(lambda model: True)
+    )
+    bookings = [placement.book(RouteRequest(b"x" * 4000, 1000), Decision("w"), 0.0) for _ in range(5)]
+    placement.forget("w")
+    for booking in bookings:
+        booking.first_token(1.0, 0, teach=True)
+        booking.settle("ok")
+    assert not placement.speeds.known("w")
+    assert placement.speeds.usual() == WorkerSpeed()
+
+
 class TestTimesThatContradictThePrediction:
     """A prompt that was thought to be cached took as long as one that was not; the answer's head tells nothing."""
 

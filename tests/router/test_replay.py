@@ -63,11 +63,17 @@ class TestReading:
         (request,) = read_trace(write(tmp_path / "t.jsonl", [line]))
         assert request.prompt_tokens == 150
 
+    def test_a_length_that_nobody_has_takes_no_memory(self, tmp_path):
+        line = {"timestamp": 0, "input_length": 10**12, "output_length": 1, "hash_ids": [1, 2]}
+        (request,) = read_trace(write(tmp_path / "t.jsonl", [line]))
+        assert request.sizes == (512, 10**12 - 512)
+
     @pytest.mark.parametrize(
         ("text", "says"),
         [
             ("", "has no requests"),
             ("nonsense", "line 1 is not JSON"),
+            ("[" * 100_000, "line 1 is not JSON"),
             ("[1]", "line 1 is not a JSON object"),
             ('{"timestamp": 1}', "line 1 has no field 'hash_ids'"),
             ('{"timestamp": 1, "hash_ids": [], "input_length": 5, "output_length": 1}', "5 tokens with 0 blocks"),

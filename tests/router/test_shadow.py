@@ -69,6 +69,16 @@ def test_a_prompt_that_fits_no_cache_is_left_out():
     assert world.count("prompt_tokens") == 10
 
 
+def test_what_flies_to_a_worker_that_goes_takes_no_room(monkeypatch):
+    monkeypatch.setattr("router.shadow.MAX_FLIGHTS", 3)
+    world = World()
+    for number in range(6):
+        world.ask(b"%d " % number * 400)
+        for worker in WORKERS:
+            world.shadow.forget(worker)
+    assert sum(world.count("decisions", policy="cache_aware", agrees=agrees) for agrees in ("yes", "no")) == 6
+
+
 async def test_beside_the_live_policy():
     async with running(FakeBackend(), FakeBackend(), policy="round_robin", shadow_policy="cache_aware") as fleet:
         for _ in range(4):
