@@ -49,7 +49,7 @@ compiled: install
 
 # The tests of the router and its policies on that.
 test-compiled: compiled
-	PYTHONPATH=build/compiled:. PYTHONSAFEPATH=1 $(BIN)/python -m pytest tests/policies tests/router $(ARGS)
+	PYTHONPATH=build/compiled:. PYTHONSAFEPATH=1 $(BIN)/python -m pytest -o pythonpath='build/compiled .' tests/policies tests/router $(ARGS)
 
 # What a request costs beside nginx and sglang-router; PEERS=all adds two more. It needs nginx, a C compiler, and two
 # idle cores.

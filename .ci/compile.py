@@ -13,9 +13,11 @@ from __future__ import annotations
 import argparse
 import hashlib
 import os
+import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -42,6 +44,15 @@ COMPILED = {
     ),
 }  # fmt: skip
 MODULES = [f"{folder}/{name}.py" for folder, names in COMPILED.items() for name in names]
+# Classes of these modules that others derive from which stay as they are: mypyc has to be told.
+DERIVED_FROM = {
+    "policies/policy.py": ("Policy",),
+    "policies/cost/leases.py": ("Lease", "LeaseBook"),
+    "router/breaker.py": ("Breaker",),
+    "router/guards.py": ("Guards",),
+}
+OPEN = "@mypyc_attr(allow_interpreted_subclasses=True)"
+FUTURE = "from __future__ import annotations\n"
 
 # What the modules import of others is taken as it comes: reading all of torch would take minutes.
 SETTINGS = """[mypy]
@@ -54,11 +65,19 @@ follow_imports = skip
 
 def sources() -> str:
     """A digest of everything that is copied."""
-    digest = hashlib.sha256("\0".join(MODULES).encode())
+    digest = hashlib.sha256("\0".join([*MODULES, str(DERIVED_FROM)]).encode())
     for package in PACKAGES:
         for path in sorted((ROOT / package).rglob("*.py")):
             digest.update(str(path.relative_to(ROOT)).encode() + b"\0" + path.read_bytes())
     return digest.hexdigest()
+
+
+def opened(source: str, names: Iterable[str]) -> str:
+    """``source``, whose classes ``names`` may be derived from by classes that are not compiled."""
+    source = source.replace(FUTURE, f"{FUTURE}\nfrom mypy_extensions import mypyc_attr\n", 1)
+    for name in names:
+        source = re.sub(rf"^class {name}\b", f"{OPEN}\nclass {name}", source, flags=re.MULTILINE)
+    return source
 
 
 def build() -> int:
@@ -67,6 +86,9 @@ def build() -> int:
     for package in PACKAGES:
         shutil.copytree(ROOT / package, TARGET / package, ignore=shutil.ignore_patterns("__pycache__", "*.so"))
     (TARGET / "backend").symlink_to(ROOT / "backend")
+    for module, names in DERIVED_FROM.items():
+        path = TARGET / module
+        path.write_text(opened(path.read_text(), names))
     settings = TARGET / "mypy.ini"
     settings.write_text(SETTINGS)
     command = [sys.executable, "-m", "mypyc", f"--config-file={settings}", *MODULES]

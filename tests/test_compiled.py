@@ -46,3 +46,26 @@ def test_a_build_is_of_its_sources(program, tmp_path, monkeypatch):
     assert program.sources() == before
     (tmp_path / "router" / "one.py").write_text("x = 2\n")
     assert program.sources() != before
+
+
+def classes(path: Path) -> dict[str, set[str]]:
+    """The classes of a module, each with the last names of what it derives from."""
+    nodes = [node for node in ast.parse(path.read_text()).body if isinstance(node, ast.ClassDef)]
+    return {node.name: {ast.unparse(base).rpartition(".")[2] for base in node.bases} for node in nodes}
+
+
+def test_what_is_not_compiled_derives_only_from_classes_that_allow_it(program):
+    compiled = {name for module in program.MODULES for name in classes(ROOT / module)}
+    others = [
+        path
+        for package in program.PACKAGES
+        for path in (ROOT / package).rglob("*.py")
+        if str(path.relative_to(ROOT)) not in program.MODULES
+    ]
+    derived = {base for path in others for found in classes(path).values() for base in found & compiled}
+    opened = {name for names in program.DERIVED_FROM.values() for name in names}
+    assert derived == opened
+    for module, names in program.DERIVED_FROM.items():
+        source = program.opened((ROOT / module).read_text(), names)
+        assert source.count(program.OPEN) == len(names)
+        compile(source, module, "exec")

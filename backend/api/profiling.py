@@ -20,7 +20,7 @@ FOLDER_VARIABLE = "SGLANG_TORCH_PROFILER_DIR"
 
 class StartProfile(Body):
     output_dir: str = ""
-    num_steps: Annotated[int, Field(ge=0)] = 0
+    num_steps: Annotated[int, Field(ge=0, lt=2**31)] = 0
     activities: list[str] = []
     with_stack: bool = False
     record_shapes: bool = False
@@ -49,7 +49,10 @@ async def stop_profile(request: web.Request) -> web.Response:
 def _folder(asked: str) -> Path:
     """Where traces go. A client chooses below the operator's folder only: it writes files with the server's rights."""
     base = Path(os.environ.get(FOLDER_VARIABLE) or Path(tempfile.gettempdir()) / "warmlane-profiles").resolve()
-    folder = (base / asked).resolve()
+    try:
+        folder = (base / asked).resolve()
+    except (ValueError, OSError, RuntimeError) as error:  # a null character, a link to itself
+        raise SchemaError(f"output_dir {asked!r} is no folder: {error}", param="output_dir") from None
     if not folder.is_relative_to(base):
         message = f"output_dir {asked!r} is not below {base}; set {FOLDER_VARIABLE} to choose that."
         raise SchemaError(message, param="output_dir")

@@ -97,7 +97,11 @@ class SchedulerClient:
         await self._until(paused=False)
 
     async def profile(self, command: ProfileCommand) -> tuple[bool, str]:
-        """Begin or end a recording: whether that was done, and what the scheduler says of it."""
+        """Begin or end a recording: whether that was done, and what the scheduler says of it.
+
+        Raises what ``msgspec`` raises when the command cannot be encoded; nothing else is lost by that.
+        """
+        self._encoder.encode(command)
         self._pending.profile = command
         self._send()  # at once: a message carries one command
         waiter = asyncio.get_running_loop().create_future()

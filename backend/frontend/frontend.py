@@ -279,7 +279,10 @@ class Frontend:
 
     async def profile(self, command: ProfileCommand) -> str:
         """Begin or end a recording of the steps; where it goes or is. :class:`RequestError` when that cannot be."""
-        done, said = await self._client.profile(command)
+        try:
+            done, said = await self._client.profile(command)
+        except (ValueError, OverflowError) as error:  # a lone surrogate
+            raise RequestError(f"The command cannot be passed to the scheduler: {error}") from None
         if not done:
             raise RequestError(said)
         return said

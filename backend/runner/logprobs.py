@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,6 +13,8 @@ from backend.messages import LogprobSpec
 from backend.scheduler.batch import LogprobRow, Places, RowLogprobs, StepBatch
 from backend.scheduler.slots import Slots
 from backend.transfer import to_device
+
+PLACES_AT_ONCE = 1024  # of prompts: the logits of a whole step of them would be gigabytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,35 +69,48 @@ class PlaceTensors:
 
 @dataclass(frozen=True, slots=True)
 class RowTensors:
-    """One row's places; None where there are none."""
+    """One row's places, in order."""
 
-    prompt: PlaceTensors | None
-    output: PlaceTensors | None
+    prompt: tuple[PlaceTensors, ...]
+    output: tuple[PlaceTensors, ...]
 
     def logprobs(self) -> RowLogprobs:
         """Once the tensors have arrived."""
-        return RowLogprobs(*([] if part is None else part.places() for part in (self.prompt, self.output)))
+        prompt, output = ([place for part in parts for place in part.places()] for parts in (self.prompt, self.output))
+        return RowLogprobs(prompt, output)
 
 
 def row_logprobs(
-    plan: LogprobPlan, prompt_logits: torch.Tensor, logits: torch.Tensor, sampled: torch.Tensor
+    plan: LogprobPlan,
+    prompt_logits: Callable[[torch.Tensor], torch.Tensor],
+    logits: torch.Tensor,
+    sampled: torch.Tensor,
 ) -> list[RowTensors]:
-    """``prompt_logits`` float ``[N, vocab]`` as planned; ``logits`` ``[S, vocab]`` of the model, ``sampled``
+    """``prompt_logits`` gives those of some of ``plan.hidden``; ``logits`` ``[S, vocab]`` of the model, ``sampled``
     int64[S].
     """
-    results, start = [], 0
-    for spec, count, index in zip(plan.specs, plan.counts, plan.sampled, strict=True):
-        rows = slice(start, start + count)
-        prompt = _places(spec, prompt_logits[rows], plan.targets[rows])
-        output = _places(spec, logits[index : index + 1], sampled[index : index + 1]) if index >= 0 else None
-        results.append(RowTensors(prompt, output))
-        start += count
-    return results
+    prompts = _prompt_parts(plan, prompt_logits)
+    outputs = (
+        (_places(spec, logits[index : index + 1], sampled[index : index + 1]),) if index >= 0 else ()
+        for spec, index in zip(plan.specs, plan.sampled, strict=True)
+    )
+    return [RowTensors(tuple(prompt), output) for prompt, output in zip(prompts, outputs, strict=True)]
 
 
-def _places(spec: LogprobSpec, logits: torch.Tensor, tokens: torch.Tensor) -> PlaceTensors | None:
-    if not len(tokens):
-        return None
+def _prompt_parts(plan: LogprobPlan, logits_at: Callable[[torch.Tensor], torch.Tensor]) -> list[list[PlaceTensors]]:
+    """For each row the parts that its prompt places fall into, however long it is."""
+    found: list[list[PlaceTensors]] = [[] for _ in plan.specs]
+    ends = list(itertools.accumulate(plan.counts))
+    for first in range(0, len(plan.hidden), PLACES_AT_ONCE):
+        logits = logits_at(plan.hidden[first : first + PLACES_AT_ONCE])
+        for spec, end, count, parts in zip(plan.specs, ends, plan.counts, found, strict=True):
+            begin, behind = max(end - count, first), min(end, first + len(logits))
+            if begin < behind:
+                parts.append(_places(spec, logits[begin - first : behind - first], plan.targets[begin:behind]))
+    return found
+
+
+def _places(spec: LogprobSpec, logits: torch.Tensor, tokens: torch.Tensor) -> PlaceTensors:
     logprobs = torch.log_softmax(logits.float(), dim=-1)
     best = logprobs.topk(min(spec.top, logprobs.shape[-1]), dim=-1)
     asked = to_device(np.array(spec.ids, np.int64), logits.device)

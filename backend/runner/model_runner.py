@@ -172,7 +172,7 @@ class ModelRunner:
         """What goes to the host. ``hidden`` is None for a step of which no place of a prompt is wanted."""
         wanted, logprobs = inputs.logprobs, list[RowTensors]()
         if wanted is not None:
-            prompt = logits[:0] if hidden is None else self._model.logits(hidden[wanted.hidden])
-            logprobs = row_logprobs(wanted, prompt, logits, tokens)
+            states = logits[:0] if hidden is None else hidden
+            logprobs = row_logprobs(wanted, lambda at: self._model.logits(states[at]), logits, tokens)
         pooled = [] if hidden is None else [span.pool(hidden, self._model) for span in inputs.pooled]
         return StepResult(tokens.to(torch.int32).to("cpu", non_blocking=True), logprobs, pooled)

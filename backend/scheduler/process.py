@@ -118,6 +118,7 @@ class SchedulerLoop:
 
     def _step(self) -> FromScheduler:
         begun = time.monotonic()
+        computed = self._computed
         if self._watchdog is not None:
             self._watchdog.begin(begun)
         out = self._scheduler.step()
@@ -126,7 +127,7 @@ class SchedulerLoop:
         ended = time.monotonic()
         out.stats.step_seconds_total += ended - begun
         out.profiled, self._profiled = self._profiled, []
-        if self._profiler is not None:
+        if self._profiler is not None and self._computed > computed:  # else there was a message and nothing to do
             self._profiler.stepped()
         if ended >= self._count_at:
             self._count_at = ended + COUNT_SECONDS
@@ -135,6 +136,12 @@ class SchedulerLoop:
                 self._tell(out.stats)
             out.stats.cpu_seconds_total = time.process_time()
         return out
+
+    @property
+    def _computed(self) -> int:
+        """Tokens of all steps so far."""
+        stats = self._scheduler.stats
+        return stats.prefill_tokens_total + stats.decode_tokens_total
 
     def _receive(self, *, wait: bool) -> bool:
         """Take in everything that has arrived; True when there was anything."""

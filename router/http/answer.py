@@ -186,9 +186,10 @@ class Answer:
             self._waiter.set_result(None)
 
     async def _wait(self) -> None:
-        if self._error is not None:
-            raise self._error
+        # Into a name each time: the attribute changes while this waits, which compilers do not expect of a narrowed one.
+        if (error := self._error) is not None:
+            raise error
         self._waiter = self._loop.create_future()
         await self._waiter
-        if self._error is not None and not self._chunks and not self.ended:
-            raise self._error
+        if (error := self._error) is not None and not self._chunks and not self.ended:
+            raise error

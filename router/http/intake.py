@@ -80,11 +80,13 @@ class Intake:
                 continue
             # Not more at once than a head may have, so that one without an end is noticed before it is large.
             piece, data = data[: self._max_head], data[self._max_head :]
-            self._parse(piece)
+            while piece:
+                piece = self._rest_of_body(piece) if self._left else self._parse(piece)
             if self._request is not None and not self._left and self._length - self._size > LONG_BODY:
                 self._left = self._length - self._size
 
-    def _parse(self, data: bytes) -> None:
+    def _parse(self, data: bytes) -> bytes:
+        """What is left of ``data`` for a new parser, behind a change of protocols that was declined."""
         self._progress = False
         self._whole.clear()
         begins = not self.in_head and self._request is None
@@ -95,12 +97,13 @@ class Intake:
             if self._body_follows:  # which the parser would take for the other protocol
                 self._body_follows = False
                 self._left = self._length
-            self.feed(data[upgrade.args[0] :])
-            return
+            rest: bytes = data[upgrade.args[0] :]
+            return rest
         if not self._progress:
             self._count_stalled(len(data))
         if begins and self._whole:
             self._keep(data, self._whole[0])
+        return b""
 
     def _keep(self, data: bytes, request: Request) -> None:
         """``data`` began with ``request``: when it was nothing else, the next one may come with the same head."""
@@ -226,7 +229,7 @@ class Intake:
 
 
 def _has_body(headers: Mapping[str, str]) -> bool:
-    return "transfer-encoding" in headers or headers.get("content-length", "0") != "0"
+    return "transfer-encoding" in headers or headers.get("content-length", "").strip("0") != ""
 
 
 def _head_too_large() -> Reply:

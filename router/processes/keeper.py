@@ -8,6 +8,7 @@ import socket
 import sys
 import time
 from contextlib import suppress
+from pathlib import Path
 from typing import Protocol
 
 from router.errors import Refusal
@@ -20,6 +21,9 @@ log = logging.getLogger(__name__)
 BACKOFF_SECONDS = (0.0, 0.5, 1.0, 2.0, 5.0, 10.0)
 STEADY_SECONDS = 10.0  # after that long a process's earlier deaths are forgotten
 STOP_SECONDS = 5.0
+
+
+HOME = Path(__file__).resolve().parents[2]  # where this router was imported from
 
 
 class DataProcessError(Exception):
@@ -121,7 +125,7 @@ class Keeper:
         ours, theirs = socket.socketpair()
         with theirs:
             self._process = process = await asyncio.create_subprocess_exec(
-                sys.executable, "-m", "router.processes.data", str(theirs.fileno()), str(self._loads),
+                sys.executable, *_import_flags(), "-m", "router.processes.data", str(theirs.fileno()), str(self._loads),
                 stdin=asyncio.subprocess.DEVNULL,
                 pass_fds=(theirs.fileno(), self._loads),
                 start_new_session=True,  # Ctrl-C reaches the owner alone
@@ -156,3 +160,8 @@ class Keeper:
             self.drained.set()
         else:
             self._household.told(self.index, message)
+
+
+def _import_flags() -> list[str]:
+    """The process runs this router, not another one that happens to stand in the working directory."""
+    return [] if Path.cwd() == HOME else ["-P"]

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from router.http.intake import Intake
 from router.http.message import Reply, Request
 from router.http.response import ResponseWriter
 from router.http.server import Limits, ServerConnection, Turn
@@ -274,4 +275,19 @@ def test_an_upgrade_with_a_body_is_declined_and_the_body_read(length, size):
     sent = post(*head, b"Content-Length: %d" % length, body=body + GET)
     service, line = say(*[sent[start : start + size] for start in range(0, len(sent), size)])
     assert [(request.method, request.body) for request in service.served] == [("POST", body), ("GET", b"")]
+    assert statuses(line) == [200, 200]
+
+
+def test_many_upgrades_in_a_row_are_declined_one_by_one():
+    """None is read within another: their number is the client's to choose."""
+    whole: list[Request] = []
+    intake = Intake(65536, 4096, lambda _request: None, whole.append, "192.0.2.1", "http")
+    intake.feed(b"GET /a HTTP/1.1\r\nHost: x\r\nConnection: upgrade\r\nUpgrade: h2c\r\n\r\n" * 900 + GET)
+    assert [request.path for request in whole] == ["/a"] * 900 + ["/ok"]
+
+
+@pytest.mark.parametrize("length", [b"0", b"00"])
+def test_an_upgrade_with_an_empty_body_is_answered(length):
+    service, line = say(post(b"Connection: upgrade", b"Upgrade: h2c", b"Content-Length: " + length) + GET)
+    assert [request.method for request in service.served] == ["POST", "GET"]
     assert statuses(line) == [200, 200]

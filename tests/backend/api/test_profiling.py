@@ -44,6 +44,13 @@ async def test_files_go_below_the_operators_folder_only(backend: Backend, asked:
     assert backend.engine.profiles == []
 
 
-async def test_a_wrong_number_of_steps_is_named(backend: Backend) -> None:
-    answer = await backend.http.post("/start_profile", json={"num_steps": -1})
+@pytest.mark.parametrize("asked", ["a\0b", "x" * 300 + "/\0"])
+async def test_a_folder_without_a_possible_name_is_named(backend: Backend, asked: str) -> None:
+    answer = await backend.http.post("/start_profile", json={"output_dir": asked})
+    assert (answer.status_code, "output_dir" in answer.text) == (400, True)
+
+
+@pytest.mark.parametrize("asked", [-1, 2**31, 2**63])
+async def test_a_wrong_number_of_steps_is_named(backend: Backend, asked: int) -> None:
+    answer = await backend.http.post("/start_profile", json={"num_steps": asked})
     assert (answer.status_code, "num_steps" in answer.text) == (400, True)

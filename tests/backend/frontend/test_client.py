@@ -12,7 +12,7 @@ import zmq
 import zmq.asyncio
 
 from backend.frontend.client import SchedulerClient
-from backend.messages import NewRequest, ToScheduler
+from backend.messages import NewRequest, ProfileCommand, ToScheduler
 from backend.sampling_params import SamplingParams
 
 Pair = tuple[SchedulerClient, "zmq.Socket[bytes]"]
@@ -66,3 +66,12 @@ async def test_a_request_that_cannot_be_encoded_fails_alone(pair: Pair, bad: New
     message = await received(inbox)
     assert [each.uid for each in message.new] == [1, 3]
     assert message.abort == [9]
+
+
+@pytest.mark.parametrize("bad", [ProfileCommand("here", 2**64), ProfileCommand("here", activities=["\ud800"])])
+async def test_a_command_that_cannot_be_encoded_costs_no_request(pair: Pair, bad: ProfileCommand) -> None:
+    client, inbox = pair
+    client.submit([request(1)])
+    with pytest.raises((ValueError, OverflowError)):
+        await client.profile(bad)
+    assert [each.uid for each in (await received(inbox)).new] == [1]

@@ -7,7 +7,8 @@ import threading
 import msgspec
 import zmq
 
-from backend.messages import FromScheduler, ProfileCommand, SchedulerStats, ToScheduler
+from backend.messages import FromScheduler, NewRequest, ProfileCommand, SchedulerStats, ToScheduler
+from backend.sampling_params import SamplingParams
 from backend.scheduler.process import SchedulerLoop, StepProfiler
 from tests.backend.scheduler.harness import Harness
 
@@ -59,7 +60,14 @@ def test_profiles_are_begun_and_ended_while_nothing_runs() -> None:
     profiler = Answers()
     answers = said(profiler, *[ToScheduler(profile=command) for command in commands])
     assert [message.profiled for message in answers] == [[(True, "here")], [(False, "")], []]
-    assert profiler.steps == 3
+    assert profiler.steps == 0
+
+
+def test_steps_that_compute_something_are_counted_for_a_profile() -> None:
+    profiler = Answers()
+    request = NewRequest(1, bytes(4 * [5, 0, 0, 0]), SamplingParams(max_new_tokens=1, temperature=0), [])
+    said(profiler, ToScheduler(), ToScheduler(profile=ProfileCommand("here", steps=1), new=[request]), ToScheduler())
+    assert profiler.steps == 1
 
 
 def test_what_is_known_of_the_device_is_told_with_the_stats() -> None:
