@@ -186,7 +186,7 @@ class Answer:
             self._waiter.set_result(None)
 
     async def _wait(self) -> None:
-        # Into a name each time: the attribute changes while this waits, which compilers do not expect of a narrowed one.
+        # Into a name: mypyc takes an attribute that was None before the wait to be None behind it.
         if (error := self._error) is not None:
             raise error
         self._waiter = self._loop.create_future()
