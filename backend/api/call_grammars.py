@@ -90,7 +90,8 @@ class _Writer:
         properties = schema.get("properties")
         if not isinstance(properties, Mapping) or not properties:
             return f"{self._parameter(around, None, {}, schema, f'any_{place}')}*"
-        required = schema.get("required", ())
+        listed = schema.get("required")
+        required = listed if isinstance(listed, list) else ()
         found = []
         for index, (key, each) in enumerate(properties.items()):
             rule = self._parameter(around, key, each, schema, f"value_{place}_{index}")

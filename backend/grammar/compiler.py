@@ -64,7 +64,13 @@ class GrammarCompiler:
         return future
 
     def _compile(self, spec: GrammarSpec) -> CompiledGrammar:
-        return compile_grammar(spec, self._vocabulary())
+        try:
+            return compile_grammar(spec, self._vocabulary())
+        except GrammarError:
+            raise
+        except Exception as error:  # whatever the library makes of a tokenizer; the scheduler must outlive it
+            reason = one_line(str(error))
+            raise GrammarError(f"{spec.label} cannot be followed with this model's tokenizer: {reason}") from error
 
     def close(self) -> None:
         self._pool.shutdown(wait=False, cancel_futures=True)

@@ -27,7 +27,7 @@ def compose(lark: str, parts: Mapping[str, GrammarSpec]) -> GrammarSpec:
 
 def literal(text: str) -> str:
     """``text`` as a string of Lark."""
-    return json.dumps(text, ensure_ascii=False)
+    return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")  # the one that llguidance wants escaped
 
 
 def composed_grammar(text: str, control_tokens: Mapping[str, int], translate: Callable[[GrammarSpec], str]) -> str:
@@ -67,4 +67,4 @@ def _with_tokens(lark: str, control_tokens: Mapping[str, int]) -> str:
         head = line[: found.start()].replace(_LAZY, "", 1)
         return head + " ".join(split(end[mark.start() :])) + line[found.end() :]
 
-    return "\n".join(rule(line) for line in lark.splitlines())
+    return "\n".join(rule(line) for line in lark.split("\n"))

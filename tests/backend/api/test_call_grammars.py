@@ -215,3 +215,19 @@ def test_a_text_that_spells_a_control_token_is_no_control_token() -> None:
         tokens, _ = generate(state, TOKENS.size, TOKENS.tokenizer.eos_token, random.Random(0), jump=jump)
         assert TOKENIZER.token_to_id("<tool_call>") not in tokens
         assert json.loads(TOKENIZER.decode(tokens)) == "a<tool_call>b"
+
+
+@pytest.mark.parametrize("required", [None, 5, "days"])
+@pytest.mark.parametrize("name", FORMS)
+def test_a_list_of_required_parameters_that_is_none_demands_nothing(name: str, required: Any) -> None:
+    parameters = {"type": "object", "properties": {"days": {"type": "integer"}}, "required": required}
+    calls_beside(None, FORMS[name], [tool("f", parameters)], several=True)
+
+
+@pytest.mark.parametrize("text", ["a\u2028b", "a\x85b", "a\x7fb", "a\x0bb", "a\nb", 'a"\\b'])
+@pytest.mark.parametrize("name", FORMS)
+def test_odd_characters_in_choices(name: str, text: str) -> None:
+    parameters = {"type": "object", "properties": {"x": {"enum": [text, "other"]}}, "required": ["x"]}
+    spec = calls_beside(None, FORMS[name], [tool("f", parameters)], several=True)
+    for vocabulary in (BYTES, TOKENS):
+        compile_grammar(spec, vocabulary).start()

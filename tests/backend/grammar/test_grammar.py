@@ -10,6 +10,7 @@ from collections.abc import Callable
 import jsonschema
 import numpy as np
 import pytest
+import tokenizers
 
 from backend.grammar import (
     GrammarCompiler,
@@ -212,3 +213,16 @@ def test_specs_from_requests() -> None:
             spec_from_response_format(form)
     with pytest.raises(GrammarError, match="bytes"):
         make_spec("regex", "a" * (MAX_BYTES + 1))
+
+
+def test_a_tokenizer_that_the_library_cannot_read_refuses_grammars() -> None:
+    """Its error must not reach the scheduler as anything else: that would end it."""
+
+    def vocabulary() -> Vocabulary:
+        words = tokenizers.Tokenizer(tokenizers.models.WordLevel({"a": 0, "b": 1}, unk_token="a"))
+        return Vocabulary.from_json(words.to_str(), size=2, eos_token_ids=[0])
+
+    compiler = GrammarCompiler(vocabulary)
+    with pytest.raises(GrammarError, match=r"regex cannot be followed with this model's tokenizer: .*decoder"):
+        compiler.submit(make_spec("regex", "a")).result()
+    compiler.close()
