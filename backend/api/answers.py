@@ -43,6 +43,7 @@ async def answer_whole(request: web.Request, generation: Generation, build: Buil
                     early = _head(generation.states, "application/json")
                     early.enable_chunked_encoding()
                     await early.prepare(request)
+            body = build(generation.states)
         except RequestError as error:
             if early is None:
                 raise
@@ -50,7 +51,6 @@ async def answer_whole(request: web.Request, generation: Generation, build: Buil
             if request.transport is not None:
                 request.transport.close()
             return early
-    body = build(generation.states)
     if early is None:
         whole = json_response(body)
         whole.headers[CACHED_TOKENS] = str(_cached(generation.states) or 0)

@@ -23,7 +23,7 @@ from backend.api.sampling_defaults import with_defaults
 from backend.api.sampling_fields import OPENAI_NAMES, Count
 from backend.api.schema import Harmless, parse_json, refuse_not_yet
 from backend.frontend.errors import RequestError
-from backend.frontend.intake import Prompt, RequestOptions, TokenizerLike
+from backend.frontend.intake import Intake, Prompt, RequestOptions
 from backend.frontend.request import RequestState
 from backend.grammar import GrammarSpec
 from backend.messages import LogprobSpec
@@ -51,9 +51,8 @@ async def completions(request: web.Request) -> web.StreamResponse:
     body = CompletionRequest.read(with_defaults(data, serving.sampling_defaults))
     check_model(body.model, serving.model)
     prompts = _prompts(body.prompt)
-    tokenizer = serving.frontend.intake.tokenizer
-    logprobs = LogprobBodies(tokenizer)
-    answer = _Completion(body, serving.model.name, _echoes(body, prompts, tokenizer), logprobs)
+    logprobs = LogprobBodies(serving.frontend.intake.tokenizer)
+    answer = _Completion(body, serving.model.name, _echoes(body, prompts, serving.frontend.intake), logprobs)
     options = answer.options(len(prompts), openai_constraint(data))
     generation = await serving.frontend.submit(prompts, options)
     if body.stream:
@@ -70,12 +69,16 @@ def _prompts(prompt: Any) -> list[Prompt]:
     return [prompt] if isinstance(prompt[0], int) else list(prompt)
 
 
-def _echoes(body: CompletionRequest, prompts: list[Prompt], tokenizer: TokenizerLike | None) -> list[str]:
+def _echoes(body: CompletionRequest, prompts: list[Prompt], intake: Intake) -> list[str]:
     """What each answer begins with: the prompt's text, when the client wants to read it again."""
     if not body.echo:
         return []
+    tokenizer = intake.tokenizer
     if tokenizer is None:
         raise RequestError("This server runs with --skip-tokenizer-init: echo needs a tokenizer.", param="echo")
+    for prompt in prompts:
+        if isinstance(prompt, list):
+            intake.check_ids(prompt, "prompt")
     return [tokenizer.decode(prompt) if isinstance(prompt, list) else str(prompt) for prompt in prompts]
 
 

@@ -54,4 +54,4 @@ def _bears(request: web.Request, key: str) -> bool:
     scheme, _, given = request.headers.get("Authorization", "").partition(" ")
     if scheme.lower() != "bearer":
         given = request.headers.get("x-api-key", "")  # what Anthropic's clients send
-    return hmac.compare_digest(given.strip().encode(), key.encode())
+    return hmac.compare_digest(given.strip().encode(errors="surrogateescape"), key.encode())

@@ -126,6 +126,8 @@ def _tool(tool: Mapping[str, Any], position: int) -> dict[str, Any]:
     if tool.get("type", "custom") != "custom":
         raise unsupported(f"tools.{position}.type", tool.get("type"))
     function = {"name": tool.get("name"), "parameters": tool.get("input_schema") or {"type": "object"}}
+    if tool.get("strict") is True:
+        function["strict"] = True
     if tool.get("description"):
         function["description"] = tool["description"]
     return {"type": "function", "function": function}

@@ -158,9 +158,10 @@ async def test_the_cache_is_not_flushed_while_requests_run(backend: Backend) -> 
         ({"Authorization": "Basic secret"}, 401),
         ({"Authorization": "Bearer secret"}, 200),
         ({"Authorization": "bearer secret"}, 200),
+        ({"Authorization": b"Bearer \xff\xfe"}, 401),
     ],
 )
-async def test_api_key(start_backend: StartBackend, headers: dict[str, str], status: int) -> None:
+async def test_api_key(start_backend: StartBackend, headers: dict[str, str | bytes], status: int) -> None:
     async with start_backend(api_key="secret") as backend:
         response = await backend.http.get("/v1/models", headers=headers)
         assert response.status_code == status

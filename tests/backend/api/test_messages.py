@@ -157,3 +157,9 @@ async def test_the_key_as_anthropics_clients_send_it(start_backend: StartBackend
         await client(backend).messages.create(model=MODEL, max_tokens=1, messages=HI)
         with pytest.raises(anthropic.AuthenticationError):
             await client(backend).with_options(api_key="wrong").messages.create(model=MODEL, max_tokens=1, messages=HI)
+
+
+def test_strict_tools_stay_strict() -> None:
+    tools = [{"name": name, "input_schema": {"type": "object"}, "strict": name == "held"} for name in ("held", "free")]
+    chat = MessagesRequest.read({"max_tokens": 1, "messages": HI, "tools": tools}).to_chat()
+    assert [tool["function"].get("strict") for tool in chat["tools"]] == [True, None]

@@ -284,3 +284,9 @@ async def test_each_event_is_one_line_of_json(backend: Backend) -> None:
     lines = [line for line in text.split("\n") if line]
     assert lines[-1] == "data: [DONE]"
     assert all(json.loads(line.removeprefix("data: "))["object"] == "text_completion" for line in lines[:-1])
+
+
+@pytest.mark.parametrize("wrong", [-1, 2**40, 2**70])
+async def test_what_is_echoed_must_be_tokens(backend: Backend, wrong: int) -> None:
+    response = await backend.http.post("/v1/completions", json={"prompt": [5, wrong], "echo": True, "max_tokens": 1})
+    assert (response.status_code, response.json()["param"]) == (400, "prompt")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +15,7 @@ from backend.loader.classes import Classes
 from backend.prompt import ChatTemplate
 from tests.backend.api.conftest import MODEL, Backend
 from tests.backend.byte_tokenizer import OFFSET, ByteTokenizer
+from tests.backend.fake_scheduler import SILENT_TOKEN
 
 TEMPLATE = (Path(__file__).parents[3] / "configs" / "qwen3_reranker.jinja").read_text(encoding="utf-8")
 ASKED = {"query": "q", "documents": ["b", "d", "a", "c"]}
@@ -161,3 +164,35 @@ async def test_what_cannot_be_classified(reranker: Backend, body: dict[str, Any]
     response = await reranker.http.post("/v1/classify", json=body)
     assert response.status_code == 400
     assert "input" in response.text
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/v1/embeddings", {"input": [[5], [6, SILENT_TOKEN]]}),
+        ("/v1/score", {"query": [5], "items": [[6], [SILENT_TOKEN]], "label_token_ids": [7], "apply_softmax": True}),
+    ],
+)
+async def test_what_is_aborted_after_its_head_is_cut(backend: Backend, path: str, body: dict[str, Any]) -> None:
+    """No second head comes where the body is."""
+    content = json.dumps(body).encode()
+    reader, writer = await asyncio.open_connection("127.0.0.1", int(backend.url.rsplit(":", 1)[1]))
+    writer.write(f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Length: {len(content)}\r\n\r\n".encode() + content)
+    head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 10)
+    assert head.startswith(b"HTTP/1.1 200")
+    backend.frontend.abort(None)
+    assert await asyncio.wait_for(reader.read(), 10) == b""
+    writer.close()
+
+
+async def test_what_is_aborted_before_its_head_is_an_error(backend: Backend) -> None:
+    backend.engine.going.clear()
+    body = {"query": [5], "items": [[6]], "label_token_ids": [7], "apply_softmax": True}
+    asked = asyncio.create_task(backend.http.post("/v1/score", json=body))
+    async with asyncio.timeout(10):
+        while not backend.frontend.unfinished:  # noqa: ASYNC110
+            await asyncio.sleep(0.001)
+    backend.frontend.abort(None)
+    backend.engine.going.set()
+    response = await asked
+    assert (response.status_code, "without a token" in response.text) == (500, True)
