@@ -91,13 +91,18 @@ def load_model_config(source: ModelSource, args: ServerArgs = DEFAULT_ARGS) -> M
 
     Raises ModelError that names the file and what is wrong: an architecture that nobody knows, else a missing key.
     """
-    config = _read_config(source, args)
+    try:
+        config = _read_config(source, args)
+    except (TypeError, AttributeError) as error:  # its values are of any kind
+        raise ModelError(f"{source.path}: the configuration has a value of a wrong kind: {error}") from error
     embeds = args.is_embedding or (source.kind == "folder" and is_sentence_model(source.path))
     return replace(config, task=Task.EMBED) if embeds and config.task is Task.GENERATE else config
 
 
 def _read_config(source: ModelSource, args: ServerArgs) -> ModelConfig:
     if source.kind == "gguf":
+        if args.model_impl == "transformers":
+            raise ModelError(f"{source.path}: --model-impl transformers needs a model folder, not a GGUF file")
         raw = override(gguf_to_config(GGUFFile.open(source.path)), args.json_model_override_args)
         return parse_config(raw, where=str(source.path))
     path = source.path / "config.json"

@@ -21,6 +21,9 @@ def override(raw: dict[str, Any], text: str) -> dict[str, Any]:
         raise ModelError(f"{_FLAG} is not valid JSON: {error}") from error
     if not isinstance(changes, dict):
         raise ModelError(f"{_FLAG} must be a JSON object, not {text}")
+    for key in ("rope_parameters", "rope_scaling"):
+        if not isinstance(changes.get(key), dict | None):
+            raise ModelError(f"{_FLAG}: {key} must be an object, got {json.dumps(changes[key])}")
     return {**raw, **_rope(raw, changes), **changes} if changes else raw
 
 

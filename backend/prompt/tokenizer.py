@@ -104,4 +104,5 @@ def frame_prompt(backend: tokenizers.Tokenizer, *, bos: str | None, eos: str | N
     """Make ``add_special_tokens`` put ``bos`` before and ``eos`` after a prompt, each if given, and nothing else."""
     special = [(token, backend.token_to_id(token)) for token in dict.fromkeys((bos, eos)) if token is not None]
     template = [*([] if bos is None else [bos]), "$A", *([] if eos is None else [eos])]
-    backend.post_processor = processors.TemplateProcessing(single=template, special_tokens=special)
+    pair = [*template, *("$B:1" if piece == "$A" else piece for piece in template)]
+    backend.post_processor = processors.TemplateProcessing(single=template, pair=pair, special_tokens=special)

@@ -58,3 +58,21 @@ def test_a_gguf_file_is_overridden_too(tmp_path):
 def test_what_is_no_object_is_refused(folder, text, reason):
     with pytest.raises(ModelError, match=f"--json-model-override-args .*{reason}|is {reason}"):
         load(folder, text)
+
+
+@pytest.mark.parametrize("changes", [{"rope_scaling": "yarn"}, {"rope_parameters": 5}])
+def test_rotary_parameters_must_be_objects(folder, changes):
+    with pytest.raises(ModelError, match=r"override-args: rope_\w+ must be an object, got "):
+        load(folder, changes)
+
+
+def test_a_gguf_file_is_not_for_transformers(tmp_path):
+    write_model_gguf(tmp_path / "m.gguf", tiny_llama())
+    with pytest.raises(ModelError, match=r"--model-impl transformers needs a model folder"):
+        load_model_config(resolve_model(str(tmp_path / "m.gguf")), ServerArgs(model_impl="transformers"))
+
+
+@pytest.mark.parametrize("changes", [{"sliding_window": [1]}, {"layer_types": 5, "sliding_window": 4}])
+def test_a_value_of_a_wrong_kind_is_told_in_a_line(folder, changes):
+    with pytest.raises(ModelError, match="the configuration has a value of a wrong kind: "):
+        load(folder, changes)

@@ -1,10 +1,12 @@
 """Tokenizers of model folders: ids, ends, special tokens and templates from the files around tokenizer.json."""
 
 import pytest
+import tokenizers
 from tokenizers import processors
 from transformers import AutoTokenizer
 
 from backend.prompt import ModelError, load_tokenizer
+from backend.prompt.tokenizer import Tokenizer, frame_prompt
 from tests.backend.prompt.tiny import CORPUS, train, write_folder, write_json
 
 IM_END, END_OF_TEXT = 2, 0
@@ -115,3 +117,12 @@ def test_broken_files_are_named(tmp_path):
 def test_a_special_token_outside_the_vocabulary_is_added_not_lost(tmp_path):
     tokenizer = load_tokenizer(write_folder(tmp_path, eos_token="<|unheard-of|>"))
     assert tokenizer.eos_token_ids == (400,)
+
+
+def test_both_texts_of_a_pair_are_framed() -> None:
+    """As transformers frames them for models whose tokenizer.json does not."""
+    backend = tokenizers.Tokenizer(tokenizers.models.WordLevel({"<s>": 0, "</s>": 1, "a": 2, "b": 3}, unk_token="a"))
+    backend.add_special_tokens(["<s>", "</s>"])
+    frame_prompt(backend, bos="<s>", eos="</s>")
+    assert Tokenizer(backend, special_tokens={}).encode_pair("a", "b") == [0, 2, 1, 0, 3, 1]
+    assert Tokenizer(backend, special_tokens={}).encode("b") == [0, 3, 1]
