@@ -211,22 +211,25 @@ class Gateway:
                     return self._give_up(visit, attempts)
                 leg = self._exchange.begin(visit, *placed)
             worker, running, leg = leg.worker, leg, None
+            broken: Cut | None = None
             try:
                 return await self._exchange.finish(visit, running, outgoing)
             except UpstreamError as error:
                 if not self._failed(visit, worker, error, attempts):
                     return self._give_up(visit, attempts)
             except Cut as cut:
-                continued = await self._go_on(visit, worker, outgoing, attempts)
-                if continued is None:
-                    raise
-                if isinstance(continued, int):
-                    return continued
-                outgoing = continued
-                log.warning("request %s was cut and goes on elsewhere: %s", visit.id_value, cut)
+                broken = cut  # not awaited in here: compiled, the exception would stay the current one for everybody
             finally:
                 if visit.ticket is not None:
                     self._admission.done(worker.url)
+            if broken is not None:
+                continued = await self._go_on(visit, worker, outgoing, attempts)
+                if continued is None:
+                    raise broken
+                if isinstance(continued, int):
+                    return continued
+                outgoing = continued
+                log.warning("request %s was cut and goes on elsewhere: %s", visit.id_value, broken)
 
     async def _place(self, visit: Visit, attempts: Attempts) -> tuple[Worker, Decision] | None:
         """A worker to send to; None when there is nobody. With limits it has room, which the request takes."""

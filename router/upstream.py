@@ -123,7 +123,7 @@ class Upstream:
             except Fault as fault:
                 if fault.kind != "stale":
                     raise
-                return await self._fetch(worker, outgoing, deadline)
+            return await self._fetch(worker, outgoing, deadline)
         except Fault as fault:
             raise UpstreamError.of(fault) from fault
 

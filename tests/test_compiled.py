@@ -69,3 +69,16 @@ def test_what_is_not_compiled_derives_only_from_classes_that_allow_it(program):
         source = program.opened((ROOT / module).read_text(), names)
         assert source.count(program.OPEN) == len(names)
         compile(source, module, "exec")
+
+
+def test_nothing_compiled_waits_in_an_except_block(program):
+    """There the exception would stay the current one, also for what runs meanwhile."""
+    waits = [
+        f"{module}:{inner.lineno}"
+        for module in program.MODULES
+        for node in ast.walk(ast.parse((ROOT / module).read_text()))
+        if isinstance(node, ast.ExceptHandler)
+        for inner in ast.walk(node)
+        if isinstance(inner, ast.Await | ast.Yield)
+    ]
+    assert waits == []
