@@ -9,7 +9,7 @@ from router.http.answer import Answer
 from router.http.message import Pairs, Request, fields
 
 REQUEST_ID_HEADERS = ("x-request-id", "x-correlation-id", "x-trace-id", "request-id")
-FORWARDING = ("forwarded", "x-real-ip")
+FORWARDING = ("forwarded", "via", "x-real-ip", "x-client-ip", "cf-connecting-ip", "true-client-ip")
 _HOP_BY_HOP = frozenset(
     {
         b"connection",

@@ -167,7 +167,7 @@ async def test_keys_of_backends_are_not_told():
         assert "s3cret" not in said
 
 
-@pytest.mark.parametrize("header", ["X-Forwarded-For", "X-Forwarded-Host", "Forwarded", "X-Real-IP", "Origin"])
+@pytest.mark.parametrize("header", ["X-Forwarded-For", "X-Forwarded-Host", "Forwarded", "X-Real-IP", "Via", "Origin"])
 @pytest.mark.parametrize("path", ["/workers", "/flush_cache", "/get_loads", "/workers/x"])
 async def test_admin_routes_answer_no_proxy_and_no_web_page(path, header):
     async with running() as fleet:
