@@ -167,7 +167,7 @@ class Router:
         )  # fmt: skip
         app = web.Application(middlewares=[refusals_answered])
         probes.add_routes(app)
-        Admin(self.registry, self.policy.forget, self._upstream, auth, self._load).add_routes(app)
+        Admin(self.registry, self.insight.worker_emptied, self._upstream, auth, self._load).add_routes(app)
         FleetInfo(self.registry, self._upstream).add_routes(app)
         ExplainRoutes(auth, self.insight.ring, self.placement, self.registry, config.max_payload_size).add_routes(app)
         self.control = await self._control(app)

@@ -47,6 +47,7 @@ class Insight:
         self._policy = policy
         self._speeds = speeds
         self._loads = loads
+        self._kv_tokens: dict[str, int] = {}
         self.ring = ExplainRing()
         self._trace = TraceRecorder(Path(config.record_trace)) if config.record_trace else None
         self._events = KVEvents(fetcher, BlockIndex(config.prefix_index_bytes), metrics.registry, self._told)
@@ -79,6 +80,7 @@ class Insight:
         self._parity.unwatch(worker)
         self._loads.unwatch(worker)
         self._loop.forget(worker.url)
+        self._kv_tokens.pop(worker.url, None)
         if self._shadow is not None:
             self._shadow.forget(worker.url)
 
@@ -86,10 +88,17 @@ class Insight:
         self._events.restarted(worker)
         self._parity.restarted(worker)
 
+    def worker_emptied(self, url: str) -> None:
+        """Its cache was flushed, and is as large as before."""
+        self._policy.forget(url)
+        if (kv_tokens := self._kv_tokens.get(url)) is not None:
+            self._policy.capacity(url, kv_tokens)
+
     def _told(self, worker: Worker, info: Mapping[str, Any]) -> None:
         """``/server_info`` of a worker: the size of its cache, for policies that weigh evictions, and its speed."""
         kv_tokens = info.get("max_total_num_tokens")
         if isinstance(kv_tokens, int) and 0 < kv_tokens <= MOST:
+            self._kv_tokens[worker.url] = kv_tokens
             self._policy.capacity(worker.url, kv_tokens)
             if self._shadow is not None:
                 self._shadow.capacity(worker.url, kv_tokens)

@@ -115,10 +115,12 @@ class DataProcess:
         router = self._router
         if router is None:
             return
-        router.policy.forget(message.url)
         worker = router.registry.find(message.url)
-        if message.restarted and worker is not None:
+        if worker is not None and message.restarted:
+            router.policy.forget(worker.url)
             router.insight.worker_restarted(worker)
+        elif worker is not None:
+            router.insight.worker_emptied(worker.url)
 
     def _placed(self, batch: bytes) -> None:
         router = self._router

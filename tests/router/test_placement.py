@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 
 import pytest
@@ -169,6 +170,19 @@ async def test_a_new_worker_is_as_fast_as_it_says_until_it_has_shown_it(said):
         speeds, url = fleet.router.placement.speeds, fleet.backends[0].url
         expected = 0.033 if said == 0.033 else WorkerSpeed().prefill_ms_per_token
         assert speeds.speed(url).prefill_ms_per_token == pytest.approx(expected)
+
+
+async def test_a_flushed_cache_is_as_large_as_before():
+    told = []
+    async with running(FakeBackend(server_info={"max_total_num_tokens": 777}), policy="cache_aware") as fleet:
+        fleet.router.policy.capacity = lambda url, tokens: told.append(tokens)
+        fleet.router.insight.worker_restarted(fleet.router.registry.all()[0])
+        await until(lambda: told)
+        await asyncio.sleep(0.1)  # it may be asked by two names
+        told.clear()
+        async with fleet.client.post("/flush_cache") as answer:
+            assert answer.status == 200
+        assert told == [777]
 
 
 def test_late_answers_of_a_worker_that_is_gone_teach_nothing():
