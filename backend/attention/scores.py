@@ -15,24 +15,23 @@ def attention(
     shape: AttentionShape,
     *,
     mask: torch.Tensor | None,
+    causal: bool = False,
     sinks: torch.Tensor | None,
 ) -> torch.Tensor:
     """Attend with ``[B, H, Q, D]`` to ``[B, H, K, D]``.
 
-    ``mask`` is added to the scores; None means causal, with as many queries as keys. ``sinks`` is ``[H, Q]`` or
+    ``mask`` is added to the scores; ``causal`` is for as many queries as keys, and no mask. ``sinks`` is ``[H, Q]`` or
     ``[H, 1]``.
     """
     if shape.soft_cap is None and sinks is None:
-        return F.scaled_dot_product_attention(
-            query, keys, values, attn_mask=mask, is_causal=mask is None, scale=shape.scale
-        )
+        return F.scaled_dot_product_attention(query, keys, values, attn_mask=mask, is_causal=causal, scale=shape.scale)
     scores = (query @ keys.transpose(-1, -2)).float() * shape.scale
     if shape.soft_cap is not None:
         scores = torch.tanh(scores / shape.soft_cap) * shape.soft_cap
-    if mask is None:
+    if causal:
         hidden = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device).triu(1)
         scores = scores.masked_fill_(hidden, float("-inf"))
-    else:
+    if mask is not None:
         scores = scores + mask
     return _softmax(scores, sinks).to(values.dtype) @ values
 

@@ -1,7 +1,8 @@
 """Attention with ``torch.nn.functional.scaled_dot_product_attention``: runs anywhere, and is the reference.
 
 Rows with one new token are attended to as one padded batch, with the query heads of a group taken as query positions
-(so grouped-query attention needs no copy of the keys). Longer rows are attended to one by one.
+(so grouped-query attention needs no copy of the keys). Longer rows are attended to one by one. The only row of a step
+on the CPU, with one new token, is read where it lies.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from dataclasses import dataclass
 import torch
 
 from backend.attention.base import AttentionBackend, AttentionShape, StepLayout
+from backend.attention.lone_row import LoneRow
 from backend.attention.scores import attention
 from backend.cache.kv_pool import KVPool
 
@@ -47,6 +49,10 @@ class TorchSDPA(AttentionBackend):
         query_lens = layout.query_lens.tolist()
         kv_lens = layout.kv_lens.tolist()
         self._singles = self.batched_rows(query_lens)
+        self._lone: LoneRow | None = None
+        if self._singles == len(query_lens) == 1 and self._device.type == "cpu":
+            self._lone = LoneRow.of(kv_lens[0], layout.page_table[0], page)
+            return
         table = layout.page_table.to(self._device, torch.int64)
         if self._singles:
             self._plan_singles(kv_lens[: self._singles], table[: self._singles])
@@ -97,6 +103,8 @@ class TorchSDPA(AttentionBackend):
         sinks: torch.Tensor | None = None,
     ) -> torch.Tensor:
         self._pool.store(layer, self._locations, key, value)
+        if self._lone is not None:
+            return self._attend_lone(layer, query, self._lone, sinks)
         out = query.new_empty((*query.shape[:2], value.shape[-1]))
         if self._singles:
             self._attend_singles(layer, query[: self._singles], sinks, out[: self._singles])
@@ -127,6 +135,18 @@ class TorchSDPA(AttentionBackend):
         )
         out.copy_(attended.reshape(out.shape))
 
+    def _attend_lone(self, layer: int, query: torch.Tensor, row: LoneRow, sinks: torch.Tensor | None) -> torch.Tensor:
+        shape = self._shapes[layer]
+        attended = attention(
+            query.view(1, shape.num_kv_heads, -1, query.shape[-1]),
+            row.seen(self._pool.keys[layer], shape.window),
+            row.seen(self._pool.values[layer], shape.window),
+            shape,
+            mask=None,
+            sinks=None if sinks is None else sinks.view(shape.num_kv_heads, -1),
+        )
+        return attended.reshape(1, -1)
+
     def _attend_long(
         self,
         layer: int,
@@ -145,6 +165,7 @@ class TorchSDPA(AttentionBackend):
             values.transpose(0, 1).repeat_interleave(group, 0)[None],
             shape,
             mask=row.masks[shape.window],
+            causal=row.masks[shape.window] is None,
             sinks=None if sinks is None else sinks[:, None],
         )
         return attended[0].transpose(0, 1)
