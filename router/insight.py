@@ -87,21 +87,28 @@ class Insight:
     def worker_restarted(self, worker: Worker) -> None:
         self._events.restarted(worker)
         self._parity.restarted(worker)
+        if self._shadow is not None:
+            self._shadow.forget(worker.url)
 
     def worker_emptied(self, url: str) -> None:
         """Its cache was flushed, and is as large as before."""
         self._policy.forget(url)
+        if self._shadow is not None:
+            self._shadow.forget(url)
         if (kv_tokens := self._kv_tokens.get(url)) is not None:
-            self._policy.capacity(url, kv_tokens)
+            self._holds(url, kv_tokens)
+
+    def _holds(self, url: str, kv_tokens: int) -> None:
+        self._kv_tokens[url] = kv_tokens
+        self._policy.capacity(url, kv_tokens)
+        if self._shadow is not None:
+            self._shadow.capacity(url, kv_tokens)
 
     def _told(self, worker: Worker, info: Mapping[str, Any]) -> None:
         """``/server_info`` of a worker: the size of its cache, for policies that weigh evictions, and its speed."""
         kv_tokens = info.get("max_total_num_tokens")
         if isinstance(kv_tokens, int) and 0 < kv_tokens <= MOST:
-            self._kv_tokens[worker.url] = kv_tokens
-            self._policy.capacity(worker.url, kv_tokens)
-            if self._shadow is not None:
-                self._shadow.capacity(worker.url, kv_tokens)
+            self._holds(worker.url, kv_tokens)
         speed = info.get("measured_speed")
         ms = speed.get("prefill_ms_per_token") if isinstance(speed, dict) else None
         if isinstance(ms, float) and 0 < ms < SLOWEST:

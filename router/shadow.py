@@ -58,6 +58,7 @@ class Shadow:
 
     def forget(self, worker: str) -> None:
         self._engines.pop(worker, None)
+        self._capacities.pop(worker, None)
         self._flights = {number: flight for number, flight in self._flights.items() if flight.worker != worker}
         self._leases.forget(worker)
         self._policy.forget(worker)

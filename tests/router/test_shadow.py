@@ -90,3 +90,12 @@ async def test_beside_the_live_policy():
         ]
         assert sum(decided) == 4
         assert sum(len(backend.prompts) for backend in fleet.backends) == 4
+
+
+async def test_a_flush_empties_the_simulated_caches_too(monkeypatch):
+    forgotten = []
+    monkeypatch.setattr(Shadow, "forget", lambda _shadow, worker: forgotten.append(worker))
+    async with running(FakeBackend(), FakeBackend(), policy="round_robin", shadow_policy="cache_aware") as fleet:
+        async with fleet.client.post("/flush_cache") as answer:
+            assert answer.status == 200
+        assert sorted(forgotten) == sorted(backend.url for backend in fleet.backends)
