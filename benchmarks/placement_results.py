@@ -50,7 +50,9 @@ class Report:
 
     def save(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(asdict(self), indent=1), encoding="utf-8")
+        parts = asdict(self)
+        runs = ",\n".join(json.dumps(run) for run in parts.pop("runs"))  # a line each
+        path.write_text(f'{json.dumps(parts, indent=1)[:-2]},\n "runs": [\n{runs}\n]}}\n', encoding="utf-8")
 
     @classmethod
     def load(cls, path: Path) -> Report:
