@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import takewhile
 
 import numpy as np
 from llguidance import LLExecutor, LLMatcher
@@ -55,6 +56,20 @@ class GrammarState:
         fitting = self._matcher.validate_tokens(tokens) if tokens else 0
         self._check()
         return tokens[:fitting]
+
+    def jump(self, room: int, stops: frozenset[int] = frozenset()) -> list[int]:
+        """Take the forced tokens into the answer, ``room`` of them at most, and none from a token in ``stops`` on."""
+        matcher = self._matcher
+        if room <= 0 or not matcher.compute_ff_bytes():
+            return []
+        tokens = matcher.compute_ff_tokens()[:room]
+        if not stops.isdisjoint(tokens):
+            tokens = list(takewhile(lambda token: token not in stops, tokens))
+        # Fewer where text spells a control token: it is tokenised as that token, which the grammar does not mean.
+        taken = matcher.try_consume_tokens(tokens) if tokens else 0
+        if taken < len(tokens):
+            self._check()
+        return tokens[:taken]
 
     def rollback(self, count: int) -> None:
         """Take back the last ``count`` tokens."""

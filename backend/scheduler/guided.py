@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,11 +38,46 @@ class Guide:
     """Where one request's output stands in its grammar. Kept when the request is retracted."""
 
     compiled: Future[CompiledGrammar]
+    stops: frozenset[int] = frozenset()  # tokens that end it, which are never appended
     state: GrammarState | None = None  # once the request was first about to run
     problem: str = ""  # why its mask could not be computed
     jumps: bool = True  # whether forced tokens are appended; their log probabilities would be missing
     after: int = -1  # the sampled token that it begins after (the end of the reasoning); -1 once it has begun
     unless: int = -1  # before the first token: it begins at once, unless this one (the start of a reasoning) is sampled
+
+    def advance(self, token: int, room: int) -> tuple[list[int], bool]:
+        """``token`` was sampled: (up to ``room`` tokens that must follow, whether the answer is complete then).
+
+        Raises GrammarError.
+        """
+        state = self.state
+        if state is None:
+            raise GrammarError("a row runs whose grammar was never started")
+        if self.problem:
+            raise GrammarError(self.problem)
+        unless, self.unless = self.unless, -1
+        if unless >= 0 and token != unless:
+            self.after = -1  # no reasoning: the answer has begun
+        if self.after < 0:
+            state.advance(token)
+        elif self.after == token:
+            self.after = -1
+        else:
+            return [], False
+        return self.jump(room), state.is_done
+
+    def jump(self, room: int) -> list[int]:
+        """Up to ``room`` tokens without an alternative, taken into the state."""
+        return self.state.jump(room, self.stops) if self.state is not None and self.jumps else []
+
+
+class Followed(NamedTuple):
+    """What a sampled token meant for the row in ``slot``."""
+
+    slot: int
+    forced: Sequence[int] = ()  # appended after it
+    complete: bool = False
+    problem: str = ""  # not empty: the row cannot go on
 
 
 class Guides:
@@ -60,7 +96,13 @@ class Guides:
         if self._compiler is None:
             raise GrammarError(NO_GRAMMARS)
         compiled = self._compiler.submit(spec)
-        return Guide(compiled, jumps=new.logprobs is None, after=new.grammar_after, unless=new.grammar_unless)
+        return Guide(
+            compiled,
+            stops=frozenset(new.stop_token_ids),
+            jumps=new.logprobs is None,
+            after=new.grammar_after,
+            unless=new.grammar_unless,
+        )
 
     @staticmethod
     def wait_for(requests: Sequence[Request]) -> None:
@@ -81,7 +123,7 @@ class Guides:
             guide.state = guide.compiled.result().start()
             if guide.after >= 0:
                 return None
-            forced = self._forced(guide, request.stop_ids, room)
+            forced = guide.jump(room)
             if guide.state.is_done:  # the whole answer is forced: its last token is left to be sampled
                 guide.state.rollback(1)
                 forced.pop()
@@ -100,33 +142,29 @@ class Guides:
         else:
             self._by_slot[slot] = guide
 
-    def advance(self, slot: int, token: int, stop_ids: Sequence[int]) -> tuple[list[int], bool]:
-        """A row sampled ``token``: (the tokens that were appended after it, whether the answer is complete).
+    def advance(self, rows: NDArray[np.int64], tokens: NDArray[np.int32]) -> list[Followed]:
+        """The slots ``rows`` sampled ``tokens``: what follows from that, where anything does."""
+        slots, followed = self._slots, []
+        rooms = slots.limit[rows] - slots.known[rows] - 1
+        for slot, token, room in zip(rows.tolist(), tokens.tolist(), rooms.tolist(), strict=True):
+            guide = self._by_slot[slot]
+            try:
+                forced, complete = guide.advance(token, room)
+            except GrammarError as error:
+                followed.append(Followed(slot, problem=str(error)))
+                continue
+            if forced:
+                self._append(slot, forced)
+            if forced or complete:
+                followed.append(Followed(slot, forced, complete))
+        return followed
 
-        Raises GrammarError.
-        """
-        slots, guide = self._slots, self._by_slot[slot]
-        state = guide.state
-        if state is None:
-            raise GrammarError("a row runs whose grammar was never started")
-        if guide.problem:
-            raise GrammarError(guide.problem)
-        unless, guide.unless = guide.unless, -1
-        if unless >= 0 and token != unless:
-            guide.after = -1  # no reasoning: the answer has begun
-        if guide.after < 0:
-            state.advance(token)
-        elif guide.after == token:
-            guide.after = -1
-        else:
-            return [], False
+    def _append(self, slot: int, forced: list[int]) -> None:
+        slots = self._slots
         known = int(slots.known[slot])
-        forced = self._forced(guide, stop_ids, int(slots.limit[slot]) - known - 1)
-        if forced:
-            slots.tokens[slot, known : known + len(forced)] = forced
-            slots.known[slot] += len(forced)
-            self._jumped.add(slot)
-        return forced, state.is_done
+        slots.tokens[slot, known : known + len(forced)] = forced
+        slots.known[slot] = known + len(forced)
+        self._jumped.add(slot)
 
     def mask(self, batch: StepBatch) -> StepBatch:
         """``batch`` with what its guided rows may sample."""
@@ -141,19 +179,6 @@ class Guides:
             allowed=AllowedTokens(sampling, lambda: self._fill(guides)) if guides else None,
             fresh=np.union1d(batch.fresh, np.array(jumped, np.int64)) if jumped else batch.fresh,
         )
-
-    def _forced(self, guide: Guide, stop_ids: Sequence[int], room: int) -> list[int]:
-        """Tokens without an alternative, taken into the state."""
-        taken: list[int] = []
-        state = guide.state
-        if state is None or not guide.jumps:
-            return taken
-        for token in [] if state.is_done else state.forced():
-            if len(taken) >= room or token in stop_ids:
-                break
-            state.advance(token)
-            taken.append(token)
-        return taken
 
     def _fill(self, guides: Sequence[Guide]) -> NDArray[np.int32]:
         """The masks of a step's rows. Runs beside the loop, while it waits for this very step: states stand still.

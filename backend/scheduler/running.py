@@ -7,7 +7,6 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from backend.grammar import GrammarError
 from backend.messages import Finish, FromScheduler, TokenLogprobs
 from backend.scheduler.batch import LaunchedStep, RowLogprobs, StepBatch
 from backend.scheduler.guided import Guides
@@ -87,16 +86,13 @@ class Running:
     def _follow_grammars(self, guided: NDArray[np.int64], batch: StepBatch, tokens: NDArray[np.int32]) -> None:
         """Take the sampled tokens of ``guided`` rows into their grammars, and the tokens that must follow."""
         running = self.slots.generation[batch.rows[guided]] == batch.generations[guided]
-        for i in guided[running]:
-            slot = int(batch.rows[i])
+        guided = guided[running]
+        for slot, forced, complete, problem in self._guides.advance(batch.rows[guided], tokens[guided]):
             request = self.requests[int(self.slots.uid[slot])]
-            try:
-                forced, complete = self._guides.advance(slot, int(tokens[i]), request.stop_ids)
-            except GrammarError as error:
-                self.finish(request, "abort", message=str(error))
-                continue
             self.tell(request.uid, forced)
-            if complete:
+            if problem:
+                self.finish(request, "abort", message=problem)
+            elif complete:
                 self.finish(request, "stop")
 
     def tell(self, uid: int, tokens: Sequence[int]) -> None:

@@ -11,6 +11,7 @@ import jsonschema
 import numpy as np
 import pytest
 import tokenizers
+from llguidance import LLTokenizer
 
 from backend.grammar import (
     GrammarCompiler,
@@ -115,6 +116,42 @@ def test_forced_tokens_are_those_that_the_tokenizer_writes(value: object) -> Non
     for token in forced:
         state.advance(token)
     assert state.may_end
+
+
+def test_what_is_remembered_changes_no_token() -> None:
+    """Against the library's own tokenizer, and its own slices of the vocabulary: the same masks and forced tokens."""
+    form, chance, jumped = tiny_tokenizer(), random.Random(1), 0
+    size = form.get_vocab_size()
+    ours = Vocabulary.from_json(form.to_str(), size=size, eos_token_ids=[0])
+    plain = Vocabulary(LLTokenizer(form.to_str(), n_vocab=size, eos_token=[0]), size)
+    for seed in range(40):
+        spec = make_spec("json_schema", (random_document_schema if seed % 2 else random_object_schema)(seed))
+        state, reference = (compile_grammar(spec, vocabulary).start() for vocabulary in (ours, plain))
+        while not reference.is_done:
+            forced = reference.forced()
+            assert state.forced() == forced
+            assert state.jump(len(forced)) == forced
+            jumped += len(forced)
+            for token in forced:
+                reference.advance(token)
+            if reference.is_done:
+                break
+            allowed = allowed_tokens(reference, size)
+            assert allowed_tokens(state, size) == allowed
+            token = chance.choice(allowed)
+            if token == 0:
+                break
+            for each in (state, reference):
+                each.advance(token)
+        assert state.is_done == reference.is_done
+    assert jumped > 500
+
+
+def test_a_jump_keeps_to_its_room_and_ends_before_a_stop_token() -> None:
+    for room, stops, expected in ((9, b"", b"abcd"), (2, b"", b"ab"), (0, b"", b""), (9, b"c", b"ab"), (9, b"a", b"")):
+        state = start("regex", "abcd[ef]")
+        assert bytes(state.jump(room, frozenset(stops))) == expected
+        assert bytes(state.forced()) == b"abcd"[len(expected) :]
 
 
 def test_states_of_one_grammar_are_independent() -> None:
