@@ -16,7 +16,7 @@ import math
 from collections.abc import Sequence
 
 WINDOW_S = 60.0  # what is older by this much counts 1/e
-BUSIEST = 0.8  # utilisation that the estimate is cut at: beyond it the queue grows and no steady state exists
+BUSIEST = 0.8  # utilisation that the traffic is cut at: beyond it the queue grows and no steady state exists
 LATER_WEIGHT = 3.0  # measured: a prefix that is computed twice also takes cache room twice
 # Measured: how far the next requests arrive where the last ones did; the rest arrives anywhere. With 1.0 the mean
 # falls further, but the longest prompts wait for each other (hot spot: p99 1.16 times the oracle's, 1.05 with this).
@@ -52,13 +52,14 @@ class Traffic:
         """How many later requests wait for a token's work, for each ms that its worker is busy; the fleet's mean.
 
         ``tokens_per_ms``: what the fleet computes when all of it is busy. Workers share the traffic by their speed, so
-        a fast one delays more of it with each ms, and as much with each token.
+        a fast one delays more of it with each ms, and as much with each token. The second request can be weighed
+        already: what is copied to every worker in the first seconds stays there, however long they are.
         """
-        if self._seconds < 1.0:
+        if not self._seconds:  # nobody knows yet how fast requests come
             return 0.0
-        arrivals_per_ms = self._arrivals / self._seconds / 1000.0
-        utilisation = min(self._tokens / self._seconds / 1000.0 / tokens_per_ms, BUSIEST)
-        return LATER_WEIGHT * arrivals_per_ms / tokens_per_ms / (1.0 - utilisation)
+        could = max(self._seconds * 1000.0 * tokens_per_ms, self._tokens / BUSIEST)
+        utilisation = self._tokens / could
+        return LATER_WEIGHT * self._arrivals / could / (1.0 - utilisation)
 
     def spread(self, mean: float, workers: Sequence[str]) -> list[float]:
         """A ``mean`` over ``workers`` as the values of each: in proportion to what it was sent, as far as that stays.

@@ -13,7 +13,7 @@ from policies.cost.fleet_view import SCANNED, Roster, view_of
 from policies.cost.pressure import Pressure
 from policies.cost.reuse import PrefixReuse
 from policies.cost.score import score, wait_of
-from policies.cost.traffic import STAYING, WINDOW_S, Traffic
+from policies.cost.traffic import BUSIEST, LATER_WEIGHT, STAYING, WINDOW_S, Traffic
 from policies.prefix.restart import RestartDetector, Sent
 
 
@@ -140,6 +140,15 @@ def test_later_requests_count_by_arrivals_and_utilisation():
     assert busy.delayed_per_token(10.0) == pytest.approx(10 * quiet.delayed_per_token(10.0), rel=0.2)
     assert quiet.delayed_per_token(0.2) > 60 * quiet.delayed_per_token(10.0)
     assert Traffic().delayed_per_token(1.0) == 0.0
+
+
+@given(st.floats(1e-9, 1e-3))
+def test_a_burst_at_the_start_counts_as_the_busiest_traffic_and_no_more(pause):
+    traffic, tokens = Traffic(), 500
+    traffic.add("w", tokens, 7.0)
+    assert traffic.delayed_per_token(10.0) == 0.0
+    traffic.add("w", tokens, 7.0 + pause)
+    assert traffic.delayed_per_token(10.0) == pytest.approx(LATER_WEIGHT * BUSIEST / (1 - BUSIEST) / tokens)
 
 
 @settings(deadline=None)
