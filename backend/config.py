@@ -79,7 +79,7 @@ class ServerArgs:
     priority_scheduling_preemption_threshold: int = 10
     schedule_conservativeness: float = 1.0
     random_seed: int | None = None
-    grammar_backend: str = "auto"  # auto and llguidance, or none
+    grammar_backend: str = "auto"  # auto and llguidance, xgrammar, or none
     kv_events_config: str | None = None  # JSON, see backend/flags/kv_events.py
     enable_deterministic_inference: bool = False
     num_continuous_decode_steps: int = 1  # waiting requests are looked at once in so many steps

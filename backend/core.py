@@ -20,7 +20,7 @@ from backend.attention.row_by_row import RowByRow
 from backend.cache.host_copies import HostCopies
 from backend.cache.host_pool import HostPool
 from backend.config import ServerArgs
-from backend.grammar import GrammarCompiler, Vocabulary
+from backend.grammar import GrammarCompiler, Vocabulary, VocabularyForm, require_library
 from backend.loader.model_config import ModelConfig, load_model_config
 from backend.messages import SchedulerReady, SchedulerStats
 from backend.models import CausalLM
@@ -163,15 +163,10 @@ def _grammars(args: ServerArgs, source: ModelSource, config: ModelConfig) -> Gra
 
     def vocabulary() -> Vocabulary:
         tokenizer = load_tokenizer(source if args.tokenizer_path is None else args.tokenizer_path)
-        special = [text for token in tokenizer.special_token_ids if (text := tokenizer.id_to_token(token)) is not None]
-        return Vocabulary.from_json(
-            tokenizer.to_json(),
-            size=config.vocab_size,
-            eos_token_ids=tokenizer.eos_token_ids,
-            special_tokens=special,
-        )
+        return VocabularyForm.of(tokenizer, config.vocab_size).read()
 
-    return GrammarCompiler(vocabulary)
+    require_library(args.grammar_backend)
+    return GrammarCompiler(vocabulary, library=args.grammar_backend)
 
 
 def _graph_sizes(args: ServerArgs, limits: SchedulerLimits) -> list[int]:

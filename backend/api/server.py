@@ -27,7 +27,8 @@ from backend.frontend.frontend import Frontend
 from backend.frontend.link import SchedulerDied, SchedulerLink, cancel
 from backend.frontend.process import STOP_SECONDS, SchedulerTarget, run_real_scheduler
 from backend.frontend.timeouts import Timeouts
-from backend.grammar import GrammarChecker
+from backend.grammar import GrammarChecker, VocabularyForm, require_library
+from backend.grammar.libraries import XGRAMMAR
 from backend.messages import SchedulerReady
 from backend.prompt import ModelError, TemplateError
 
@@ -57,7 +58,7 @@ class Server:
         self._files: ModelFiles | None = None
         self._words: Words | None = None
         # For all schedulers: a request whose grammar is being checked when one dies is told so, not cut off.
-        self._grammars = None if args.grammar_backend == "none" else GrammarChecker()
+        self._grammars = None if args.grammar_backend == "none" else GrammarChecker(library=args.grammar_backend)
 
     async def run(self, stop: asyncio.Event, hurry: asyncio.Event) -> int:
         """Serve until ``stop`` is set or the scheduler died too often; ``hurry`` does not wait for running requests.
@@ -77,6 +78,7 @@ class Server:
         try:
             self._args.validate()
             self._timeouts = Timeouts.of(self._args, os.environ)
+            require_library(self._args.grammar_backend)
         except ValueError as error:
             raise StartError(str(error)) from None
 
@@ -131,6 +133,7 @@ class Server:
             link = self._link = SchedulerLink(self._target)
             link.start(self._args, files.source)
             words = self._words = self._words or await read_words(self._args, files.source)
+            self._prepare_checks(files, words)
             ready = await link.ready()
             if ready.error:
                 raise StartError(ready.error)
@@ -141,6 +144,11 @@ class Server:
             raise StartError(str(error)) from None
         self.context.phase = Phase.READY
         return link
+
+    def _prepare_checks(self, files: ModelFiles, words: Words) -> None:
+        """xgrammar's work grows with the vocabulary, so grammars are tried with the model's own."""
+        if self._grammars is not None and self._grammars.library == XGRAMMAR and words.assets is not None:
+            self._grammars.try_with(VocabularyForm.of(words.assets.tokenizer, files.config.vocab_size))
 
     def _connect(self, link: SchedulerLink, files: ModelFiles, words: Words, ready: SchedulerReady) -> None:
         """Serve with the scheduler behind ``link``; what was counted before a restart stays counted."""

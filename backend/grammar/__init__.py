@@ -1,5 +1,7 @@
 """Structured output: grammars that constrain what a model may say, over llguidance. No torch, no GPU.
 
+``libraries.py`` chooses the library: llguidance, or xgrammar for what that holds exactly.
+
 A client's constraint becomes a ``GrammarSpec`` (``spec_from_*``). The frontend lets a ``GrammarChecker`` compile it in
 a process that can be killed, so that a bad or hostile grammar is a 400 and never hangs an engine. The scheduler
 compiles it again (``GrammarCompiler``, cached) against its own vocabulary, and each row gets a ``GrammarState``.
@@ -23,14 +25,18 @@ A mask changes what is sampled, not what is reported: log probabilities stay tho
 from backend.grammar.checker import GrammarChecker
 from backend.grammar.compiler import CompiledGrammar, GrammarCompiler
 from backend.grammar.composed import compose, literal
+from backend.grammar.contract import AnswerState, Filler, Startable
 from backend.grammar.errors import GrammarError
 from backend.grammar.figures import GrammarFigures
+from backend.grammar.libraries import require_library
 from backend.grammar.spec import GrammarSpec, spec_from_fields, spec_from_response_format
 from backend.grammar.state import GrammarState, MaskFiller, bitmask_words
-from backend.grammar.vocabulary import Vocabulary
+from backend.grammar.vocabulary import Vocabulary, VocabularyForm
 
 __all__ = [
+    "AnswerState",
     "CompiledGrammar",
+    "Filler",
     "GrammarChecker",
     "GrammarCompiler",
     "GrammarError",
@@ -38,10 +44,13 @@ __all__ = [
     "GrammarSpec",
     "GrammarState",
     "MaskFiller",
+    "Startable",
     "Vocabulary",
+    "VocabularyForm",
     "bitmask_words",
     "compose",
     "literal",
+    "require_library",
     "spec_from_fields",
     "spec_from_response_format",
 ]

@@ -13,25 +13,36 @@ from multiprocessing.connection import Connection
 
 from backend.grammar.errors import GrammarError
 from backend.grammar.figures import GrammarFigures, Verdict
-from backend.grammar.limits import COMPILE_CPU_SECONDS, COMPILE_SECONDS
+from backend.grammar.libraries import LLGUIDANCE, XGRAMMAR
+from backend.grammar.limits import COMPILE_CPU_SECONDS, COMPILE_SECONDS, XGRAMMAR_CPU_SECONDS
 from backend.grammar.spec import GrammarSpec
 from backend.grammar.trial import run_trials
+from backend.grammar.vocabulary import VocabularyForm
 
 CHECKERS = 2
 CACHED_VERDICTS = 1024
-START_SECONDS = 20.0  # for a fresh process to be ready; not counted against a grammar
+START_SECONDS = 60.0  # for a fresh process to be ready; not counted against a grammar
 
 
 class GrammarChecker:
     """Says whether grammars compile. Verdicts are kept; ``close`` ends the processes, which start on first use."""
 
-    def __init__(self, cpu_seconds: float = COMPILE_CPU_SECONDS, checkers: int = CHECKERS) -> None:
+    def __init__(self, cpu_seconds: float | None = None, checkers: int = CHECKERS, library: str = LLGUIDANCE) -> None:
+        if cpu_seconds is None:
+            cpu_seconds = XGRAMMAR_CPU_SECONDS if library == XGRAMMAR else COMPILE_CPU_SECONDS
+        self.library = library
+        self._trials = [_Trial(cpu_seconds, library) for _ in range(checkers)]
         self._idle: queue.LifoQueue[_Trial] = queue.LifoQueue()  # the one that runs already comes first
-        for _ in range(checkers):
-            self._idle.put(_Trial(cpu_seconds))
+        for trial in self._trials:
+            self._idle.put(trial)
         self._pool = ThreadPoolExecutor(checkers, thread_name_prefix="grammar-check")
         self._verdicts: OrderedDict[GrammarSpec, Verdict] = OrderedDict()
         self.figures = GrammarFigures()
+
+    def try_with(self, form: VocabularyForm) -> None:
+        """Before the first check: grammars are tried with the model's own vocabulary, not with bytes."""
+        for trial in self._trials:
+            trial.form = form
 
     async def check(self, spec: GrammarSpec) -> None:
         """Raises GrammarError for a grammar that does not compile within the limits."""
@@ -64,7 +75,9 @@ class GrammarChecker:
 class _Trial:
     """One process, started when it is needed and again after it was killed."""
 
-    def __init__(self, cpu_seconds: float) -> None:
+    def __init__(self, cpu_seconds: float, library: str) -> None:
+        self.form: VocabularyForm | None = None
+        self._library = library
         self._cpu_seconds = cpu_seconds
         self._process: multiprocessing.process.BaseProcess | None = None
         self._pipe: Connection | None = None
@@ -113,7 +126,10 @@ class _Trial:
         context = multiprocessing.get_context("spawn")
         ours, theirs = context.Pipe()
         process = context.Process(
-            target=run_trials, args=(theirs, self._cpu_seconds), name="warmlane-grammar", daemon=True
+            target=run_trials,
+            args=(theirs, self._cpu_seconds, self._library, self.form),
+            name="warmlane-grammar",
+            daemon=True,
         )
         process.start()
         theirs.close()

@@ -9,7 +9,9 @@ from functools import cache
 
 from llguidance import LLMatcher
 
+from backend.grammar.contract import Filler, Startable
 from backend.grammar.errors import GrammarError
+from backend.grammar.libraries import LLGUIDANCE, compiler_of, filler_of
 from backend.grammar.limits import parser_limits
 from backend.grammar.spec import GrammarSpec
 from backend.grammar.state import GrammarState
@@ -44,16 +46,26 @@ class GrammarCompiler:
     """Compiles beside the scheduler's thread (the library frees the interpreter meanwhile); keeps the latest grammars.
 
     ``vocabulary`` is called for the first grammar, in the compiling thread. ``submit`` and ``close`` belong to one
-    thread.
+    thread. ``library`` is a name of ``backend.grammar.libraries``.
     """
 
-    def __init__(self, vocabulary: Callable[[], Vocabulary], capacity: int = CACHED_GRAMMARS) -> None:
-        self._vocabulary = cache(vocabulary)
+    def __init__(
+        self,
+        vocabulary: Callable[[], Vocabulary],
+        capacity: int = CACHED_GRAMMARS,
+        library: str = LLGUIDANCE,
+    ) -> None:
+        self._library = library
+        self._compile_now = cache(lambda: compiler_of(library, vocabulary()))
         self._capacity = capacity
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="grammar")
-        self._cache: OrderedDict[GrammarSpec, Future[CompiledGrammar]] = OrderedDict()
+        self._cache: OrderedDict[GrammarSpec, Future[Startable]] = OrderedDict()
 
-    def submit(self, spec: GrammarSpec) -> Future[CompiledGrammar]:
+    def filler(self) -> Filler:
+        """What fills the masks of this compiler's answers."""
+        return filler_of(self._library)
+
+    def submit(self, spec: GrammarSpec) -> Future[Startable]:
         """The grammar, now or later; its result may be a GrammarError. Equal specs are compiled once."""
         future = self._cache.get(spec)
         if future is None:
@@ -63,9 +75,9 @@ class GrammarCompiler:
         self._cache.move_to_end(spec)
         return future
 
-    def _compile(self, spec: GrammarSpec) -> CompiledGrammar:
+    def _compile(self, spec: GrammarSpec) -> Startable:
         try:
-            return compile_grammar(spec, self._vocabulary())
+            return self._compile_now()(spec)
         except GrammarError:
             raise
         except Exception as error:  # whatever the library makes of a tokenizer; the scheduler must outlive it

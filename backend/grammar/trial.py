@@ -6,36 +6,48 @@ import resource
 import signal
 import threading
 from multiprocessing.connection import Connection
+from pathlib import Path
 
 import numpy as np
 
-from backend.grammar.compiler import compile_grammar
+from backend.grammar.contract import AnswerState
 from backend.grammar.errors import GrammarError
+from backend.grammar.libraries import LLGUIDANCE, Compile, compiler_of
 from backend.grammar.limits import CHECKER_BYTES, CHECKER_STACK_BYTES
 from backend.grammar.spec import GrammarSpec
-from backend.grammar.state import GrammarState, bitmask_words
-from backend.grammar.vocabulary import Vocabulary
+from backend.grammar.state import bitmask_words
+from backend.grammar.vocabulary import Vocabulary, VocabularyForm
 
 WALKED_TOKENS = 16
 
 
-def run_trials(pipe: Connection, cpu_seconds: float) -> None:
+def run_trials(
+    pipe: Connection, cpu_seconds: float, library: str = LLGUIDANCE, form: VocabularyForm | None = None
+) -> None:
     """Answer each (kind, text) with an empty string or an error until the other end closes.
 
-    A grammar that takes more than ``cpu_seconds`` of CPU time ends the process by SIGPROF.
+    A grammar that takes more than ``cpu_seconds`` of CPU time ends the process by SIGPROF. ``form`` is the vocabulary
+    that they are tried with; None: one of bytes.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the server, which ends this process itself
-    resource.setrlimit(resource.RLIMIT_AS, (CHECKER_BYTES, CHECKER_BYTES))
+    vocabulary = Vocabulary.of_bytes() if form is None else form.read()
+    compile_spec = compiler_of(library, vocabulary)
+    room = _address_space() + CHECKER_BYTES  # a library may have brought gigabytes that it only maps
+    resource.setrlimit(resource.RLIMIT_AS, (room, room))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     threading.stack_size(CHECKER_STACK_BYTES)
-    worker = threading.Thread(target=_answer_all, args=(pipe, cpu_seconds))
+    worker = threading.Thread(target=_answer_all, args=(pipe, cpu_seconds, compile_spec, vocabulary.size))
     worker.start()
     worker.join()
 
 
-def _answer_all(pipe: Connection, cpu_seconds: float) -> None:
-    vocabulary = Vocabulary.of_bytes()
-    mask = np.zeros(bitmask_words(vocabulary.size), np.int32)
+def _address_space() -> int:
+    """Bytes of it that this process has taken."""
+    return int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+
+
+def _answer_all(pipe: Connection, cpu_seconds: float, compile_spec: Compile, vocab_size: int) -> None:
+    mask = np.zeros(bitmask_words(vocab_size), np.int32)
     pipe.send("")
     while True:
         try:
@@ -43,14 +55,14 @@ def _answer_all(pipe: Connection, cpu_seconds: float) -> None:
         except EOFError:
             return
         signal.setitimer(signal.ITIMER_PROF, cpu_seconds)  # its default action needs no Python to run
-        verdict = _verdict(GrammarSpec(kind, text), vocabulary, mask)
+        verdict = _verdict(GrammarSpec(kind, text), compile_spec, mask)
         signal.setitimer(signal.ITIMER_PROF, 0)
         pipe.send(verdict)
 
 
-def _verdict(spec: GrammarSpec, vocabulary: Vocabulary, mask: np.ndarray) -> str:
+def _verdict(spec: GrammarSpec, compile_spec: Compile, mask: np.ndarray) -> str:
     try:
-        state = compile_grammar(spec, vocabulary).start()
+        state = compile_spec(spec).start()
     except GrammarError as error:
         return str(error)
     except MemoryError:
@@ -61,7 +73,7 @@ def _verdict(spec: GrammarSpec, vocabulary: Vocabulary, mask: np.ndarray) -> str
         return f"{spec.label} cannot be followed within the limits: {error}"
 
 
-def _walk(spec: GrammarSpec, state: GrammarState, mask: np.ndarray) -> str:
+def _walk(spec: GrammarSpec, state: AnswerState, mask: np.ndarray) -> str:
     """The first steps of an answer, since some grammars compile in a moment and are too large to be followed."""
     for _ in range(WALKED_TOKENS):
         state.fill_mask(mask)

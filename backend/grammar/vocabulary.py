@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from llguidance import LLTokenizer
 
 from backend.grammar.remembered import remembering
+
+if TYPE_CHECKING:
+    from backend.prompt.tokenizer import Tokenizer
 
 _HIDDEN = "\uf8ff"  # of the private use area: no text is tokenised as a token of this name
 # Of a JSON text: where so many characters may still come, all tokens of that length are allowed without a look. The
@@ -49,6 +52,33 @@ class Vocabulary:
         """256 bytes and a few control tokens: enough to see whether a grammar compiles."""
         tokenizer = LLTokenizer("byte")
         return cls(tokenizer, tokenizer.vocab_size)
+
+
+@dataclass(frozen=True, slots=True)
+class VocabularyForm:
+    """What a vocabulary is read from; other than that it can be sent to another process."""
+
+    tokenizer_json: str
+    size: int
+    eos_token_ids: tuple[int, ...]
+    special_tokens: tuple[str, ...]
+
+    @classmethod
+    def of(cls, tokenizer: Tokenizer, size: int) -> VocabularyForm:
+        """Of a model with ``size`` logits."""
+        special = (tokenizer.id_to_token(token) for token in tokenizer.special_token_ids)
+        return cls(
+            tokenizer.to_json(),
+            size,
+            tuple(tokenizer.eos_token_ids),
+            tuple(text for text in special if text is not None),
+        )
+
+    def read(self) -> Vocabulary:
+        """Takes about a second for a large one."""
+        return Vocabulary.from_json(
+            self.tokenizer_json, size=self.size, eos_token_ids=self.eos_token_ids, special_tokens=self.special_tokens
+        )
 
 
 def _hide(form: dict[str, Any], special_tokens: frozenset[str]) -> dict[str, int]:

@@ -16,12 +16,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from backend.grammar import (
-    CompiledGrammar,
+    AnswerState,
     GrammarCompiler,
     GrammarError,
     GrammarSpec,
-    GrammarState,
-    MaskFiller,
+    Startable,
     bitmask_words,
 )
 from backend.grammar.errors import NO_GRAMMARS
@@ -37,9 +36,9 @@ COMPILE_POLL_SECONDS = 0.02  # the loop must go on hearing messages while nothin
 class Guide:
     """Where one request's output stands in its grammar. Kept when the request is retracted."""
 
-    compiled: Future[CompiledGrammar]
+    compiled: Future[Startable]
     stops: frozenset[int] = frozenset()  # tokens that end it, which are never appended
-    state: GrammarState | None = None  # once the request was first about to run
+    state: AnswerState | None = None  # once the request was first about to run
     problem: str = ""  # why its mask could not be computed
     jumps: bool = True  # whether forced tokens are appended; their log probabilities would be missing
     after: int = -1  # the sampled token that it begins after (the end of the reasoning); -1 once it has begun
@@ -87,7 +86,7 @@ class Guides:
         self._slots = slots
         self._compiler = compiler
         self._words = bitmask_words(vocab_size)
-        self._filler = None if compiler is None else MaskFiller()
+        self._filler = None if compiler is None else compiler.filler()
         self._by_slot: dict[int, Guide] = {}
         self._jumped: set[int] = set()  # slots whose forced tokens the device has not seen
 

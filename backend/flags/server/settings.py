@@ -292,8 +292,9 @@ RUNTIME = works(
     text(
         "--grammar-backend",
         default="auto",
-        choices=("auto", "llguidance", "none"),
-        help="what constrains structured output; auto is llguidance, none refuses such requests; xgrammar and "
+        choices=("auto", "llguidance", "xgrammar", "none"),
+        help="what constrains structured output; auto is llguidance; xgrammar (an extra: pip install "
+        "'warmlane[xgrammar]') does what it holds exactly, llguidance the rest; none refuses such requests; "
         "outlines: not yet",
     ),
     text(
