@@ -34,6 +34,7 @@ class SamplingParams(msgspec.Struct, kw_only=True, omit_defaults=True):
     presence_penalty: float = 0.0
     repetition_penalty: float = 1.0
     stop: list[str] = []
+    stop_regex: list[str] = []  # what each may be: backend.frontend.stop_regex
     stop_token_ids: list[int] = []
     ignore_eos: bool = False
     sampling_seed: int | None = None
@@ -64,6 +65,11 @@ class SamplingParams(msgspec.Struct, kw_only=True, omit_defaults=True):
                 "stop",
                 len(self.stop) <= MAX_STOP_STRINGS and all(self.stop),
                 f"at most {MAX_STOP_STRINGS} non-empty strings",
+            ),
+            (
+                "stop_regex",
+                len(self.stop_regex) <= MAX_STOP_STRINGS and all(self.stop_regex),
+                f"at most {MAX_STOP_STRINGS} non-empty expressions",
             ),
         )
         for name, ok, wanted in checks:

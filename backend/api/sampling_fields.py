@@ -35,6 +35,7 @@ class SharedFields(Body):
     presence_penalty: float = 0.0
     repetition_penalty: float = 1.0
     stop: Stops = []
+    stop_regex: Stops = []
     stop_token_ids: TokenIds = []
     ignore_eos: bool = False
     no_stop_trim: bool = False

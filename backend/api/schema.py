@@ -26,7 +26,6 @@ NOT_YET: Harmless = {
 }
 # About the choice of tokens, beside OpenAI's parameters or inside ``sampling_params``.
 SAMPLING_NOT_YET: Harmless = {
-    "stop_regex": (),
     "beam_width": (1,),
     "custom_params": (),
 }

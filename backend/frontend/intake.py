@@ -16,7 +16,8 @@ from backend.frontend.detokenizer import CONTEXT, IncrementalDetokenizer
 from backend.frontend.errors import RequestError
 from backend.frontend.logprobs import Logprobs
 from backend.frontend.request import RequestState
-from backend.frontend.stop import StopMatcher
+from backend.frontend.stop import FirstOf, StopMatcher, Stops
+from backend.frontend.stop_regex import RegexMatcher, StopRegexError, compile_stop_regex
 from backend.frontend.text import Detokenizer, TextStream
 from backend.grammar import GrammarSpec
 from backend.messages import LogprobSpec, NewRequest
@@ -205,12 +206,13 @@ class Intake:
         return -1 if end is None or end in prompt_ids[-REASONING_TAIL:] else end
 
     def _check_stop(self, sampling: SamplingParams) -> None:
-        if sampling.stop and self.tokenizer is None:
-            raise RequestError(
-                "This server runs with --skip-tokenizer-init and cannot look for stop strings: "
-                f"give stop_token_ids, not stop (got {sampling.stop!r}).",
-                param="stop",
-            )
+        for name, value in (("stop", sampling.stop), ("stop_regex", sampling.stop_regex)):
+            if value and self.tokenizer is None:
+                raise RequestError(
+                    "This server runs with --skip-tokenizer-init and cannot look for stop strings: "
+                    f"give stop_token_ids, not {name} (got {value!r}).",
+                    param=name,
+                )
 
     def _stop_ids(self, sampling: SamplingParams) -> list[int]:
         """What ends the answer. Ids beyond the vocabulary, as clients of other models send them, are never sampled.
@@ -276,8 +278,7 @@ class Intake:
     def _text_stream(self, prompt_ids: list[int], sampling: SamplingParams) -> TextStream | None:
         if self.tokenizer is None:
             return None
-        stops = StopMatcher(sampling.stop, keep=sampling.no_stop_trim) if sampling.stop else None
-        return TextStream(self._detokenizer(self.tokenizer, prompt_ids, sampling), stops)
+        return TextStream(self._detokenizer(self.tokenizer, prompt_ids, sampling), _stops(sampling))
 
     def _detokenizer(self, tokenizer: TokenizerLike, prompt_ids: list[int], sampling: SamplingParams) -> Detokenizer:
         skip = sampling.skip_special_tokens
@@ -285,6 +286,20 @@ class Intake:
         if table is not None:
             return ByteDetokenizer(table)
         return IncrementalDetokenizer(_decoder(tokenizer, sampling), prompt_ids[-CONTEXT:])
+
+
+def _stops(sampling: SamplingParams) -> Stops | None:
+    """What ends the text. Raises :class:`RequestError` for an expression that cannot be taken."""
+    found: list[Stops] = []
+    if sampling.stop:
+        found.append(StopMatcher(sampling.stop, keep=sampling.no_stop_trim))
+    if sampling.stop_regex:
+        try:
+            patterns = [compile_stop_regex(text) for text in sampling.stop_regex]
+        except StopRegexError as error:
+            raise RequestError(f"stop_regex {error}", param="stop_regex") from None
+        found.append(RegexMatcher(patterns, keep=sampling.no_stop_trim))
+    return FirstOf(found) if len(found) > 1 else found[0] if found else None
 
 
 def _grammar_unless(prompt_ids: list[int], options: RequestOptions) -> int:

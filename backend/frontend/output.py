@@ -7,6 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from backend.frontend.request import FinishReason, RequestState
+from backend.frontend.stop_regex import StopRegexError
 from backend.messages import Finish, FromScheduler
 
 
@@ -105,7 +106,11 @@ def _advance(state: RequestState, ids: list[int], finish: Finish | None, now: fl
     if ids:
         state.first_token_at = now if first else state.first_token_at
         state.last_token_at = now
-    _append(state, ids, finish)
+    try:
+        _append(state, ids, finish)
+    except StopRegexError as error:
+        _finish(state, FinishReason("abort", message=f"stop_regex {error}", status_code=400), now)
+        return Update(state, 0, first, now - previous)
     if state.text_stream is not None and state.text_stream.matched is not None:
         _finish(state, FinishReason("stop", matched=state.text_stream.matched), now)
     elif finish is not None:

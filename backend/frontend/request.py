@@ -74,4 +74,4 @@ class RequestState:
     @property
     def decodes_eagerly(self) -> bool:
         """Whether the text is needed before the end: to send it, or to look for a stop string."""
-        return self.streaming or bool(self.sampling.stop)
+        return self.streaming or bool(self.sampling.stop or self.sampling.stop_regex)

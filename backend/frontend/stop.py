@@ -7,6 +7,7 @@ match is what must be held back. The result depends on the text alone, not on ho
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Protocol
 
 
 class _Automaton:
@@ -70,3 +71,43 @@ class StopMatcher:
         self.matched = stop
         self._held = ""
         return text if self._keep else text[: -len(stop)]
+
+
+class Stops(Protocol):
+    """Something that ends a text; :class:`StopMatcher` says what its parts mean."""
+
+    matched: str | None
+
+    def push(self, text: str) -> str: ...
+
+    def flush(self) -> str: ...
+
+
+class FirstOf:
+    """Several ways to end one text: it ends where the first of them says so, in their order within a token."""
+
+    def __init__(self, stops: Sequence[Stops]) -> None:
+        self._stops = stops
+        self._lengths = [0] * len(stops)  # characters that each has let out
+        self._out = 0  # characters that all have
+        self._held = ""
+        self.matched: str | None = None
+
+    def push(self, text: str) -> str:
+        """The part of the text that is certain for all."""
+        if self.matched is not None:
+            return ""
+        self._held += text
+        return self._let_out([stop.push(text) for stop in self._stops])
+
+    def flush(self) -> str:
+        """What was held back, once it is known that no more text comes."""
+        return self._let_out([stop.flush() for stop in self._stops])
+
+    def _let_out(self, certain: Sequence[str]) -> str:
+        self._lengths = [length + len(text) for length, text in zip(self._lengths, certain, strict=True)]
+        ended = next((number for number, stop in enumerate(self._stops) if stop.matched is not None), None)
+        end = min(self._lengths) if ended is None else self._lengths[ended]
+        self.matched = None if ended is None else self._stops[ended].matched
+        text, self._held, self._out = self._held[: end - self._out], self._held[end - self._out :], end
+        return text

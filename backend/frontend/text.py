@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
-from backend.frontend.stop import StopMatcher
+from backend.frontend.stop import Stops
+from backend.frontend.stop_regex import StopRegexError
 
 
 class Detokenizer(Protocol):
@@ -17,9 +18,9 @@ class Detokenizer(Protocol):
 
 
 class TextStream:
-    """The text of one request. ``matched`` is the stop string that ended it."""
+    """The text of one request. ``matched`` is the stop string or expression that ended it."""
 
-    def __init__(self, detokenizer: Detokenizer, stops: StopMatcher | None) -> None:
+    def __init__(self, detokenizer: Detokenizer, stops: Stops | None) -> None:
         self._detokenizer = detokenizer
         self._stops = stops
 
@@ -28,7 +29,10 @@ class TextStream:
         return self._stops.matched if self._stops else None
 
     def push(self, ids: Sequence[int]) -> tuple[str, int]:
-        """The text that became certain, and how many of ``ids`` were used: the rest comes after a stop string."""
+        """The text that became certain, and how many of ``ids`` were used: the rest comes after a stop string.
+
+        Raises StopRegexError when a stop expression takes too long.
+        """
         if self._stops is None:
             return self._detokenizer.push(ids), len(ids)
         parts = []
@@ -43,4 +47,7 @@ class TextStream:
         rest = self._detokenizer.flush()
         if self._stops is None:
             return rest
-        return self._stops.push(rest) + self._stops.flush()
+        try:
+            return self._stops.push(rest) + self._stops.flush()
+        except StopRegexError:  # it is the end anyway
+            return self._stops.flush()

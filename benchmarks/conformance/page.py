@@ -12,13 +12,13 @@ Other people's clients against our server with the default model on the CPU, and
 `make conformance` (`DATA=DIR` takes HellaSwag and GSM8K from `hellaswag*.jsonl` and `gsm8k*.jsonl` there, instead of a
 few rows of our own). It writes this page. Clients that need more than we do run in environments of their own, each with
 a limit of time. SGLang's and vLLM's wheels are installed without their dependencies, beside this project's torch.
+Two suites run at a time, each against servers of its own (`ARGS='--lanes 1'` for one).
 A run of some suites (`ARGS='--only NAME'`) leaves the other rows as they were. Seconds are wall
 time and depend on what else the machine does.
 """
 
 # What is known of cases that fail, by a part of their names.
 WHY = {
-    "stop_regex": "`stop_regex` is not built: a 400 that says so",
     "JSONConstrainedMixin": "the schema lets a number grow without end: this model writes zeros for all its 128 tokens",
     "test_regex_generate_custom_log_format": "the expression lets a text grow without end, which this model does",
     "test_count_tokens_with_system": "this model's template has a system text of its own, longer than the test's",
@@ -36,11 +36,18 @@ def table(outcomes: Sequence[Outcome]) -> Iterator[str]:
         yield f"| {row} | {counts} | {each.seconds:.0f} | {each.when} |"
 
 
-def page(outcomes: Sequence[Outcome]) -> str:
-    """The whole page."""
+def page(outcomes: Sequence[Outcome], whole: float | None = None) -> str:
+    """The whole page; ``whole``: seconds of a run of everything."""
     total = sum(each.seconds for each in outcomes)
     questions = "".join(f" Questions: {each.questions}." for each in outcomes if each.questions)
-    lines = [HEAD, *table(outcomes), "", f"{total:.0f} seconds in all, without installing.{questions}", ""]
+    took = "" if whole is None else f" The last run was of everything and took {whole:.0f}, two suites at a time."
+    lines = [
+        HEAD,
+        *table(outcomes),
+        "",
+        f"{total:.0f} seconds of all suites together, without installing.{took}{questions}",
+        "",
+    ]
     lines += _section("What failed", list(_reasons(outcomes, "failed")) or ["Nothing."])
     lines += _section("What was skipped", list(_reasons(outcomes, "skipped")) or ["Nothing."])
     notes = [f"- {each.client}, {each.target}: {note}" for each in outcomes for note in each.notes]

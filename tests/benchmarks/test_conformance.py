@@ -1,14 +1,16 @@
 """The conformance command: what clients tell becomes rows, reasons and a page; what goes wrong is an outcome, too."""
 
 import json
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
 
 from benchmarks.conformance import __main__ as command
+from benchmarks.conformance import lanes
 from benchmarks.conformance.clients.cases import MARK, Skip, case, note, version
 from benchmarks.conformance.data import prepare
-from benchmarks.conformance.environments import Here
+from benchmarks.conformance.environments import Environment, Here
 from benchmarks.conformance.outcome import Case, Outcome
 from benchmarks.conformance.page import page
 from benchmarks.conformance.store import merged
@@ -54,16 +56,34 @@ def test_a_scripts_words_become_an_outcome(capsys):
 def test_a_client_that_fails_or_hangs_is_an_outcome(script, trouble, tmp_path, monkeypatch):
     (tmp_path / "client.py").write_text(script)
     monkeypatch.setattr("benchmarks.conformance.suites.CLIENTS", tmp_path)
-    outcome = command.run(
-        Suite("c", "s", "client", Here(), 1 if "time" in script else 30), "backend", "http://x", tmp_path
-    )
+    suite = Suite("c", "s", "client", Here(), 1 if "time" in script else 30)
+    outcome = lanes.run(lanes.Job(suite, "backend"), Here().python(), "http://x", tmp_path)
     assert outcome.trouble == trouble
     assert outcome.passed == (trouble == "")
 
 
 def test_every_suite_has_its_script_and_its_own_row():
     assert [suite.path for suite in SUITES if not suite.path.is_file()] == []
-    assert len({suite.client for suite in SUITES}) == len(SUITES)
+    assert len({(suite.client, suite.words) for suite in SUITES}) == len(SUITES)
+    assert all(suite.words for suite in SUITES if sum(suite.client == each.client for each in SUITES) > 1)
+
+
+def test_suites_run_side_by_side_the_longest_first_and_parts_are_one_row(tmp_path, monkeypatch):
+    script = "import json, sys\nsys.stdout.write('%s' + json.dumps({'case': sys.argv[-1], 'state': 'passed'}))"
+    (tmp_path / "client.py").write_text(script % MARK)
+    monkeypatch.setattr("benchmarks.conformance.suites.CLIENTS", tmp_path)
+    monkeypatch.setattr(lanes, "servers", lambda threads: nullcontext({"backend": "b", "router": "r"}))
+    missing = Environment("none", packages=("x",))
+    suites = [Suite("c", "s", "client", Here(), seconds, words=(str(seconds),)) for seconds in (20, 30)]
+    jobs = [lanes.Job(each, "backend") for each in [*suites, Suite("d", "s", "client", missing, 40)]]
+    heard = []
+    found = lanes.run_all(jobs, {Here(): Here().python(), missing: "not installed: x"}, tmp_path, 1, heard.append)
+    assert [outcome.client for outcome in heard] == ["d", "c", "c"]
+    rows = lanes.in_rows(jobs, found)
+    assert [(each.client, each.trouble, [case.name for case in each.cases]) for each in rows] == [
+        ("c", "", ["20", "30"]),
+        ("d", "not installed: x", []),
+    ]
 
 
 def test_rows_that_are_not_run_again_stay(tmp_path):
@@ -77,13 +97,13 @@ def test_rows_that_are_not_run_again_stay(tmp_path):
 
 def test_the_page_counts_and_explains():
     cases = [
-        Case("test_finish_stop_regex_str", "failed", "KeyError:\n'choices'"),
+        Case("test_long_prompt", "failed", "KeyError:\n'choices'"),
         Case("y", "passed"),
         Case("z", "skipped", "s"),
     ]
     text = page([Outcome("c", "s", "backend", "1", 5.0, cases, ["a figure"])])
     assert "| c | s | 1 | backend | 3 | 1 | 1 | 1 | 5 |" in text
-    assert "KeyError: 'choices' (why: `stop_regex` is not built" in text
+    assert "KeyError: 'choices' (why: 8,000 tokens" in text
     assert "- c, backend: a figure" in text
 
 

@@ -157,12 +157,15 @@ BAD_CONSTRAINTS = [
 BAD_NATIVE_CONSTRAINTS = [
     (native(json_schema="["), "json_schema cannot be read"),
     (native(regex="a", ebnf="b"), "only one of json_schema, regex, ebnf, structural_tag"),
+    (native(stop_regex="(a"), "stop_regex cannot be read"),
+    (native(stop_regex=["a"] * 33), "stop_regex must be at most 32"),
+    (native(stop_regex="(?:(?:a){99}){99}"), "stop_regex repeats too much"),
 ]
 NOT_YET = [
     (CHAT, chat(lora_path="x"), "lora_path"),
     (COMPLETIONS, completion(suffix="x"), "suffix"),
     (GENERATE, {"text": "a", "image_data": ["x"]}, "image_data"),
-    (GENERATE, native(stop_regex="a"), "stop_regex"),
+    (GENERATE, native(beam_width=2), "beam_width"),
 ]
 HARMLESS = [
     (CHAT, chat(logprobs=False, top_logprobs=None, response_format={"type": "text"}, logit_bias={}, max_tokens=1)),

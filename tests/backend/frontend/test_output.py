@@ -89,6 +89,26 @@ def test_a_stop_string_ends_the_request_and_later_tokens_are_dropped(streaming: 
     assert late.updates == []
 
 
+@pytest.mark.parametrize(("keep", "text"), [(False, "ab"), (True, "ab12.")])
+@pytest.mark.parametrize("streaming", [True, False])
+def test_a_stop_expression_ends_the_request(streaming: bool, keep: bool, text: str) -> None:
+    outputs = OutputProcessor()
+    state = start(outputs, streaming=streaming, stop=["?"], stop_regex=[r"\d+\."], no_stop_trim=keep)
+    outputs.process(message(state, "ab1"), 11.0)
+    assert state.text == "ab"
+    assert outputs.process(message(state, "2.c"), 12.0).abort == [state.uid]
+    assert (state.text, state.finish.matched, state.completion_tokens) == (text, r"\d+\.", 5)
+
+
+def test_a_stop_expression_that_takes_too_long_ends_its_request_in_error() -> None:
+    outputs = OutputProcessor()
+    state = start(outputs, stop_regex=["(a|aa)+c"])
+    result = outputs.process(message(state, "a" * 200), 11.0)
+    assert result.abort == [state.uid]
+    assert (state.finish.kind, state.finish.status_code) == ("abort", 400)
+    assert "stop_regex takes too long" in state.finish.message
+
+
 def test_a_stop_string_on_the_last_token_wins_over_the_length() -> None:
     outputs = OutputProcessor()
     state = start(outputs, stop=["END"], max_new_tokens=3)
