@@ -46,6 +46,13 @@ class Outcome:
             if line.startswith(MARK):
                 self._take(json.loads(line.removeprefix(MARK)))
 
+    def join(self, other: Outcome) -> None:
+        """Another part of the same suite."""
+        self.seconds += other.seconds
+        self.cases += other.cases
+        self.notes += [note for note in other.notes if note not in self.notes]
+        self.trouble = "; ".join(filter(None, (self.trouble, other.trouble)))
+
     def _take(self, told: dict[str, Any]) -> None:
         if "version" in told:
             self.version = told["version"]

@@ -33,7 +33,10 @@ LANGCHAIN = Environment("langchain-openai-1.7", packages=("langchain-openai>=1.7
 
 @dataclass(frozen=True, slots=True)
 class Suite:
-    """``routed``: it is also run through the router, once; it steers no backend and is short."""
+    """``routed``: it is also run through the router, once; it steers no backend and is short.
+
+    ``words``: what its script is told besides; suites of one script are one row of the page.
+    """
 
     client: str
     name: str
@@ -41,6 +44,7 @@ class Suite:
     environment: Environment | Here
     seconds: float
     routed: bool = True
+    words: tuple[str, ...] = ()
 
     @property
     def path(self) -> Path:
@@ -55,5 +59,8 @@ SUITES = (
     Suite("SGLang `bench_serving`", "`random-ids` over four APIs", "sglang_bench", SGLANG, 120),
     Suite("`vllm bench serve`", "random prompts over two APIs", "vllm_bench", VLLM, 120),
     Suite("lm-eval `local-completions`", "slices of HellaSwag and GSM8K", "lm_eval_slices", LM_EVAL, 240, routed=False),
-    Suite("SGLang `sglang.test.kits`", "its own mixins", "sglang_kits", SGLANG, 420, routed=False),
+    *(
+        Suite("SGLang `sglang.test.kits`", "its own mixins", "sglang_kits", SGLANG, 420, routed=False, words=words)
+        for words in (("--part", "1/2"), ("--part", "2/2"))
+    ),
 )

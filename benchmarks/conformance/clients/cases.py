@@ -66,4 +66,5 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--tokenizer", help="a folder that transformers reads")
     parser.add_argument("--data", help="a folder of questions")
     parser.add_argument("--folder", default=".", help="for what the client writes")
+    parser.add_argument("--part", default="1/1", help="of its cases: the first of two parts is 1/2")
     return parser.parse_args()
