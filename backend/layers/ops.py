@@ -9,7 +9,7 @@ import importlib.util
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, ParamSpec, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from backend.layers.experts import ExpertWeights
     from backend.layers.norm import RMSNorm
     from backend.layers.rotary import RotaryTables
+    from backend.layers.routing import Routing
 
 Gate = Callable[[torch.Tensor], torch.Tensor]
 Product = Callable[[torch.Tensor, torch.Tensor, torch.Tensor | None], torch.Tensor]
@@ -48,6 +49,12 @@ class ExpertsProduct(Protocol):
     ) -> torch.Tensor: ...
 
 
+class Choose(Protocol):
+    def __call__(
+        self, logits: torch.Tensor, rule: Routing, bias: torch.Tensor | None
+    ) -> tuple[torch.Tensor, torch.Tensor]: ...
+
+
 @dataclass(frozen=True, slots=True)
 class LayerOps:
     """``rms_norm(x, weight, eps)`` normalises the last dimension in float32 inside. With ``offset`` the weight is what
@@ -56,7 +63,7 @@ class LayerOps:
     ``gate(act)`` gives the function from ``[..., 2 I]`` to ``act(gate) * up`` ``[..., I]`` of the two halves;
     ``ValueError`` for an activation that is not known.
 
-    ``linear(x, weight, bias)`` is ``x W^T + b``.
+    ``linear(x, weight, bias)`` is ``x W^T + b``, computed in the weight's dtype.
 
     ``rotate_and_store(projected, rotary, target, norms)`` takes queries, keys and values ``[T, heads + 2 kv_heads,
     head_dim]``, stores the finished keys and the values, and returns queries and keys ``[T, heads + kv_heads,
@@ -64,11 +71,14 @@ class LayerOps:
 
     ``experts(x, weights, ids, of)`` is the weighted sum of each token's experts ``[T, hidden]``; ``weights`` and
     ``ids`` are ``[T, top_k]``. None: the same.
+
+    ``choose(logits, rule, bias)`` is ``rule.choose(logits, bias)``; the experts' numbers may be int32.
     """
 
     rms_norm: Norm
     gate: Callable[[str], Gate]
     linear: Product
+    choose: Choose
     rotate_and_store: RotateAndStore | None = None
     experts: ExpertsProduct | None = None
 
@@ -86,8 +96,24 @@ def triton_ops() -> LayerOps:
     from backend.layers.kernels.gate import gate
     from backend.layers.kernels.norm import rms_norm
     from backend.layers.kernels.rotary import rotate_and_store
+    from backend.layers.kernels.routing import choose
 
-    return LayerOps(rms_norm, gate, linear, rotate_and_store, experts)
+    def gated(act: str) -> Gate:
+        return _traceable(gate(act), _gate(act))
+
+    return LayerOps(_traceable(rms_norm, _rms_norm), gated, linear, choose, rotate_and_store, experts)
+
+
+P = ParamSpec("P")
+
+
+def _traceable(kernel: Callable[P, torch.Tensor], plain: Callable[P, torch.Tensor]) -> Callable[P, torch.Tensor]:
+    """``kernel``, but ``plain`` to ``torch.compile``, which makes kernels of it and of what is beside it."""
+
+    def either(*args: P.args, **more: P.kwargs) -> torch.Tensor:
+        return plain(*args, **more) if torch.compiler.is_compiling() else kernel(*args, **more)
+
+    return either
 
 
 def _rms_norm(
@@ -110,4 +136,12 @@ def _gate(act: str) -> Gate:
     return gated
 
 
-TORCH_OPS = LayerOps(_rms_norm, _gate, F.linear)
+def _linear(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
+    return F.linear(x.to(weight.dtype), weight, bias)
+
+
+def _choose(logits: torch.Tensor, rule: Routing, bias: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:
+    return rule.choose(logits, bias)
+
+
+TORCH_OPS = LayerOps(_rms_norm, _gate, _linear, _choose)

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from functools import partial
 
 import torch
-import torch.nn.functional as F
 from torch import nn
+
+from backend.layers.ops import layer_ops
 
 Scores = Callable[[torch.Tensor], torch.Tensor]
 
@@ -74,8 +75,10 @@ class Router(nn.Module):
         self.e_score_correction_bias = (
             nn.Parameter(torch.empty(experts, dtype=torch.float32), requires_grad=False) if correction else None
         )
+        ops = layer_ops(self.weight.device)
+        self._product, self._choose = ops.linear, ops.choose
 
     def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Weights and expert numbers ``[T, top_k]`` for ``x`` ``[T, hidden]``."""
-        logits = F.linear(x.to(self.weight.dtype), self.weight, self.bias)
-        return self.routing.choose(logits, self.e_score_correction_bias)
+        logits = self._product(x, self.weight, self.bias)
+        return self._choose(logits, self.routing, self.e_score_correction_bias)

@@ -1,47 +1,45 @@
 """The two matrix products of a mixture of experts, each over all experts at once.
 
 Pairs of token and expert stand sorted by expert; a program computes one tile of the outputs of one block of pairs,
-which all have the same expert, so its matrix is read once for a block.
+which all have the same expert, so its matrix is read once for a block. Tiles of one block run beside each other: they
+read the same tokens.
 """
 
 import triton
 import triton.language as tl
 
+from backend.attention.kernels.chain import after_previous
 from backend.attention.kernels.product import product
 from backend.layers.kernels.gate import activate
 
 
 @triton.jit
-def _block(starts, block_starts, COUNT: tl.constexpr, PADDED: tl.constexpr, BLOCK_M: tl.constexpr):
-    """Expert of this program's block, its first pair, and the pair behind the expert's last one."""
-    block = tl.program_id(0)
-    experts = tl.arange(0, PADDED)
-    ends = tl.load(block_starts + 1 + experts, mask=experts < COUNT, other=0x7FFFFFFF)
-    expert = tl.sum((ends <= block).to(tl.int32), 0)
-    inside = expert < COUNT
-    before = tl.load(block_starts + expert, mask=inside, other=0)
-    first = tl.load(starts + expert, mask=inside, other=0) + (block - before) * BLOCK_M
-    behind = tl.load(starts + expert + 1, mask=inside, other=0)
-    return expert, first, behind
+def gated(gates, ups, alpha, limit, ACT: tl.constexpr):
+    """What stands between an expert's two products."""
+    if ACT == "clamped_swiglu":
+        gates = tl.minimum(gates, limit)
+        ups = tl.minimum(tl.maximum(ups, -limit), limit)
+        return (ups + 1.0) * gates * tl.sigmoid(alpha * gates)
+    else:
+        return activate(gates, ACT) * ups
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["blocks"])
 def expert_gates(
     x,  # [T, hidden]
     gate_up,  # [experts, 2 size, hidden]
     bias,  # [experts, 2 size]
-    order,  # int[pairs]: the pairs, sorted by expert; a pair is token * top_k + choice
-    starts,  # int32[experts + 1]: each one's first pair in the order
-    block_starts,  # int32[experts + 1]: each one's first block
+    order,  # see backend.layers.kernels.expert_lists
+    table,
     inner,  # [pairs, size], in that order
+    blocks,
     stride,
     top_k,
     hidden,
     size,
     alpha,
     limit,
-    COUNT: tl.constexpr,
-    PADDED: tl.constexpr,
+    CHAINED: tl.constexpr,
     ACT: tl.constexpr,
     INTERLEAVED: tl.constexpr,
     HAS_BIAS: tl.constexpr,
@@ -49,84 +47,97 @@ def expert_gates(
     BLOCK_M: tl.constexpr,
     BLOCK_N: tl.constexpr,
     BLOCK_K: tl.constexpr,
+    EVEN: tl.constexpr,  # BLOCK_K divides hidden
 ):
     """``act(gate) * up`` of each pair's expert."""
-    expert, first, behind = _block(starts, block_starts, COUNT, PADDED, BLOCK_M)
+    columns = tl.cdiv(size, BLOCK_N)
+    block = tl.program_id(0) // columns
+    column = (tl.program_id(0) % columns) * BLOCK_N + tl.arange(0, BLOCK_N)
+    after_previous(CHAINED)
+    first = tl.load(table + blocks + block)
+    behind = tl.load(table + 2 * blocks + block)
     if first >= behind:
         return
+    expert = tl.load(table + block)
     place = first + tl.arange(0, BLOCK_M)
     real = place < behind
     token = tl.load(order + place, mask=real, other=0) // top_k
-    column = tl.program_id(1) * BLOCK_N + tl.arange(0, BLOCK_N)
     wanted = column < size
-    gate_row = 2 * column if INTERLEAVED else column
-    up_row = 2 * column + 1 if INTERLEAVED else column + size
+    safe = tl.minimum(column, size - 1)
+    gate_row = 2 * safe if INTERLEAVED else safe
+    up_row = 2 * safe + 1 if INTERLEAVED else safe + size
     matrix = gate_up + expert.to(tl.int64) * (2 * size * hidden)
+    depth = tl.arange(0, BLOCK_K)
+    mine = x + token.to(tl.int64)[:, None] * stride + depth[None, :]
+    gate_part = matrix + gate_row[:, None] * hidden + depth[None, :]
+    up_part = matrix + up_row[:, None] * hidden + depth[None, :]
     gates = tl.zeros([BLOCK_M, BLOCK_N], tl.float32)
     ups = tl.zeros([BLOCK_M, BLOCK_N], tl.float32)
     for start in range(0, hidden, BLOCK_K):
-        depth = start + tl.arange(0, BLOCK_K)
-        there = depth < hidden
-        mine = x + token.to(tl.int64)[:, None] * stride + depth[None, :]
-        numbers = tl.load(mine, mask=real[:, None] & there[None, :], other=0.0)
-        mask = wanted[:, None] & there[None, :]
-        gate_tile = tl.load(matrix + gate_row[:, None] * hidden + depth[None, :], mask=mask, other=0.0)
-        up_tile = tl.load(matrix + up_row[:, None] * hidden + depth[None, :], mask=mask, other=0.0)
-        gates = product(numbers, tl.trans(gate_tile), gates, PRECISION)
-        ups = product(numbers, tl.trans(up_tile), ups, PRECISION)
+        numbers = _part(mine + start, depth + start, hidden, EVEN)
+        gates = product(numbers, tl.trans(_part(gate_part + start, depth + start, hidden, EVEN)), gates, PRECISION)
+        ups = product(numbers, tl.trans(_part(up_part + start, depth + start, hidden, EVEN)), ups, PRECISION)
     if HAS_BIAS:
-        gates += tl.load(bias + expert * 2 * size + gate_row, mask=wanted, other=0.0).to(tl.float32)[None, :]
-        ups += tl.load(bias + expert * 2 * size + up_row, mask=wanted, other=0.0).to(tl.float32)[None, :]
-    if ACT == "clamped_swiglu":
-        gates = tl.minimum(gates, limit)
-        ups = tl.minimum(tl.maximum(ups, -limit), limit)
-        result = (ups + 1.0) * gates * tl.sigmoid(alpha * gates)
-    else:
-        result = activate(gates, ACT) * ups
+        gates += tl.load(bias + expert * 2 * size + gate_row).to(tl.float32)[None, :]
+        ups += tl.load(bias + expert * 2 * size + up_row).to(tl.float32)[None, :]
+    result = gated(gates, ups, alpha, limit, ACT)
     target = inner + place.to(tl.int64)[:, None] * size + column[None, :]
     tl.store(target, result.to(inner.dtype.element_ty), mask=real[:, None] & wanted[None, :])
 
 
 @triton.jit
+def _part(places, depth, length, EVEN: tl.constexpr):
+    """A tile of numbers; zeros behind ``length``."""
+    if EVEN:
+        return tl.load(places)
+    else:
+        return tl.load(places, mask=(depth < length)[None, :], other=0.0)
+
+
+@triton.jit(do_not_specialize=["blocks"])
 def expert_outputs(
     inner,  # [pairs, size], in the order
     down,  # [experts, hidden, size]
     bias,  # [experts, hidden]
     order,
-    starts,
-    block_starts,
+    table,
     out,  # [pairs, hidden], by token and choice
+    blocks,
     hidden,
     size,
-    COUNT: tl.constexpr,
-    PADDED: tl.constexpr,
+    CHAINED: tl.constexpr,
     HAS_BIAS: tl.constexpr,
     PRECISION: tl.constexpr,
     BLOCK_M: tl.constexpr,
     BLOCK_N: tl.constexpr,
     BLOCK_K: tl.constexpr,
+    EVEN: tl.constexpr,  # BLOCK_K divides size
 ):
     """Each pair's output, back at the pair's own place."""
-    expert, first, behind = _block(starts, block_starts, COUNT, PADDED, BLOCK_M)
+    columns = tl.cdiv(hidden, BLOCK_N)
+    block = tl.program_id(0) // columns
+    column = (tl.program_id(0) % columns) * BLOCK_N + tl.arange(0, BLOCK_N)
+    after_previous(CHAINED)
+    first = tl.load(table + blocks + block)
+    behind = tl.load(table + 2 * blocks + block)
     if first >= behind:
         return
+    expert = tl.load(table + block)
     place = first + tl.arange(0, BLOCK_M)
     real = place < behind
-    pair = tl.load(order + place, mask=real, other=0)
-    column = tl.program_id(1) * BLOCK_N + tl.arange(0, BLOCK_N)
+    source = tl.minimum(place, behind - 1)
+    pair = tl.load(order + source)
     wanted = column < hidden
-    matrix = down + expert.to(tl.int64) * (hidden * size)
+    safe = tl.minimum(column, hidden - 1)
+    depth = tl.arange(0, BLOCK_K)
+    mine = inner + source.to(tl.int64)[:, None] * size + depth[None, :]
+    theirs = down + expert.to(tl.int64) * (hidden * size) + safe[:, None] * size + depth[None, :]
     sums = tl.zeros([BLOCK_M, BLOCK_N], tl.float32)
     for start in range(0, size, BLOCK_K):
-        depth = start + tl.arange(0, BLOCK_K)
-        there = depth < size
-        mine = inner + place.to(tl.int64)[:, None] * size + depth[None, :]
-        numbers = tl.load(mine, mask=real[:, None] & there[None, :], other=0.0)
-        theirs = matrix + column[:, None] * size + depth[None, :]
-        tile = tl.load(theirs, mask=wanted[:, None] & there[None, :], other=0.0)
-        sums = product(numbers, tl.trans(tile), sums, PRECISION)
+        numbers = _part(mine + start, depth + start, size, EVEN)
+        sums = product(numbers, tl.trans(_part(theirs + start, depth + start, size, EVEN)), sums, PRECISION)
     if HAS_BIAS:
-        sums += tl.load(bias + expert * hidden + column, mask=wanted, other=0.0).to(tl.float32)[None, :]
+        sums += tl.load(bias + expert * hidden + safe).to(tl.float32)[None, :]
     target = out + pair.to(tl.int64)[:, None] * hidden + column[None, :]
     tl.store(target, sums.to(out.dtype.element_ty), mask=real[:, None] & wanted[None, :])
 
@@ -137,6 +148,7 @@ def combine(
     weights,  # [T, TOP_K]
     out,  # [T, hidden]
     hidden,
+    CHAINED: tl.constexpr,
     TOP_K: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
@@ -145,6 +157,7 @@ def combine(
     column = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
     wanted = column < hidden
     total = tl.zeros([BLOCK], tl.float32)
+    after_previous(CHAINED)
     for choice in tl.static_range(TOP_K):
         numbers = tl.load(outputs + (token * TOP_K + choice) * hidden + column, mask=wanted, other=0.0)
         total += numbers.to(tl.float32) * tl.load(weights + token * TOP_K + choice).to(tl.float32)

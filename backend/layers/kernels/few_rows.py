@@ -85,7 +85,7 @@ def shape_for(rows: int, out_features: int, in_features: int) -> Shape | None:
 def multiply(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, shape: Shape) -> torch.Tensor:
     """``[M, N]`` for ``x`` ``[M, K]``, contiguous in the last dimension, and ``weight`` ``[N, K]``."""
     (rows, width), features = x.shape, len(weight)
-    out = torch.empty(rows, features, dtype=x.dtype, device=x.device)
+    out = torch.empty(rows, features, dtype=weight.dtype, device=x.device)
     _few_rows[(triton.cdiv(features, shape.rows),)](
         x, weight, x if bias is None else bias, out, features, width, x.stride(0),
         M=rows, HAS_BIAS=bias is not None, BLOCK_M=triton.next_power_of_2(rows),
@@ -94,8 +94,22 @@ def multiply(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, s
     return out
 
 
+@torch.library.custom_op("warmlane::few_rows", mutates_args=())
+def _opaque(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
+    """What ``torch.compile`` does not look into."""
+    shape = shape_for(len(x), *weight.shape)
+    return F.linear(x, weight, bias) if shape is None else multiply(x, weight, bias, shape)
+
+
+@_opaque.register_fake
+def _(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
+    return x.new_empty(x.shape[0], weight.shape[0])
+
+
 def linear(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
     """See :class:`backend.layers.ops.LayerOps`."""
     suits = x.dim() == 2 and 0 < len(x) <= MOST_ROWS and x.dtype in KINDS and x.stride(1) == 1
     shape = shape_for(len(x), *weight.shape) if suits else None
-    return F.linear(x, weight, bias) if shape is None else multiply(x, weight, bias, shape)
+    if shape is not None and torch.compiler.is_compiling():
+        return _opaque(x, weight, bias)
+    return F.linear(x.to(weight.dtype), weight, bias) if shape is None else multiply(x, weight, bias, shape)

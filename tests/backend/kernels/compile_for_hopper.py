@@ -14,17 +14,21 @@ import triton
 from triton.backends.compiler import GPUTarget
 
 import backend.attention.triton as attention
+import backend.layers.kernels.expert_lists as expert_lists
 import backend.layers.kernels.experts as experts
+import backend.layers.kernels.few_experts as few_experts
 import backend.layers.kernels.few_rows as few_rows
 import backend.layers.kernels.gate as gate
 import backend.layers.kernels.norm as norm
 import backend.layers.kernels.rotary as rotary
+import backend.layers.kernels.routing as routing
 import backend.runner.kernels.draw as draw
 import backend.runner.kernels.likeliest as likeliest
 from backend.attention.base import AttentionShape, KVTarget
 from backend.layers.experts import ExpertWeights
 from backend.layers.norm import RMSNorm
 from backend.layers.rotary import RotaryTables
+from backend.layers.routing import SIGMOID, SOFTMAX, Routing
 from tests.backend.kernels.paged_rows import PagedRows
 
 CPU = torch.device("cpu")
@@ -75,6 +79,9 @@ KERNELS = {
     few_rows: ("_few_rows",),
     gate: ("_gate",),
     experts: ("expert_gates", "expert_outputs", "combine"),
+    expert_lists: ("arrange",),
+    few_experts: ("pair_gates", "token_outputs"),
+    routing: ("choose_experts",),
     rotary: ("_rotate_and_store",),
     draw: ("_draw_rows",),
     likeliest: ("_copy_blocks", "_best_of_blocks"),
@@ -111,6 +118,8 @@ def mixtures() -> None:
     for tokens in (1, 100, 1000):
         x, ids = torch.zeros(tokens, 256).bfloat16(), torch.zeros(tokens, 2, dtype=torch.int64)
         experts.experts(x, ids.float(), ids, biased if tokens == 1 else of)
+    for scores in (SOFTMAX, SIGMOID):
+        routing.choose(torch.zeros(3, 128).bfloat16(), Routing(8, renormalise=True, scores=scores), None)
 
 
 def sampling() -> None:

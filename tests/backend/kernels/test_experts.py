@@ -5,7 +5,12 @@ import torch
 
 from backend.layers.activation import activation
 from backend.layers.experts import ExpertWeights
+from backend.layers.kernels import few_rows
+from backend.layers.kernels.expert_lists import arranged
 from backend.layers.kernels.experts import experts
+from backend.layers.kernels.few_experts import Cut, Cuts, few_experts
+from backend.layers.kernels.routing import choose
+from backend.layers.routing import SIGMOID, Routing
 from tests.backend.kernels.reference import assert_close
 
 LARGE = torch.cuda.is_available()
@@ -66,3 +71,58 @@ def test_experts_without_tokens(ids, device):
     ids = torch.tensor(ids, device=device)
     x, weights = normal(len(ids), 32).to(device), normal(*ids.shape, seed=1).abs().to(device)
     assert_close(experts(x, weights, ids, of), expected(x, weights, ids, of))
+
+
+@pytest.mark.parametrize("act", ["silu", "clamped_swiglu"])
+def test_pairs_by_themselves(act, device):
+    """Of more choices than a power of two, in parts of rows, and some experts chosen more than once."""
+    of = matrices(6, 20, 40, act, torch.bfloat16, device)
+    x, choice = normal(3, 40, seed=4).to(device, torch.bfloat16), normal(3, 6, seed=5).topk(3)
+    weights, ids = choice.values.softmax(-1).to(device), choice.indices.to(device)
+    found = few_experts(x, weights, ids, of, Cuts(Cut(4, 16, 1), Cut(8, 16, 1)))
+    assert_close(found, expected(x, weights, ids, of))
+
+
+@pytest.mark.parametrize("pairs", [1, 130, 5000])
+def test_pairs_stand_by_expert_in_blocks(pairs, device):
+    ids = torch.randint(0, 5, (pairs, 1), generator=torch.Generator().manual_seed(pairs)) * 2  # none of the odd ones
+    lists = arranged(ids.to(device), 9, 16)
+    order = ids.flatten().sort(stable=True).indices
+    assert lists.order.tolist() == order.tolist()
+    seen = []
+    for expert, first, behind in lists.table.T.tolist():
+        assert first >= behind or {int(i) for i in ids[order[first:behind], 0]} == {expert}
+        seen += range(first, min(first + 16, behind))
+    assert seen == list(range(pairs))
+
+
+@pytest.mark.parametrize(
+    "rule",
+    [
+        Routing(3, renormalise=True),
+        Routing(4, renormalise=False, scale=2.5),
+        Routing(2, renormalise=True, scores=SIGMOID),
+        Routing(2, renormalise=True, groups=3, top_groups=2),
+    ],
+)
+@pytest.mark.parametrize("biased", [False, True])
+def test_choices_are_those_of_the_rule(rule, biased, device):
+    logits = normal(7, 12).to(device)
+    bias = normal(12, seed=1).to(device) if biased else None
+    weights, ids = choose(logits, rule, bias)
+    expected_weights, expected_ids = rule.choose(logits, bias)
+    assert ids.tolist() == expected_ids.tolist()
+    assert_close(weights, expected_weights.double().cpu())
+
+
+def test_numbers_that_are_none_still_choose_experts(device):
+    _, ids = choose(torch.full((2, 12), float("nan"), device=device), Routing(3, renormalise=True), None)
+    assert 0 <= int(ids.min()) <= int(ids.max()) < 12
+
+
+def test_scores_in_full_precision_of_few_rows(device):
+    """A float32 matrix and half the bits in the rows, as DeepSeek's router has them."""
+    x, weight = normal(2, 64).to(device, torch.bfloat16), normal(12, 64, seed=1).to(device)
+    found = few_rows.linear(x, weight)
+    assert found.dtype == torch.float32
+    assert_close(found, x.double().cpu() @ weight.double().cpu().T)
