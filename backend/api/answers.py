@@ -7,7 +7,7 @@ cache; the head of a JSON body waits until it can say it.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from http import HTTPStatus
 from typing import Any
 
@@ -16,8 +16,9 @@ from aiohttp import HttpVersion11, web
 
 from backend.api.errors import json_response
 from backend.api.event_style import DATA_EVENTS, EventStyle
+from backend.api.event_writer import BuildEvents, EventWriter
 from backend.frontend.errors import RequestError
-from backend.frontend.frontend import Generation
+from backend.frontend.generation import Generation
 from backend.frontend.request import RequestState
 
 logger = logging.getLogger(__name__)
@@ -26,7 +27,6 @@ CACHED_TOKENS = "x-warmlane-cached-tokens"
 _encode = msgspec.json.Encoder().encode
 
 BuildBody = Callable[[list[RequestState]], Any]
-BuildEvents = Callable[[list[RequestState]], Iterable[Any]]
 
 
 async def answer_whole(request: web.Request, generation: Generation, build: BuildBody) -> web.StreamResponse:
@@ -43,6 +43,7 @@ async def answer_whole(request: web.Request, generation: Generation, build: Buil
                     early = _head(generation.states, "application/json")
                     early.enable_chunked_encoding()
                     await early.prepare(request)
+                    generation.pass_on(lambda _: True)  # nothing to do before the end
             body = build(generation.states)
         except RequestError as error:
             if early is None:
@@ -72,15 +73,21 @@ async def answer_stream(
     An error before the first token is raised; later it becomes an event.
     """
     response: web.StreamResponse | None = None
+    passed_on = False
     async with generation:
         try:
             async for moved in generation:
                 if response is None:
                     response = _head(generation.states, "text/event-stream")
                     response.headers["Cache-Control"] = "no-cache"
+                    if request.version >= HttpVersion11:
+                        response.enable_chunked_encoding()
                     await response.prepare(request)
-                if events := list(build(moved)):
-                    await response.write(style.frames(events))
+                if frames := style.frames(build(moved)):
+                    await response.write(frames)
+                    if response.chunked and not passed_on and request.transport is not None:
+                        generation.pass_on(EventWriter(request.transport, build, style))
+                        passed_on = True
         except RequestError as error:
             if response is None:
                 raise

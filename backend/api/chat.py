@@ -49,6 +49,7 @@ class _Chat:
     ) -> None:
         self.states: list[RequestState] = []
         self._body = body
+        self._bare = not (body.logprobs or body.stream_options.continuous_usage_stats)  # chunks of nothing but text
         self._ids = {"id": answer_id, "created": int(time.time()), "model": model}
         self._answers = answers
         self._logprobs = logprobs
@@ -69,18 +70,26 @@ class _Chat:
         return {"index": state.index, "message": message, "logprobs": self._logprobs.chat(state), **self._ending(state)}
 
     def chunks(self, moved: list[RequestState]) -> Iterable[dict[str, Any] | bytes]:
-        """A request's first chunk names the role, its last one the reason why it ended."""
+        events: list[dict[str, Any] | bytes] = []
         for state in moved:
-            if not self._answers.begun(state):
-                yield self._chunk(state, {"role": "assistant", "content": ""}, last=False)
-            plain = state.logprobs is None and not self._body.stream_options.continuous_usage_stats
-            for delta in self._deltas(state):
-                if plain and "content" in delta:
-                    yield self._texts.frame(state.index, delta["content"])
-                else:
-                    yield self._chunk(state, delta, last=False)
-            if state.finish:
-                yield self._chunk(state, {}, last=True)
+            text = self._answers.plain(state) if self._bare and state.finish is None else None
+            if text is None:
+                events += self._any_chunks(state)
+            elif text:
+                events.append(self._texts.frame(state.index, text))
+        return events
+
+    def _any_chunks(self, state: RequestState) -> Iterator[dict[str, Any] | bytes]:
+        """A request's first chunk names the role, its last one the reason why it ended."""
+        if not self._answers.begun(state):
+            yield self._chunk(state, {"role": "assistant", "content": ""}, last=False)
+        for delta in self._deltas(state):
+            if self._bare and "content" in delta:
+                yield self._texts.frame(state.index, delta["content"])
+            else:
+                yield self._chunk(state, delta, last=False)
+        if state.finish:
+            yield self._chunk(state, {}, last=True)
 
     def _deltas(self, state: RequestState) -> Iterator[dict[str, Any]]:
         number = self._answers.calls(state)

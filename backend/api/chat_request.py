@@ -21,7 +21,7 @@ from backend.api.parsers.registry import reasoning_markers
 from backend.api.sampling_fields import OPENAI_NAMES, UNBOUNDED
 from backend.api.schema import Body, Harmless
 from backend.api.tools import demanded_tools, offered_tools
-from backend.frontend.frontend import Generation
+from backend.frontend.generation import Generation
 from backend.frontend.intake import ChatPrompt, Prompt, RequestOptions
 from backend.grammar import GrammarSpec
 from backend.messages import LogprobSpec

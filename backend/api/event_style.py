@@ -24,7 +24,8 @@ class EventStyle:
 
     def frames(self, events: Iterable[Any]) -> bytes:
         """The bytes of some events; what is bytes already is an event in this style."""
-        return b"".join(event if isinstance(event, bytes) else self._frame(event) for event in events)
+        frames = [event if isinstance(event, bytes) else self._frame(event) for event in events]
+        return frames[0] if len(frames) == 1 else b"".join(frames)
 
     def _frame(self, event: Any) -> bytes:
         return self._name(event) + b"data: " + _encode(event) + b"\n\n"

@@ -19,13 +19,10 @@ class GrammarMetrics(Collector):
     def __init__(self, figures: GrammarFigures, labels: Sequence[str], values: Sequence[str]) -> None:
         self._figures = figures
         self._labels, self._values = tuple(labels), tuple(values)
-        self._seconds = LateHistogram(
-            "sglang:grammar_compilation_time_seconds",
-            "Time that a new grammar took",
-            BUCKETS,
-            labels,
-            values,
+        self._family = LateHistogram(
+            "sglang:grammar_compilation_time_seconds", "Time that a new grammar took", BUCKETS, labels
         )
+        self._seconds = self._family.labels(*values)
 
     def collect(self) -> Iterator[Metric]:
         figures = self._figures
@@ -35,7 +32,7 @@ class GrammarMetrics(Collector):
         yield self._counter("num_grammar_timeout", "Those that took too long to compile", figures.timed_out)
         while figures.seconds:
             self._seconds.observe(figures.seconds.popleft())
-        yield from self._seconds.collect()
+        yield from self._family.collect()
 
     def _counter(self, name: str, text: str, value: int) -> CounterMetricFamily:
         counter = CounterMetricFamily(f"sglang:{name}", text, labels=self._labels)

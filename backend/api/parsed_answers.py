@@ -59,6 +59,11 @@ class ParsedAnswers:
             parsed = join([parsed, answer.parser.finish(truncated=state.finish.kind != "stop")])
         return self._name_calls(answer, self._gather(answer, parsed, state.finish is not None))
 
+    def plain(self, state: RequestState) -> str | None:
+        """What :meth:`take` would give out, where a text that has begun is not parsed; else None."""
+        answer = self._answers.get(state.uid)
+        return None if answer is None or answer.parser is not None else self._deltas.take(state)
+
     def calls(self, state: RequestState) -> int:
         """How many calls were given out for this request."""
         answer = self._answers.get(state.uid)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from prometheus_client import CollectorRegistry, Counter, Histogram
+from prometheus_client import CollectorRegistry, Counter
 
-from backend.api.late_histogram import LateHistogram
+from backend.api.late_histogram import LateHistogram, Observations
 from backend.frontend.output import Update
 from backend.frontend.request import RequestState
 
@@ -38,14 +38,18 @@ class _Families:
 
     def histogram(
         self, name: str, text: str, buckets: Sequence[float], label: str, values: Sequence[str]
-    ) -> dict[str, Histogram]:
+    ) -> dict[str, Observations]:
         """One histogram for each value of ``label``."""
-        family = Histogram(f"sglang:{name}", text, (*LABELS, label), buckets=buckets, registry=self._registry)
+        family = self._family(name, text, buckets, (*LABELS, label))
         return {value: family.labels(*self._labels, value) for value in values}
 
-    def plain_histogram(self, name: str, text: str, buckets: Sequence[float]) -> Histogram:
-        family = Histogram(f"sglang:{name}", text, LABELS, buckets=buckets, registry=self._registry)
-        return family.labels(*self._labels)
+    def plain_histogram(self, name: str, text: str, buckets: Sequence[float]) -> Observations:
+        return self._family(name, text, buckets, LABELS).labels(*self._labels)
+
+    def _family(self, name: str, text: str, buckets: Sequence[float], labels: Sequence[str]) -> LateHistogram:
+        family = LateHistogram(f"sglang:{name}", text, buckets, labels)
+        self._registry.register(family)
+        return family
 
 
 class RequestMetrics:
@@ -67,10 +71,7 @@ class RequestMetrics:
         self._per_token = make.histogram(
             "request_time_per_output_token_seconds", "Mean time of an output token after the first", ITL_BUCKETS, *mode
         )
-        self._gap = LateHistogram(
-            "sglang:inter_token_latency_seconds", "Time between tokens", ITL_BUCKETS, LABELS, labels
-        )
-        registry.register(self._gap)
+        self._gap = make.plain_histogram("inter_token_latency_seconds", "Time between tokens", ITL_BUCKETS)
         self._queued = make.plain_histogram("queue_time_seconds", "Arrival to first step", TTFT_BUCKETS)
         self._stages = make.histogram(
             "per_stage_req_latency_seconds", "Time of a request in each stage", TTFT_BUCKETS, "stage", STAGES

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import signal
 import sys
@@ -26,6 +27,7 @@ def serve(args: ServerArgs, target: SchedulerTarget = run_real_scheduler, notes:
     )
     for note in notes:
         logger.warning(note)
+    gc.freeze()  # what is loaded by now stays
     try:
         with asyncio.Runner(loop_factory=_new_loop) as runner:
             return runner.run(_serve_until_signal(args, target))

@@ -11,16 +11,25 @@ class ByteDetokenizer:
 
     def __init__(self, table: Sequence[bytes]) -> None:
         self._table = table
-        self._decode = codecs.getincrementaldecoder("utf-8")("replace").decode
+        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        self._whole = True  # no character has begun that lacks bytes
 
     def push(self, ids: Sequence[int]) -> str:
         """The text that became certain with ``ids``."""
         table = self._table
         try:
-            return self._decode(b"".join([table[id] for id in ids]))
+            new = table[ids[0]] if len(ids) == 1 else b"".join([table[id] for id in ids])
         except IndexError:
-            return self._decode(b"".join([table[id] for id in ids if id < len(table)]))
+            new = b"".join([table[id] for id in ids if id < len(table)])
+        if self._whole:
+            try:
+                return new.decode()
+            except UnicodeDecodeError:
+                self._whole = False  # or it is broken; the decoder sees which
+        text = self._decoder.decode(new)
+        self._whole = not self._decoder.getstate()[0]
+        return text
 
     def flush(self) -> str:
         """What is left at the end; an unfinished character comes out as U+FFFD."""
-        return self._decode(b"", True)
+        return self._decoder.decode(b"", True)

@@ -8,15 +8,16 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from http import HTTPStatus
-from typing import Protocol, Self
+from typing import Protocol
 
 from backend.frontend.client import SchedulerClient
 from backend.frontend.errors import RequestError
+from backend.frontend.generation import Generation
 from backend.frontend.intake import ChatPrompt, Intake, Prompt, RequestOptions, TextPair, check_sampling, fan_out
 from backend.frontend.output import OutputProcessor, StepResult
 from backend.frontend.request import RequestState
 from backend.frontend.timeouts import Timeouts
-from backend.grammar import GrammarChecker, GrammarError
+from backend.grammar import GrammarBusy, GrammarChecker, GrammarError
 from backend.grammar.errors import NO_GRAMMARS
 from backend.messages import FromScheduler, NewRequest, ProfileCommand, SchedulerStats
 
@@ -33,56 +34,6 @@ class Observer(Protocol):
     def on_step(self, result: StepResult, stats: SchedulerStats, now: float) -> None: ...
 
     def on_abort(self, state: RequestState) -> None: ...
-
-
-class Generation:
-    """The answers to one client call. Iterate for the requests that moved; leaving the context aborts the rest."""
-
-    def __init__(self, frontend: Frontend, states: list[RequestState]) -> None:
-        self.states = states
-        self._frontend = frontend
-        self._moved: dict[int, RequestState] = {}
-        self._wake = asyncio.Event()
-        self._error: RequestError | None = None
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        self._frontend.release(self)
-
-    def __aiter__(self) -> Self:
-        return self
-
-    async def __anext__(self) -> list[RequestState]:
-        """The requests that moved since the last call, at least one; their text and ids only grow."""
-        if not self._moved and self._error is None:
-            if all(state.finish for state in self.states):
-                raise StopAsyncIteration
-            await self._wake.wait()
-        self._wake.clear()
-        if self._error is not None:
-            raise self._error
-        moved = list(self._moved.values())
-        self._moved.clear()
-        for state in moved:
-            if state.finish is not None and state.finish.status_code is not None:
-                raise RequestError(state.finish.message, state.finish.status_code)
-        return moved
-
-    async def finished(self) -> list[RequestState]:
-        """Wait until every answer is complete."""
-        async for _ in self:
-            pass
-        return self.states
-
-    def notify(self, state: RequestState) -> None:
-        self._moved[state.uid] = state
-        self._wake.set()
-
-    def fail(self, error: RequestError) -> None:
-        self._error = error
-        self._wake.set()
 
 
 class Frontend:
@@ -138,7 +89,7 @@ class Frontend:
             self._client.submit([message for _, message in accepted])
         except (TypeError, ValueError, OverflowError) as error:  # a lone surrogate, a number beyond 64 bits
             raise RequestError(f"The request cannot be passed to the scheduler: {error}") from None
-        generation = Generation(self, [state for state, _ in accepted])
+        generation = Generation([state for state, _ in accepted], self.release)
         for state in generation.states:
             self._outputs.add(state)
             self._generations[state.uid] = generation
@@ -151,6 +102,8 @@ class Frontend:
                 raise RequestError(NO_GRAMMARS)
             try:
                 await self._grammars.check(spec)
+            except GrammarBusy as error:
+                raise RequestError(str(error), HTTPStatus.SERVICE_UNAVAILABLE) from None
             except GrammarError as error:
                 raise RequestError(str(error), param=spec.field) from None
 
@@ -190,14 +143,24 @@ class Frontend:
         result = self._outputs.process(message, now)
         for uid in result.abort:
             self._client.abort(uid)
-        for update in result.updates:
-            generation = self._generations.get(update.state.uid)
-            if update.state.finish is not None:
-                self._generations.pop(update.state.uid, None)
-            if generation is not None:
-                generation.notify(update.state)
+        self._tell(result)
         self._observer.on_step(result, message.stats, now)
         self._fewer.set()
+
+    def _tell(self, result: StepResult) -> None:
+        """Hand what moved to those who wait for it, once for each call."""
+        generations, told = self._generations, []
+        for update in result.updates:
+            state = update.state
+            generation = generations.get(state.uid)
+            if generation is None:
+                continue
+            if state.finish is not None:
+                del generations[state.uid]
+            if generation.notify(state):
+                told.append(generation)
+        for generation in told:
+            generation.deliver()
 
     def release(self, generation: Generation) -> None:
         """Abort what is unfinished of a call that nobody waits for any more."""
@@ -252,6 +215,7 @@ class Frontend:
         self._fewer.set()
         if generation is not None:
             generation.notify(state)
+            generation.deliver()
 
     @property
     def paused(self) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import msgspec
 import numpy as np
 
 from backend.frontend.request import FinishReason, RequestState
@@ -11,7 +12,7 @@ from backend.frontend.stop_regex import StopRegexError
 from backend.messages import Finish, FromScheduler
 
 
-class Update(NamedTuple):
+class Update(msgspec.Struct, frozen=True, gc=False):  # made for each token: quicker to make than a tuple with names
     """One request that a message moved on."""
 
     state: RequestState
@@ -71,13 +72,9 @@ class OutputProcessor:
             if state := self._states.get(uid):
                 state.embedding = np.frombuffer(vector, np.float32)
         finishes = {finish.uid: finish for finish in message.finished}
-        tokens: dict[int, list[int]] = {uid: [] for uid in finishes}
-        for uid, token in zip(message.uids, message.tokens, strict=True):
-            tokens.setdefault(uid, []).append(token)
-
         updates: list[Update] = []
         abort: list[int] = []
-        for uid, ids in tokens.items():
+        for uid, ids in _tokens(message).items():
             state = self._states.get(uid)
             if state is None:
                 continue
@@ -99,42 +96,55 @@ class OutputProcessor:
                 state.logprobs.output.append(place)
 
 
+def _tokens(message: FromScheduler) -> dict[int, list[int]]:
+    """The new tokens of each request that has some, or that ended."""
+    tokens: dict[int, list[int]] = {finish.uid: [] for finish in message.finished}
+    if not tokens and len(set(message.uids)) == len(message.uids):
+        return {uid: [token] for uid, token in zip(message.uids, message.tokens, strict=True)}
+    for uid, token in zip(message.uids, message.tokens, strict=True):
+        tokens.setdefault(uid, []).append(token)
+    return tokens
+
+
 def _advance(state: RequestState, ids: list[int], finish: Finish | None, now: float) -> Update:
-    before = state.completion_tokens
-    previous = state.created if state.last_token_at is None else state.last_token_at
-    first = bool(ids) and state.first_token_at is None
+    before = len(state.output_ids)
+    first = state.last_token_at is None and bool(ids)
+    gap = now - (state.created if state.last_token_at is None else state.last_token_at)
     if ids:
-        state.first_token_at = now if first else state.first_token_at
         state.last_token_at = now
+        if first:
+            state.first_token_at = now
     try:
-        _append(state, ids, finish)
+        matched = _append(state, ids, finish)
     except StopRegexError as error:
         _finish(state, FinishReason("abort", message=f"stop_regex {error}", status_code=400), now)
-        return Update(state, 0, first, now - previous)
-    if state.text_stream is not None and state.text_stream.matched is not None:
-        _finish(state, FinishReason("stop", matched=state.text_stream.matched), now)
+        return Update(state, 0, first, gap)
+    if matched is not None:
+        _finish(state, FinishReason("stop", matched=matched), now)
     elif finish is not None:
         _finish(state, _reason(finish, state), now)
-    return Update(state, state.completion_tokens - before, first, now - previous)
+    return Update(state, len(state.output_ids) - before, first, gap)
 
 
-def _append(state: RequestState, ids: list[int], finish: Finish | None) -> None:
-    """Take the tokens into the output and, where it is needed now, their text."""
+def _append(state: RequestState, ids: list[int], finish: Finish | None) -> str | None:
+    """Take the tokens into the output and, where it is needed now, their text. The stop string that ended it."""
     stream = state.text_stream
     if stream is None:
-        state.output_ids.extend(ids)
-        return
-    shown = ids[:-1] if _ends_in_hidden_stop(state, ids, finish) else ids
+        state.output_ids += ids
+        return None
+    shown = ids[:-1] if finish is not None and _ends_in_hidden_stop(state, ids, finish) else ids
     if not state.decodes_eagerly:
-        state.output_ids.extend(ids)
+        state.output_ids += ids
         if finish is not None:
             _decode_all(state, hidden=len(ids) - len(shown))
-        return
+        return None
     text, used = stream.push(shown)
+    matched = stream.matched
     state.text += text
-    state.output_ids.extend(ids if stream.matched is None else shown[:used])
-    if finish is not None and stream.matched is None:
+    state.output_ids += ids if matched is None else shown[:used]
+    if finish is not None and matched is None:
         state.text += stream.finish()
+    return stream.matched
 
 
 def _decode_all(state: RequestState, hidden: int = 0) -> None:
@@ -144,9 +154,9 @@ def _decode_all(state: RequestState, hidden: int = 0) -> None:
         state.text = text + state.text_stream.finish()
 
 
-def _ends_in_hidden_stop(state: RequestState, ids: list[int], finish: Finish | None) -> bool:
+def _ends_in_hidden_stop(state: RequestState, ids: list[int], finish: Finish) -> bool:
     """A stop token counts as output but is not shown, unless the client wants it."""
-    if finish is None or finish.kind != "stop" or state.sampling.no_stop_trim:
+    if finish.kind != "stop" or state.sampling.no_stop_trim:
         return False
     return bool(ids) and ids[-1] == finish.matched
 

@@ -15,11 +15,11 @@ def told(registry):
 @given(st.lists(st.lists(st.sampled_from([0.0, 0.125, 0.25, 0.5, 1.0, 2.0, 7.0]), max_size=20), max_size=4))
 def test_it_tells_what_the_clients_own_histogram_tells(rounds):
     late, plain = CollectorRegistry(), CollectorRegistry()
-    histogram = LateHistogram("gap_seconds", "Gaps", BUCKETS, ("model",), ("m",))
-    late.register(histogram)
-    reference = Histogram("gap_seconds", "Gaps", ("model",), buckets=BUCKETS, registry=plain).labels("m")
-    for values in rounds:
+    family = LateHistogram("gap_seconds", "Gaps", BUCKETS, ("model",))
+    late.register(family)
+    reference = Histogram("gap_seconds", "Gaps", ("model",), buckets=BUCKETS, registry=plain)
+    for label, values in enumerate(rounds):
         for value in values:
-            histogram.observe(value)
-            reference.observe(value)
+            family.labels(f"m{label % 2}").observe(value)
+            reference.labels(f"m{label % 2}").observe(value)
         assert told(late) == told(plain)
