@@ -26,7 +26,7 @@ from backend.grammar.checker import GrammarChecker
 from backend.grammar.compiler import CompiledGrammar, GrammarCompiler
 from backend.grammar.composed import compose, literal
 from backend.grammar.contract import AnswerState, Filler, Startable
-from backend.grammar.errors import GrammarError
+from backend.grammar.errors import GrammarBusy, GrammarError
 from backend.grammar.figures import GrammarFigures
 from backend.grammar.libraries import require_library
 from backend.grammar.spec import GrammarSpec, spec_from_fields, spec_from_response_format
@@ -37,6 +37,7 @@ __all__ = [
     "AnswerState",
     "CompiledGrammar",
     "Filler",
+    "GrammarBusy",
     "GrammarChecker",
     "GrammarCompiler",
     "GrammarError",

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 from llguidance import LLParserLimits
 
-COMPILE_CPU_SECONDS = 1.0  # in the checker's process
+COMPILE_CPU_SECONDS = 0.25  # in the checker's process; the largest that are taken need a tenth of a second
 XGRAMMAR_CPU_SECONDS = 2.0  # the same for a library that computes masks ahead, for every token of the vocabulary
-COMPILE_SECONDS = 8.0  # wall clock there: on a machine that is too busy to spend the CPU time
+WAIT_SECONDS = 1.0  # for a turn to be tried
 CHECKER_BYTES = 2 << 30  # address space of that process
 CHECKER_STACK_BYTES = 2 << 20  # a quarter of a usual stack: what fits here cannot overflow the scheduler's
+
+
+def busy_after(cpu_seconds: float) -> float:
+    """Seconds by the clock after which a machine has been too busy to spend ``cpu_seconds`` on a grammar."""
+    return max(1.0, 4 * cpu_seconds)
 
 
 def parser_limits() -> LLParserLimits:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import resource
 import signal
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from multiprocessing.connection import Connection
 from pathlib import Path
 
@@ -13,7 +14,8 @@ import numpy as np
 from backend.grammar.contract import AnswerState
 from backend.grammar.errors import GrammarError
 from backend.grammar.libraries import LLGUIDANCE, Compile, compiler_of
-from backend.grammar.limits import CHECKER_BYTES, CHECKER_STACK_BYTES
+from backend.grammar.limits import CHECKER_BYTES, CHECKER_STACK_BYTES, busy_after
+from backend.grammar.nursery import work_in_children
 from backend.grammar.spec import GrammarSpec
 from backend.grammar.state import bitmask_words
 from backend.grammar.vocabulary import Vocabulary, VocabularyForm
@@ -24,10 +26,11 @@ WALKED_TOKENS = 16
 def run_trials(
     pipe: Connection, cpu_seconds: float, library: str = LLGUIDANCE, form: VocabularyForm | None = None
 ) -> None:
-    """Answer each (kind, text) with an empty string or an error until the other end closes.
+    """Say when ready with an empty string, then answer each (kind, text) until the other end closes.
 
-    A grammar that takes more than ``cpu_seconds`` of CPU time ends the process by SIGPROF. ``form`` is the vocabulary
-    that they are tried with; None: one of bytes.
+    The answer is an empty string, an error, or the number of the signal that ended the trial: SIGPROF after
+    ``cpu_seconds`` of CPU time, SIGALRM after ``busy_after(cpu_seconds)``. ``form`` is the vocabulary that grammars are
+    tried with; None: one of bytes.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the server, which ends this process itself
     vocabulary = Vocabulary.of_bytes() if form is None else form.read()
@@ -36,9 +39,8 @@ def run_trials(
     resource.setrlimit(resource.RLIMIT_AS, (room, room))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     threading.stack_size(CHECKER_STACK_BYTES)
-    worker = threading.Thread(target=_answer_all, args=(pipe, cpu_seconds, compile_spec, vocabulary.size))
-    worker.start()
-    worker.join()
+    pipe.send("")
+    work_in_children(pipe, lambda: _answer_all(pipe, cpu_seconds, compile_spec, vocabulary.size))
 
 
 def _address_space() -> int:
@@ -48,16 +50,18 @@ def _address_space() -> int:
 
 def _answer_all(pipe: Connection, cpu_seconds: float, compile_spec: Compile, vocab_size: int) -> None:
     mask = np.zeros(bitmask_words(vocab_size), np.int32)
-    pipe.send("")
-    while True:
-        try:
-            kind, text = pipe.recv()
-        except EOFError:
-            return
-        signal.setitimer(signal.ITIMER_PROF, cpu_seconds)  # its default action needs no Python to run
-        verdict = _verdict(GrammarSpec(kind, text), compile_spec, mask)
-        signal.setitimer(signal.ITIMER_PROF, 0)
-        pipe.send(verdict)
+    with ThreadPoolExecutor(1) as small:  # a thread, for its stack
+        while True:
+            try:
+                kind, text = pipe.recv()
+            except EOFError:
+                return
+            signal.setitimer(signal.ITIMER_PROF, cpu_seconds)  # the default actions need no Python to run
+            signal.setitimer(signal.ITIMER_REAL, busy_after(cpu_seconds))
+            verdict = small.submit(_verdict, GrammarSpec(kind, text), compile_spec, mask).result()
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            signal.setitimer(signal.ITIMER_PROF, 0)
+            pipe.send(verdict)
 
 
 def _verdict(spec: GrammarSpec, compile_spec: Compile, mask: np.ndarray) -> str:

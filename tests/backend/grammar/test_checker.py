@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import multiprocessing
+import resource
 from collections.abc import Iterator
 
 import pytest
 
-from backend.grammar import GrammarChecker, GrammarError
+from backend.grammar import GrammarBusy, GrammarChecker, GrammarError, GrammarSpec
 from backend.grammar.spec import make_spec
 
 DEEP: dict = {"type": "object"}
@@ -43,7 +45,7 @@ async def test_good_grammars(checker: GrammarChecker) -> None:
         ("ebnf", "root ::= root"),
         (
             "ebnf",
-            "root ::= r0\n" + "\n".join(f'r{i} ::= r{i + 1} r{i + 1} | "a"' for i in range(1000)) + '\nr1000 ::= "b"',
+            "root ::= r0\n" + "\n".join(f'r{i} ::= r{i + 1} r{i + 1} | "a"' for i in range(300)) + '\nr300 ::= "b"',
         ),
     ],
 )
@@ -101,3 +103,60 @@ async def test_what_became_of_each_is_counted() -> None:
     assert (figures.total, figures.known, figures.refused, figures.timed_out) == (6, 3, 2, 0)
     assert len(figures.seconds) == 3
     assert min(figures.seconds) > 0
+
+
+def chain(rules: int) -> GrammarSpec:
+    """Seconds of work: twice as many ways with each rule."""
+    text = "\n".join(f'r{number} ::= r{number + 1} r{number + 1} | "a"' for number in range(rules))
+    return make_spec("ebnf", f'root ::= r0\n{text}\nr{rules} ::= "b"')
+
+
+async def test_many_hostile_ones_at_once_cost_a_limited_time_each() -> None:
+    """Counted in CPU time, since the machine may be busy: then some of them are told to come again."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    checker = GrammarChecker(cpu_seconds=0.1, checkers=1, wait_seconds=60)
+    try:
+        checks = [checker.check(chain(3000 + number)) for number in range(8)]
+        answers = await asyncio.gather(*checks, checker.check(make_spec("regex", "harmless")), return_exceptions=True)
+    finally:
+        checker.close()
+    assert all(isinstance(answer, GrammarError) for answer in answers[:8])
+    assert all(isinstance(answer, GrammarBusy) or "than the 0.1 seconds" in str(answer) for answer in answers[:8])
+    assert answers[8] is None
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    spent = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    assert spent < 8 * 0.1 * 1.5 + 4  # a process is started, too
+
+
+async def test_who_waits_too_long_for_a_turn_is_told_to_come_again() -> None:
+    checker = GrammarChecker(cpu_seconds=30, checkers=1, wait_seconds=0)
+    try:
+        await checker.check(make_spec("regex", "a"))
+        first = asyncio.create_task(checker.check(chain(300)))
+        same = asyncio.create_task(checker.check(chain(300)))
+        for _ in range(4):  # both ask, the turn is taken
+            await asyncio.sleep(0)
+        with pytest.raises(GrammarBusy, match="try again"):
+            await checker.check(make_spec("regex", "b"))
+        for task in (first, same):  # one turn for both
+            with pytest.raises(GrammarError):
+                await task
+        await checker.check(make_spec("regex", "b"))
+    finally:
+        checker.close()
+
+
+async def test_a_process_that_is_gone_is_replaced() -> None:
+    checker = GrammarChecker(cpu_seconds=0.1, checkers=1)
+    try:
+        others = set(multiprocessing.active_children())
+        await checker.check(make_spec("regex", "a"))
+        (process,) = [each for each in multiprocessing.active_children() if each not in others]
+        process.kill()
+        process.join()
+        await checker.check(make_spec("regex", "b"))  # its child is there
+        with pytest.raises(GrammarBusy):
+            await checker.check(chain(3000))  # which nobody replaces when this ends it
+        await checker.check(make_spec("regex", "c"))
+    finally:
+        checker.close()
