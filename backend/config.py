@@ -56,6 +56,10 @@ class ServerArgs:
     cuda_graph_max_bs: int | None = None
     cuda_graph_bs: Sequence[str] = ()  # whole numbers; empty: chosen up to cuda_graph_max_bs
     disable_cuda_graph_padding: bool = False
+    disable_prefill_cuda_graph: bool = False
+    prefill_cuda_graph_max_tokens: int | None = None
+    enable_torch_compile: bool = False
+    torch_compile_max_bs: int = 32
     cpu_threads: int | None = None
     page_size: int | None = None
     mem_fraction_static: float | None = None

@@ -44,6 +44,7 @@ from backend.runner.kv_pools import Pools, make_pools, paged_attention
 from backend.runner.kv_sizes import Demand, KVBytes, KVSizes, largest, pages_apart, sizes_for
 from backend.runner.model_runner import ModelRunner
 from backend.runner.profiler import Profiler
+from backend.runner.prompt_graphs import prompt_sizes
 from backend.runner.rehearsal import Trial, Usage, bytes_of_steps
 from backend.scheduler.limits import SchedulerLimits, make_rows
 from backend.scheduler.loop import Scheduler, StepRunner
@@ -56,6 +57,7 @@ DEFAULT_CHUNK = {"cpu": 512, "cuda": 8192}
 SMALL_HIDDEN = 2048  # up to it a step of so many tokens is short anyway, and 1 % faster on an H200 than two halves
 SMALL_MODEL_CHUNK = 16384
 DEFAULT_GRAPH_ROWS = 256
+GRAPH_TOKENS, SMALL_MODEL_GRAPH_TOKENS = 1024, 4096  # of steps with prompts: longer ones keep a GPU busy without graphs
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,9 +87,12 @@ def build_core(args: ServerArgs, source: ModelSource) -> Core:
     pools = make_pools(limits, config, kv_dtype, device)
     rows = make_rows(limits)
     runner, captures = _runner(args, limits, pools, model, rows, device)
+    if args.enable_torch_compile:
+        runner.compile_decodes(args.torch_compile_max_bs)
     if captures:
-        sizes, width = _graph_sizes(args, limits), rows.slots.page_table.shape[1]
-        runner.capture(sizes, width, pads=not args.disable_cuda_graph_padding)
+        sizes, prompts = _graph_sizes(args, limits), _prompt_graph_sizes(args, limits, config)
+        width = rows.slots.page_table.shape[1]
+        runner.capture(sizes, width, prompts=prompts, pads=not args.disable_cuda_graph_padding)
     ready = SchedulerReady(
         max_total_tokens=limits.num_pages * limits.page_size,
         max_running_requests=limits.max_running_requests,
@@ -133,7 +138,9 @@ def _trial(
     rows = make_rows(limits)
     runner, captures = _runner(few, limits, pools, model, rows, device)
     graphs = _graph_sizes(args, limits) if captures else []
-    return Trial(runner, limits.prefill_budget, limits.context_length, graphs, rows.slots.page_table.shape[1])
+    prompts = _prompt_graph_sizes(args, limits, config) if captures else []
+    width = rows.slots.page_table.shape[1]
+    return Trial(runner, limits.prefill_budget, limits.context_length, graphs, prompts, width)
 
 
 def _attention(args: ServerArgs, pools: Pools, model: CausalLM) -> AttentionBackend:
@@ -173,6 +180,14 @@ def _graph_sizes(args: ServerArgs, limits: SchedulerLimits) -> list[int]:
     if args.cuda_graph_bs:
         return [min(int(size), limits.max_running_requests) for size in args.cuda_graph_bs]
     return graph_sizes(min(args.cuda_graph_max_bs or DEFAULT_GRAPH_ROWS, limits.max_running_requests))
+
+
+def _prompt_graph_sizes(args: ServerArgs, limits: SchedulerLimits, config: ModelConfig) -> list[int]:
+    if args.disable_prefill_cuda_graph:
+        return []
+    usual = SMALL_MODEL_GRAPH_TOKENS if config.hidden_size <= SMALL_HIDDEN else GRAPH_TOKENS
+    most = args.prefill_cuda_graph_max_tokens or usual
+    return prompt_sizes(min(most, limits.prefill_budget, limits.context_length))
 
 
 def refuse_quantised(config: ModelConfig) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from backend.attention.base import AttentionBackend, KVTarget, StepLayout
+from backend.attention.base import AttentionBackend, KVTarget, PaddedSize, StepLayout
 from backend.attention.sharing import Sharing
 from backend.cache.host_copies import HostCopies
 from backend.transfer import FixedMemory
@@ -17,6 +17,7 @@ class ArrivingPages(AttentionBackend):
         self._inner = inner
         self._copies = copies
         self.captures, self.shares = inner.captures, inner.shares
+        self.captures_prompts = inner.captures_prompts
 
     def plan(self, layout: StepLayout) -> None:
         self._inner.plan(layout)
@@ -27,6 +28,13 @@ class ArrivingPages(AttentionBackend):
     def plan_fixed(self, layout: StepLayout) -> None:
         self._copies.wait_all()  # the captured layers wait for nobody
         self._inner.plan_fixed(layout)
+
+    def reserve_padded(self, largest: PaddedSize, max_row_pages: int, memory: FixedMemory) -> None:
+        self._inner.reserve_padded(largest, max_row_pages, memory)
+
+    def plan_padded(self, layout: StepLayout, size: PaddedSize) -> None:
+        self._copies.wait_all()
+        self._inner.plan_padded(layout, size)
 
     def find_sharing(self, layout: StepLayout) -> Sharing | None:
         return self._inner.find_sharing(layout)

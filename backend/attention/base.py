@@ -61,6 +61,14 @@ class StepLayout:
         )
 
 
+class PaddedSize(NamedTuple):
+    """How large a captured step with prompts is."""
+
+    tokens: int
+    rows: int  # that it may have, beside those of padding
+    singles: bool  # whether there may be rows of one token
+
+
 class KVTarget(NamedTuple):
     """Where one layer's keys and values of a step go; the stored number times its scale is the real one."""
 
@@ -75,6 +83,7 @@ class AttentionBackend(ABC):
     """Writes new keys and values to the pool and attends to everything before them (causal)."""
 
     captures: bool = False  # whether :meth:`plan_fixed` is there, so that CUDA graphs can be captured
+    captures_prompts: bool = False  # whether :meth:`plan_padded` is
     shares: bool = False  # whether :meth:`plan_shared` is
 
     @abstractmethod
@@ -107,6 +116,17 @@ class AttentionBackend(ABC):
         rows, that later step. Rows of padding have one token, on page 0.
         """
         raise NotImplementedError(f"{type(self).__name__} cannot be captured")
+
+    def reserve_padded(self, largest: PaddedSize, max_row_pages: int, memory: FixedMemory) -> None:
+        """Before the first :meth:`plan_padded`; see :meth:`reserve`."""
+        raise NotImplementedError(f"{type(self).__name__} does not capture prompts")
+
+    def plan_padded(self, layout: StepLayout, size: PaddedSize) -> None:
+        """Like ``plan_fixed``, for rows of any number of tokens, of which there are ``size.tokens`` in all.
+
+        The last row may be one of padding, on page 0.
+        """
+        raise NotImplementedError(f"{type(self).__name__} does not capture prompts")
 
     def find_sharing(self, layout: StepLayout) -> Sharing | None:
         """Groups of a decode step's rows whose shared prefixes :meth:`plan_shared` should take; None: none."""

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import torch
 
-from backend.attention.base import AttentionBackend, KVTarget, StepLayout
+from backend.attention.base import AttentionBackend, KVTarget, PaddedSize, StepLayout
 from backend.attention.sharing import Sharing
 from backend.transfer import FixedMemory, Uploader
 
@@ -18,6 +18,8 @@ class SplitAttention(AttentionBackend):
         self._decode, self._prefill = decode, prefill
         self._sharer = decode if decode.shares or not prefill.captures else prefill
         self.captures, self.shares = decode.captures, self._sharer.shares
+        self._padded = prefill if prefill.captures_prompts else decode  # computes all rows of captured prompts
+        self.captures_prompts = self._padded.captures_prompts
         self._upload = Uploader(device)
         self._only: AttentionBackend | None = None  # the one that this step is for
         self._locations: torch.Tensor | None = None  # of a step that is for both
@@ -27,6 +29,9 @@ class SplitAttention(AttentionBackend):
         self._decode.reserve(max_rows, max_row_pages, memory)
         if self._sharer is not self._decode:
             self._sharer.reserve(max_rows, max_row_pages, memory)
+
+    def reserve_padded(self, largest: PaddedSize, max_row_pages: int, memory: FixedMemory) -> None:
+        self._padded.reserve_padded(largest, max_row_pages, memory)
 
     # -- plans ------------------------------------------------------------------------------------------------------
 
@@ -44,6 +49,10 @@ class SplitAttention(AttentionBackend):
     def plan_fixed(self, layout: StepLayout) -> None:
         self._only = self._decode
         self._decode.plan_fixed(layout)
+
+    def plan_padded(self, layout: StepLayout, size: PaddedSize) -> None:
+        self._only = self._padded
+        self._padded.plan_padded(layout, size)
 
     def find_sharing(self, layout: StepLayout) -> Sharing | None:
         return self._sharer.find_sharing(layout)

@@ -37,6 +37,8 @@ def choose_tiles(shape: AttentionShape, dtype: torch.dtype) -> Tiles:
     front = padded(value_dim)
     decode_h = min(padded(shape.num_heads // shape.num_kv_heads), 64)
     decode = (64, 4, 3) if front <= 128 else (32, 4, 3) if front <= 256 else (32, 8, 2)
+    if dtype.itemsize == 1 and front <= 128:
+        decode = (128, 4, 2)  # as many bytes as of 16 bits; measured on an H200
     prefill = (128, 64, 8, 3) if front <= 128 else (64, 64, 8, 2) if front <= 256 else (64, 32, 8, 2)
     shrink = 2 if dtype.itemsize > 2 else 1
     return Tiles(

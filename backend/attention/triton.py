@@ -15,14 +15,14 @@ import torch
 import triton
 from numpy.typing import NDArray
 
-from backend.attention.base import AttentionBackend, AttentionShape, KVTarget, StepLayout
+from backend.attention.base import AttentionBackend, AttentionShape, KVTarget, PaddedSize, StepLayout
 from backend.attention.kernels.chain import chained
 from backend.attention.kernels.decode import decode_merge, decode_parts
 from backend.attention.kernels.prefill import prefill_blocks
 from backend.attention.kernels.product import precision
 from backend.attention.kernels.store import store_tokens
 from backend.attention.tiles import SMALLEST, choose_tiles, padded
-from backend.attention.work import decode_items, query_blocks
+from backend.attention.work import continued, decode_items, leading_ones, query_blocks, widened
 from backend.cache.kv_pool import KVPool
 from backend.transfer import FixedMemory, Region, Uploader
 
@@ -68,8 +68,26 @@ class _Step:
     prefill: _Prefill | None
 
 
+@dataclass(frozen=True, slots=True)
+class _Room:
+    """What captured steps read and write."""
+
+    lists: Region
+    parts: _Parts
+
+    def hold(self, lists: Sequence[NDArray[np.int32]]) -> list[torch.Tensor]:
+        """The lists one behind the other, where they will be when the memory has been sent."""
+        starts = _starts(lists)
+        joined = np.zeros(starts[-1], np.int32)
+        for start, numbers in zip(starts[:-1], lists, strict=True):
+            joined[start : start + numbers.size] = numbers.ravel()
+        self.lists.write(joined)
+        fixed = self.lists.tensor
+        return [fixed[a : a + x.size].view(x.shape) for a, x in zip(starts[:-1], lists, strict=True)]
+
+
 class TritonAttention(AttentionBackend):
-    captures = True
+    captures = captures_prompts = True
     eight_bit_pools = True
 
     def __init__(
@@ -86,7 +104,8 @@ class TritonAttention(AttentionBackend):
         self._extra = self._spare_parts()
         self._upload = Uploader(self._device)
         self._parts = self._new_parts(0)
-        self._fixed: tuple[Region, _Parts] | None = None
+        self._fixed: _Room | None = None
+        self._padded: _Room | None = None
 
     def _spare_parts(self) -> int:
         """Parts beyond one for each row, so that few rows fill the GPU and a long one does not outlast the others."""
@@ -109,7 +128,14 @@ class TritonAttention(AttentionBackend):
         table = torch.zeros(max_rows, max_row_pages, dtype=torch.int32)
         lists = self._lists(StepLayout(ones, ones, table, ones.long()))
         room = memory.region(_starts(lists)[-1], torch.int32)
-        self._fixed = room, self._new_parts(max_rows + self._extra)
+        self._fixed = _Room(room, self._new_parts(max_rows + self._extra))
+
+    def reserve_padded(self, largest: PaddedSize, max_row_pages: int, memory: FixedMemory) -> None:
+        one = torch.tensor([largest.tokens], dtype=torch.int32)
+        table = torch.zeros(largest.rows + 1, max_row_pages, dtype=torch.int32)
+        lists = self._padded_lists(StepLayout(one, one, table, torch.zeros(largest.tokens)), 0, largest)
+        room = memory.region(_starts(lists)[-1], torch.int32)
+        self._padded = _Room(room, self._new_parts(largest.rows + self._extra))
 
     def plan(self, layout: StepLayout) -> None:
         lists = self._lists(layout)
@@ -121,16 +147,44 @@ class TritonAttention(AttentionBackend):
     def plan_fixed(self, layout: StepLayout) -> None:
         if self._fixed is None:
             raise RuntimeError("reserve() comes before plan_fixed()")
-        room, parts = self._fixed
-        lists = self._lists(layout)
-        starts = _starts(lists)
-        joined = np.zeros(starts[-1], np.int32)
-        for start, numbers in zip(starts[:-1], lists, strict=True):
-            joined[start : start + numbers.size] = numbers.ravel()
-        room.write(joined)
-        fixed = room.tensor
-        moved = [fixed[a : a + x.size].view(x.shape) for a, x in zip(starts[:-1], lists, strict=True)]
-        self._step = self._as_step(layout, moved, parts)
+        self._step = self._as_step(layout, self._fixed.hold(self._lists(layout)), self._fixed.parts)
+
+    def plan_padded(self, layout: StepLayout, size: PaddedSize) -> None:
+        if self._padded is None:
+            raise RuntimeError("reserve_padded() comes before plan_padded()")
+        singles = min(leading_ones(layout.query_lens.numpy()), size.rows) if size.singles else 0
+        given = iter(self._padded.hold(self._padded_lists(layout, singles, size)))
+        locations, width = next(given), next(given)
+        decode = None
+        if size.singles:
+            cuts = {window: (next(given), next(given)) for window in self._windows()}
+            decode = _Decode(size.rows, cuts, self._padded.parts)
+        rows = next(given)
+        prefill = _Prefill({shape: next(given) for shape in self._tiles}, rows, size.tokens)
+        self._step = _Step(locations, next(given), width, decode, prefill)
+
+    def _padded_lists(self, layout: StepLayout, singles: int, size: PaddedSize) -> list[NDArray[np.int32]]:
+        """What the kernels read in a captured step with prompts: as much of everything as there may be.
+
+        The first ``singles`` rows have one token. Behind the row of padding is an empty one, for blocks left over.
+        """
+        query_lens, kv_lens = layout.query_lens.numpy(), layout.kv_lens.numpy()
+        lists = [layout.locations.numpy().astype(np.int32), np.array([layout.page_table.shape[1]], np.int32)]
+        if size.singles:
+            tile = max(tiles.decode_n for tiles in self._tiles.values())
+            for window in self._windows():
+                items, firsts = decode_items(kv_lens[:singles], window, self._extra, tile)
+                lists += [widened(items, size.rows + self._extra), continued(firsts, size.rows + 1)]
+        starts = np.cumsum(query_lens, dtype=np.int32) - query_lens
+        lists.append(widened(np.stack((starts, query_lens, kv_lens)), size.rows + 2))
+        for shape in self._tiles:
+            positions = self._block(shape, size.tokens)[1]
+            blocks = query_blocks(query_lens[singles:], kv_lens[singles:], positions)
+            blocks[0] += singles
+            room = widened(blocks, size.tokens // positions + size.rows + 1)
+            room[0, blocks.shape[1] :] = size.rows + 1
+            lists.append(room)
+        return [*lists, layout.page_table.numpy()]
 
     def _lists(self, layout: StepLayout) -> list[NDArray[np.int32]]:
         """What the kernels read, in the order of :meth:`_as_step`.

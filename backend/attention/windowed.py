@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import torch
 
-from backend.attention.base import AttentionBackend, KVTarget, StepLayout
+from backend.attention.base import AttentionBackend, KVTarget, PaddedSize, StepLayout
 from backend.attention.sharing import Sharing
 from backend.transfer import FixedMemory
 
@@ -25,11 +25,16 @@ class WindowedAttention(AttentionBackend):
             for layer, sees_window in enumerate(kinds)
         ]
         self.captures = all(part.captures for part in self._parts)
+        self.captures_prompts = all(part.captures_prompts for part in self._parts)
         self.shares = whole is not None and whole.shares
 
     def reserve(self, max_rows: int, max_row_pages: int, memory: FixedMemory) -> None:
         for part in self._parts:
             part.reserve(max_rows, max_row_pages, memory)
+
+    def reserve_padded(self, largest: PaddedSize, max_row_pages: int, memory: FixedMemory) -> None:
+        for part in self._parts:
+            part.reserve_padded(largest, max_row_pages, memory)
 
     # -- plans ------------------------------------------------------------------------------------------------------
 
@@ -42,6 +47,11 @@ class WindowedAttention(AttentionBackend):
         if self._whole is not None:
             self._whole.plan_fixed(layout)
         self._window.plan_fixed(layout.window or layout)
+
+    def plan_padded(self, layout: StepLayout, size: PaddedSize) -> None:
+        if self._whole is not None:
+            self._whole.plan_padded(layout, size)
+        self._window.plan_padded(layout.window or layout, size)
 
     def find_sharing(self, layout: StepLayout) -> Sharing | None:
         """A window is short: only the layers that see everything gain by reading a prefix once."""

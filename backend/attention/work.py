@@ -39,3 +39,21 @@ def query_blocks(query_lens: NDArray[np.int32], kv_lens: NDArray[np.int32], posi
     first = (np.arange(len(row), dtype=np.int32) - np.repeat(behind - counts, counts)) * positions
     order = np.argsort(-((kv_lens - query_lens)[row] + first), kind="stable")
     return np.stack((row[order], first[order])).astype(np.int32)
+
+
+def leading_ones(query_lens: NDArray[np.int32]) -> int:
+    """Rows of one token before the first longer one; a row of padding behind may have one token, too."""
+    longer = query_lens != 1
+    return int(np.argmax(longer)) if longer.any() else len(query_lens)
+
+
+def widened(numbers: NDArray[np.int32], columns: int) -> NDArray[np.int32]:
+    """With zeros behind each row."""
+    wide = np.zeros((len(numbers), columns), np.int32)
+    wide[:, : numbers.shape[1]] = numbers
+    return wide
+
+
+def continued(numbers: NDArray[np.int32], count: int) -> NDArray[np.int32]:
+    """With the last one repeated."""
+    return np.pad(numbers, (0, count - len(numbers)), mode="edge")

@@ -5,10 +5,8 @@ A step of fewer rows than a graph has is padded with rows that read and write pa
 
 from __future__ import annotations
 
-import importlib.util
 from bisect import bisect_left
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import numpy as np
 import torch
@@ -17,13 +15,15 @@ from tqdm import tqdm
 
 from backend.attention.base import AttentionBackend
 from backend.attention.sharing import Sharing
-from backend.models.base import CausalLM
+from backend.runner.captured import Recorder, StepEnds
 from backend.runner.decode_rows import Rows, padded_sharing, padding, unshared
 from backend.runner.step_inputs import StepInputs
 from backend.runner.token_pool import TokenPool
 from backend.transfer import FixedMemory, Uploader
 
-WARM_UP_RUNS = 2  # libraries choose their kernels and workspaces in the first runs, which cannot be captured
+Forward = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]  # from token ids and positions to hidden states
+
+WARM_UP_RUNS = 2
 LEAST_SHARED = 16  # rows of the smallest graph with shared prefixes
 
 
@@ -39,16 +39,18 @@ class DecodeGraphs:
 
     def __init__(
         self,
-        model: CausalLM,
+        forward: Forward,
         attention: AttentionBackend,
         pool: TokenPool,
         upload: Uploader,
+        ends: StepEnds,
         sizes: Sequence[int],
         max_row_pages: int,
         *,
         pads: bool = True,
     ) -> None:
-        self._model, self._attention, self._pool, self._upload = model, attention, pool, upload
+        self._forward, self._attention, self._pool, self._upload = forward, attention, pool, upload
+        self._ends = ends
         self._sizes = sorted(set(sizes))
         self._shared_sizes = [size for size in self._sizes if size >= LEAST_SHARED and _is_power_of_two(size)]
         self._pads = pads
@@ -57,37 +59,24 @@ class DecodeGraphs:
         self._memory = FixedMemory(device)
         self._inputs = self._memory.region(3 * largest, torch.int64)  # places, positions, sampled places
         attention.reserve(largest, max_row_pages, self._memory)
-        dtype = next(model.parameters()).dtype
-        self._logits = torch.empty(largest, model.config.vocab_size, dtype=dtype, device=device)
-        self._tokens = torch.empty(largest, dtype=torch.int64, device=device)
-        self._keep_and_find = _finder(device)
 
     def size_for(self, rows: int) -> int | None:
         """The size of the graph for a step of ``rows``; None when there is none."""
         return self._fitting(self._sizes, rows)
 
     @torch.inference_mode()
-    def capture(self, *, progress: bool = True) -> None:
-        """Capture every size, the largest first: the smaller ones find their memory in its pool."""
-        memory: Any = None  # the handle of a memory pool
+    def capture(self, recorder: Recorder, *, progress: bool = True) -> None:
+        """Capture every size, the largest first."""
         shares = self._shared_sizes if self._attention.shares else []
         jobs = [(size, False) for size in self._sizes[::-1]] + [(size, True) for size in shares[::-1]]
         bar = tqdm(jobs, desc="capturing decode graphs", unit="graph", disable=not progress, leave=False)
         for size, shared in bar:
             bar.set_postfix(rows=size)
             self._stage(padding(size, self._pool.spare), unshared(size) if shared else None)
-            graph = self._graphs[size, shared] = self._record(size, memory)
-            memory = graph.pool()
+            self._graphs[size, shared] = self._record(size, recorder)
 
-    def _record(self, size: int, memory: Any) -> torch.cuda.CUDAGraph:
-        """The graph of a step of ``size`` rows, its memory in that of the graphs before."""
-        for _ in range(WARM_UP_RUNS):
-            self._step(size)
-        torch.cuda.current_stream().synchronize()
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, pool=memory, stream=torch.cuda.current_stream()):
-            self._step(size)
-        return graph
+    def _record(self, size: int, recorder: Recorder) -> torch.cuda.CUDAGraph:
+        return recorder.record(lambda: self._step(size), WARM_UP_RUNS)
 
     def run(self, inputs: StepInputs, size: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Replay a graph of ``size`` rows, or a larger one with shared prefixes, for a decode step.
@@ -102,7 +91,7 @@ class DecodeGraphs:
         if sharing is None or shared_size is None:
             self._stage(rows.padded(size, self._pool.spare), None)
             self._graphs[size, False].replay()
-            return self._logits[:count], self._tokens[:count]
+            return self._ends.logits[:count], self._ends.tokens[:count]
         self._stage(
             rows.ordered(sharing.order).padded(shared_size, self._pool.spare), padded_sharing(sharing, shared_size)
         )
@@ -127,29 +116,13 @@ class DecodeGraphs:
 
     def _step(self, size: int) -> None:
         places, positions, sampled_places = self._inputs.tensor[: 3 * size].view(3, size)
-        hidden = self._model(self._pool.gather(places), positions, self._attention)
-        logits, tokens = self._logits[:size], self._tokens[:size]
-        self._keep_and_find(self._model.logits(hidden), logits, tokens)
-        self._pool.scatter(sampled_places, tokens)
+        hidden = self._forward(self._pool.gather(places), positions)
+        self._ends.reach(hidden, sampled_places)
 
     def _as_before(self, order: NDArray[np.int64]) -> tuple[torch.Tensor, torch.Tensor]:
         """The results in the order that the rows had before they were grouped."""
         (back,) = self._upload(np.argsort(order))
-        return self._logits[back], self._tokens[back]
-
-
-def _finder(device: torch.device) -> Callable[[torch.Tensor, torch.Tensor, torch.Tensor], None]:
-    if device.type == "cuda" and importlib.util.find_spec("triton") is not None:
-        from backend.runner.kernels.likeliest import keep_and_find
-
-        return keep_and_find
-    return _keep_and_find
-
-
-def _keep_and_find(logits: torch.Tensor, kept: torch.Tensor, tokens: torch.Tensor) -> None:
-    """``logits`` ``[R, vocab]`` to ``kept``, rounded to its dtype, and where each row is largest to ``tokens``."""
-    kept.copy_(logits)
-    torch.argmax(kept, dim=-1, out=tokens)
+        return self._ends.logits[back], self._ends.tokens[back]
 
 
 def _is_power_of_two(number: int) -> bool:

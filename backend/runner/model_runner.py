@@ -15,10 +15,13 @@ from backend.attention.base import AttentionBackend
 from backend.cache.host_copies import HostCopies
 from backend.cache.host_moves import Transfers
 from backend.models.base import CausalLM
+from backend.runner.captured import Recorder, StepEnds
+from backend.runner.compiled import CompiledForward
 from backend.runner.device import free_memory
-from backend.runner.graphs import DecodeGraphs
+from backend.runner.graphs import DecodeGraphs, Forward
 from backend.runner.logprobs import RowTensors, row_logprobs
 from backend.runner.passes import DecodePasses
+from backend.runner.prompt_graphs import PromptGraphs
 from backend.runner.rehearsal import step_of
 from backend.runner.sampler import sample
 from backend.runner.sampling_plan import SamplingPlanner
@@ -85,7 +88,9 @@ class ModelRunner:
         self._device = device
         self.passes = DecodePasses()
         self.graph_bytes = 0  # what the captured steps hold
+        self._decode: Forward = lambda ids, positions: model(ids, positions, attention)
         self._graphs: DecodeGraphs | None = None
+        self._prompt_graphs: PromptGraphs | None = None
         self._labels = False
         self._page_size = slots.page_size
 
@@ -94,13 +99,36 @@ class ModelRunner:
         inputs = step_of(tokens, longest, self._page_size)
         self._stream.submit(partial(self._run, inputs)).result()
 
-    def capture(self, sizes: Sequence[int], max_row_pages: int, *, pads: bool = True, progress: bool = True) -> None:
-        """Capture decode steps of ``sizes`` rows as CUDA graphs; the first step has not been launched."""
+    def compile_decodes(self, largest: int) -> None:
+        """Compile decode steps of at most ``largest`` rows, before they are captured. ``ValueError`` where it fails."""
+        self._decode = compiled = CompiledForward(self._model, self._attention, largest)
+        self.beside_steps(partial(compiled.warm_up, self._device))
+
+    def capture(
+        self,
+        sizes: Sequence[int],
+        max_row_pages: int,
+        *,
+        prompts: Sequence[int] = (),
+        pads: bool = True,
+        progress: bool = True,
+    ) -> None:
+        """Capture decode steps of ``sizes`` rows, and steps with prompts of ``prompts`` tokens, as CUDA graphs.
+
+        The first step has not been launched.
+        """
         free = free_memory(self._device)
         with self._stream.current():
-            parts = self._model, self._attention, self._pool, self._upload
-            self._graphs = DecodeGraphs(*parts, sizes, max_row_pages, pads=pads)
-            self._graphs.capture(progress=progress)
+            recorder, ends = Recorder(), StepEnds(self._model, self._pool, max(sizes))
+            attention, pool = self._attention, self._pool
+            if prompts and attention.captures_prompts:
+                parts = self._model, attention, pool, ends
+                self._prompt_graphs = PromptGraphs(*parts, prompts, max_row_pages, self._page_size)
+                self._prompt_graphs.capture(recorder, progress=progress)
+            self._graphs = DecodeGraphs(
+                self._decode, attention, pool, self._upload, ends, sizes, max_row_pages, pads=pads
+            )
+            self._graphs.capture(recorder, progress=progress)
         self.graph_bytes = max(free - free_memory(self._device), 0)
 
     def beside_steps(self, task: Callable[[], T]) -> T:
@@ -127,12 +155,9 @@ class ModelRunner:
     def _run(self, inputs: StepInputs, transfers: Transfers | None = None) -> StepResult:
         if self._copies is not None and transfers is not None:
             self._copies.start(transfers)
-        if inputs.is_decode:
-            graphs = self._graphs
-            size = None if graphs is None else graphs.size_for(len(inputs.positions))
-            self.passes.count(graph=size is not None)
-            if graphs is not None and size is not None:
-                return self._replay(graphs, inputs, size)
+        captured = self._replayed(inputs)
+        if captured is not None:
+            return self._sampled_again(inputs, *captured)
         self._attention.plan(inputs.layout)
         hidden, ends, sampled_places = self._forward(inputs)
         logits = self._model.logits(ends)
@@ -151,14 +176,25 @@ class ModelRunner:
         )
         ids = self._pool.gather(places)
         if inputs.last is None or inputs.wants_prompt:
-            hidden = self._model(ids, positions, self._attention)
+            decodes = inputs.is_decode
+            hidden = self._decode(ids, positions) if decodes else self._model(ids, positions, self._attention)
             return hidden, hidden if inputs.last is None else hidden[kept], sampled_places
         some = kept if len(last) else torch.zeros_like(positions[:1])  # kernels take at least one row
         return None, self._model(ids, positions, self._attention, some)[: len(last)], sampled_places
 
-    def _replay(self, graphs: DecodeGraphs, inputs: StepInputs, size: int) -> StepResult:
-        """The same for a decode step that was captured. The graph samples greedily; other rows sample once more."""
-        logits, tokens = graphs.run(inputs, size)
+    def _replayed(self, inputs: StepInputs) -> tuple[torch.Tensor, torch.Tensor] | None:
+        """Logits and likeliest tokens of the sampling rows, of a step that was captured; None: it was not."""
+        if not inputs.is_decode:
+            prompts = self._prompt_graphs
+            padded = None if prompts is None else prompts.size_for(inputs)
+            return None if prompts is None or padded is None else prompts.run(inputs, padded)
+        graphs = self._graphs
+        size = None if graphs is None else graphs.size_for(len(inputs.positions))
+        self.passes.count(graph=size is not None)
+        return None if graphs is None or size is None else graphs.run(inputs, size)
+
+    def _sampled_again(self, inputs: StepInputs, logits: torch.Tensor, tokens: torch.Tensor) -> StepResult:
+        """The result of a captured step. The graph samples greedily; other rows sample once more."""
         if inputs.sampling is None or inputs.sampling.greedy:
             return self._result(inputs, None, logits, tokens)
         plain = logits.clone() if inputs.logprobs is not None else logits

@@ -20,6 +20,7 @@ from backend.runner.step_inputs import StepInputs
 logger = logging.getLogger(__name__)
 
 TRIED_GRAPHS = 3
+KINDS = 2  # of graphs with prompts
 
 
 class Rehearsing(Protocol):
@@ -27,7 +28,7 @@ class Rehearsing(Protocol):
 
     def rehearse(self, tokens: int, longest: int) -> None: ...
 
-    def capture(self, sizes: Sequence[int], max_row_pages: int, *, progress: bool) -> None: ...
+    def capture(self, sizes: Sequence[int], max_row_pages: int, *, prompts: Sequence[int], progress: bool) -> None: ...
 
 
 class Trial(NamedTuple):
@@ -37,6 +38,7 @@ class Trial(NamedTuple):
     tokens: int  # of one step
     longest: int  # of one row
     graphs: Sequence[int]  # rows of each
+    prompts: Sequence[int]  # tokens of each graph of steps with prompts, of which there are two kinds
     max_row_pages: int
 
 
@@ -71,13 +73,14 @@ def bytes_of_steps(make: Callable[[], Trial], usage: Callable[[], Usage]) -> int
 def _taken(trial: Trial, before: Usage, usage: Callable[[], Usage]) -> int:
     trial.runner.rehearse(trial.tokens, trial.longest)
     stepped = captured = usage()
-    tried = sorted(trial.graphs)[-TRIED_GRAPHS:]
+    tried, prompts = sorted(trial.graphs)[-TRIED_GRAPHS:], sorted(trial.prompts)[-1:]
     if tried:
-        trial.runner.capture(tried, trial.max_row_pages, progress=False)
+        trial.runner.capture(tried, trial.max_row_pages, prompts=prompts, progress=False)
         captured = usage()
-    each = max(captured.outside - stepped.outside, 0) // max(len(tried), 1)
-    found = captured.total - before.total + each * (len(trial.graphs) - len(tried))
-    logger.info("a step of %d tokens and %d graphs take %d MiB", trial.tokens, len(trial.graphs), found >> 20)
+    count, wanted = len(tried) + KINDS * len(prompts), len(trial.graphs) + KINDS * len(trial.prompts)
+    each = max(captured.outside - stepped.outside, 0) // max(count, 1)
+    found = captured.total - before.total + each * (wanted - count)
+    logger.info("a step of %d tokens and %d graphs take %d MiB", trial.tokens, wanted, found >> 20)
     return found
 
 

@@ -9,11 +9,11 @@ import triton
 import triton.language as tl
 
 from backend.attention.kernels.chain import after_previous
-from backend.attention.kernels.product import product
+from backend.attention.kernels.product import as_multiplied, product
 from backend.attention.kernels.softmax import join, load_tile, page_slots
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["num_items"])
 def decode_parts(
     query,  # [R, heads, D]
     keys,  # [slots, kv_heads, D]
@@ -23,7 +23,7 @@ def decode_parts(
     part_log,  # float32[items, heads]: log2 of the sum that the part's softmax was divided by
     sinks,  # [heads]
     items,  # int32[3, programs]: row, first token, token behind the last; nothing to do where both are the same
-    first_items,  # int32[R + 1]
+    first_items,  # int32[R + 1]; a row without parts is left alone
     page_table,  # int32[R, table_width]
     widths,  # int32[1]: table_width
     num_items,
@@ -62,11 +62,11 @@ def decode_parts(
     dims = tl.arange(0, BLOCK_D)
     front: tl.constexpr = DV if LATENT else D
     at = query + row * query_stride + heads[:, None] * query_head_stride
-    queries = tl.load(at + dims[None, :], mask=real[:, None] & (dims < front)[None, :], other=0)
+    queries = as_multiplied(tl.load(at + dims[None, :], mask=real[:, None] & (dims < front)[None, :], other=0), keys)
     if LATENT:
         rest_dims = tl.arange(0, BLOCK_REST)
         rest_mask = real[:, None] & (rest_dims < D - DV)[None, :]
-        turned = tl.load(at + DV + rest_dims[None, :], mask=rest_mask, other=0)
+        turned = as_multiplied(tl.load(at + DV + rest_dims[None, :], mask=rest_mask, other=0), keys)
 
     best = tl.full([BLOCK_H], float("-inf"), tl.float32)
     total = tl.zeros([BLOCK_H], tl.float32)
@@ -129,7 +129,7 @@ def decode_merge(
     first = tl.load(first_items + row)
     behind = tl.load(first_items + row + 1)
     after_previous(CHAINED)
-    if behind - first == 1:
+    if behind - first <= 1:
         return
     for head in range(tl.program_id(1) * HEADS_AT_ONCE, tl.minimum((tl.program_id(1) + 1) * HEADS_AT_ONCE, HEADS)):
         _merge(out, part_out, part_log, row, head, first, behind, HEADS, DV, BLOCK_D, BLOCK_PARTS)

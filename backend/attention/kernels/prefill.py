@@ -7,7 +7,7 @@ the heads of the group beside each other for every position, so that they share 
 import triton
 import triton.language as tl
 
-from backend.attention.kernels.product import product
+from backend.attention.kernels.product import as_multiplied, product
 from backend.attention.kernels.softmax import join, load_tile, page_slots
 
 
@@ -73,7 +73,7 @@ def attend_tiles(
     return weighted, best, total
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["num_blocks", "num_rows"])
 def prefill_blocks(
     query,  # [T, heads, D]
     keys,  # [slots, kv_heads, D]
@@ -124,12 +124,12 @@ def prefill_blocks(
     dims = tl.arange(0, BLOCK_D)
     front: tl.constexpr = DV if LATENT else D
     at = query + (token + offset).to(tl.int64)[:, None] * query_stride + head[:, None] * query_head_stride
-    queries = tl.load(at + dims[None, :], mask=real[:, None] & (dims < front)[None, :], other=0)
+    queries = as_multiplied(tl.load(at + dims[None, :], mask=real[:, None] & (dims < front)[None, :], other=0), keys)
     turned = queries
     if LATENT:
         rest_dims = tl.arange(0, BLOCK_REST)
         rest_mask = real[:, None] & (rest_dims < D - DV)[None, :]
-        turned = tl.load(at + DV + rest_dims[None, :], mask=rest_mask, other=0)
+        turned = as_multiplied(tl.load(at + DV + rest_dims[None, :], mask=rest_mask, other=0), keys)
 
     best = tl.full([BLOCK_M], float("-inf"), tl.float32)
     total = tl.zeros([BLOCK_M], tl.float32)

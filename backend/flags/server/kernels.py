@@ -76,8 +76,7 @@ SPARSE = accepted(
 
 GRAPHS = accepted(
     "CUDA graphs",
-    "decode steps are captured as a whole, prompts are not",
-    switch("--disable-prefill-cuda-graph"),
+    "decode steps and short steps with prompts are captured as a whole",
     switch("--disable-decode-cuda-graph"),
     text("--cuda-graph-config"),
     text("--cuda-graph-backend-decode"),
@@ -90,17 +89,13 @@ GRAPHS = accepted(
     switch("--enable-cudagraph-gc"),
     switch("--debug-cuda-graph"),
     switch("--enable-piecewise-cuda-graph"),
-    switch("--disable-piecewise-cuda-graph"),
-    integer("--piecewise-cuda-graph-max-tokens"),
     words("--piecewise-cuda-graph-tokens"),
 )
 
 COMPILE = accepted(
     "compilation",
-    "the model runs without torch.compile",
-    switch("--enable-torch-compile"),
+    "TORCH_LOGS of torch itself tells what --enable-torch-compile does",
     switch("--enable-torch-compile-debug-mode"),
-    integer("--torch-compile-max-bs", default=32),
 )
 
 KERNELS: tuple[Flag, ...] = FLASHINFER + TRITON + FUSED + SPARSE + GRAPHS + COMPILE

@@ -192,6 +192,28 @@ RUNTIME = works(
         help="captured batch sizes; without it: chosen up to --cuda-graph-max-bs",
     ),
     switch("--disable-cuda-graph-padding", help="replay a graph only for exactly its number of rows"),
+    switch(
+        "--disable-prefill-cuda-graph",
+        "--disable-piecewise-cuda-graph",
+        help="launch every kernel of a short step with prompts by itself",
+    ),
+    integer(
+        "--prefill-cuda-graph-max-tokens",
+        "--piecewise-cuda-graph-max-tokens",
+        check=AT_LEAST_ONE,
+        help="tokens of the largest step with prompts that is captured as a CUDA graph; without it: 4,096 or 1,024, by "
+        "the size of the model",
+    ),
+    switch(
+        "--enable-torch-compile",
+        help="compile decode steps with torch.compile; the own kernels were faster wherever it was measured",
+    ),
+    integer(
+        "--torch-compile-max-bs",
+        default=32,
+        check=AT_LEAST_ONE,
+        help="rows of the largest decode step that is compiled",
+    ),
     integer("--cpu-threads", check=AT_LEAST_ONE, help="threads of the model on the CPU", sources=OURS),
     integer("--page-size", "--block-size", check=AT_LEAST_ONE, help="tokens of one KV page", sources=BOTH),
     number(

@@ -125,11 +125,10 @@ def test_vllm_names_reach_the_same_settings():
         "--enable-dp-attention",
         "--cuda-graph-max-bs-prefill 8",
         "--cuda-graph-backend-decode full",
-        "--disable-prefill-cuda-graph",
         "--debug-cuda-graph",
         "--enable-metrics",
         "--enable-cache-report",
-        "--enable-torch-compile",
+        "--enable-torch-compile-debug-mode",
     ],
 )
 def test_tuning_flags_are_accepted_and_logged(words):

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import backend.attention.triton as triton_backend
-from backend.attention.base import AttentionShape
+from backend.attention.base import AttentionShape, PaddedSize, StepLayout
 from backend.attention.triton import TritonAttention
 from backend.transfer import FixedMemory
 from tests.backend.kernels.paged_rows import PagedRows
@@ -151,7 +151,55 @@ def test_launches_captured_after_a_fixed_plan_compute_the_next_one(device, monke
         assert_close(out[: len(chosen)], rows.expected(chosen))
 
 
+def padded(rows: PagedRows, chosen: list[int], tokens: int) -> tuple[StepLayout, torch.Tensor]:
+    """The step of the ``chosen`` rows and a row of padding behind, and where its tokens are among all."""
+    layout, ends = rows.layout, rows.layout.query_lens.cumsum(0)
+    at = torch.cat([torch.arange(int(ends[r] - rows.query_lens[r]), int(ends[r])) for r in chosen])
+    more = torch.full((int(tokens > len(at)),), tokens - len(at), dtype=torch.int32)
+    table = torch.cat((layout.page_table[chosen], torch.zeros(len(more), layout.page_table.shape[1]).int()))
+    lens = [torch.cat((x[chosen], more)) for x in (layout.query_lens, layout.kv_lens)]
+    return StepLayout(*lens, table, torch.cat((layout.locations[at], torch.zeros(tokens - len(at)).long()))), at
+
+
+@pytest.mark.parametrize("name", ["gqa", "window, cap and sinks"])
+def test_prompts_captured_after_a_padded_plan_compute_the_next_ones(device, monkeypatch, name):
+    """Also with rows of one token, and without any; a token of padding; no padding."""
+    shape = SHAPES[name]
+    new, before = [1, 1, 1, 13, 37, 5], [70 * SCALE, 0, 9, 0, 20 * SCALE, 7]
+    rows = PagedRows(shape, new, [a + b for a, b in zip(new, before, strict=True)], page=16, dtype=torch.float32,
+                     device=device)  # fmt: skip
+    rows.pool.keys[0][0] = rows.pool.values[0][0] = 0
+    whole = [rows.query, rows.key, rows.value]
+    for size, steps in {
+        PaddedSize(52, 4, singles=True): ([3, 4], [1, 3, 4], [0, 1, 2]),
+        PaddedSize(43, 2, singles=False): ([3, 5], [4, 5]),
+    }.items():
+        backend, memory = TritonAttention(rows.pool, [shape]), FixedMemory(torch.device(device))
+        backend.reserve_padded(size, rows.layout.page_table.shape[1], memory)
+        fixed = [torch.zeros(size.tokens, *x.shape[1:], device=device) for x in whole]
+        launches: list = []
+        backend.plan_padded(padded(rows, steps[0], size.tokens)[0], size)
+        memory.send()
+        with monkeypatch.context() as patch:
+            for kernel in ("store_tokens", "decode_parts", "decode_merge", "prefill_blocks"):
+                patch.setattr(triton_backend, kernel, Recorder(getattr(triton_backend, kernel), launches))
+            out = backend.attend(0, *fixed, rows.sinks)
+        for chosen in steps:
+            layout, at = padded(rows, chosen, size.tokens)
+            backend.plan_padded(layout, size)
+            memory.send()
+            for buffer, numbers in zip(fixed, whole, strict=True):
+                buffer[: len(at)] = numbers[at]
+            out.fill_(float("nan"))
+            for launch in launches:
+                launch()
+            assert_close(out[: len(at)], rows.expected(chosen))
+            assert not out.isnan().any()
+
+
 def test_a_fixed_plan_needs_room(device):
     rows = PagedRows(PLAIN, [1], [3], page=16, dtype=torch.float32, device=device)
     with pytest.raises(RuntimeError, match=r"reserve\(\) comes before"):
         TritonAttention(rows.pool, [PLAIN]).plan_fixed(rows.layout)
+    with pytest.raises(RuntimeError, match=r"reserve_padded\(\) comes before"):
+        TritonAttention(rows.pool, [PLAIN]).plan_padded(rows.layout, PaddedSize(1, 1, singles=True))

@@ -14,13 +14,16 @@ from backend.config import ServerArgs
 from backend.messages import NewRequest, SchedulerStats, ToScheduler
 from backend.prompt.source import resolve_model
 from backend.runner import graphs, kv_pools, model_runner
-from backend.runner.graphs import DecodeGraphs, graph_sizes
+from backend.runner.captured import Recorder
+from backend.runner.graphs import graph_sizes
+from backend.runner.prompt_graphs import PromptGraphs, prompt_sizes
 from backend.runner.token_pool import TokenPool
 from backend.sampling_params import SamplingParams
 from tests.backend.models.families import VARIANTS
 from tests.backend.tiny_models import VOCAB, greedy, save_tiny, write_model
 
 ROWS = 10
+MOST_TOKENS = 320  # of a captured step with prompts
 
 
 class Replayed:
@@ -54,7 +57,7 @@ class SparePool(TokenPool):
 class FixedSDPA(TorchSDPA):
     """Plans that a graph may hold; rows are put in random order, as groups of them would be."""
 
-    captures = shares = True
+    captures = captures_prompts = shares = True
     random = np.random.default_rng(0)
 
     def reserve(self, max_rows, max_row_pages, memory):
@@ -62,6 +65,15 @@ class FixedSDPA(TorchSDPA):
 
     def plan_fixed(self, layout):
         assert len(layout.query_lens) <= self.reserved
+        self.plan(layout)
+
+    def reserve_padded(self, largest, max_row_pages, memory):
+        self.largest, self.room = largest, max_row_pages
+
+    def plan_padded(self, layout, size):
+        assert int(layout.query_lens.sum()) == size.tokens <= self.largest.tokens
+        assert len(layout.query_lens) <= size.rows + 1 <= self.largest.rows + 1
+        assert layout.page_table.shape[1] <= self.room
         self.plan(layout)
 
     def find_sharing(self, layout):
@@ -75,22 +87,34 @@ class FixedSDPA(TorchSDPA):
         self.plan(layout)
 
 
+class Made(list):
+    """What was captured, and how often steps with prompts were replayed."""
+
+    prompts = 0
+
+
 @pytest.fixture
 def recorded(monkeypatch):
-    """Engines capture their decode steps; what was captured."""
-    made = []
+    """Engines capture their steps."""
+    made = Made()
+    run = PromptGraphs.run
 
-    def record(self, size, memory):
-        self._step(size)
-        made.append(Replayed(lambda: self._step(size)))
+    def counted(self, inputs, size):
+        made.prompts += 1
+        return run(self, inputs, size)
+
+    def record(self, step, warm_up_runs):
+        step()
+        made.append(Replayed(step))
         return made[-1]
 
     class CapturingRunner(model_runner.ModelRunner):
         def __init__(self, model, attention, *args, **more):
             super().__init__(model, attention, *args, **more)
-            self.capture(graph_sizes(ROWS), 64)
+            self.capture(graph_sizes(ROWS), 64, prompts=prompt_sizes(MOST_TOKENS))
 
-    monkeypatch.setattr(DecodeGraphs, "_record", record)
+    monkeypatch.setattr(Recorder, "record", record)
+    monkeypatch.setattr(PromptGraphs, "run", counted)
     monkeypatch.setattr(graphs, "LEAST_SHARED", 4)
     monkeypatch.setattr(model_runner, "TokenPool", SparePool)
     monkeypatch.setattr(core, "ModelRunner", CapturingRunner)
@@ -118,6 +142,7 @@ def answers(folder, batch, **sampling):
     ]
     with Engine(
         folder,
+        device="cpu",
         dtype="float32",
         skip_tokenizer_init=True,
         cpu_threads=1,
@@ -133,14 +158,16 @@ def test_replayed_steps_give_the_reference(folder, recorded):
     batch = prompts(14)
     found = answers(folder, batch, temperature=0, ignore_eos=False)
     assert found == [greedy(folder, prompt, 5 + i) for i, prompt in enumerate(batch)]
-    assert sum(graph.replays for graph in recorded) > 15
+    assert sum(graph.replays for graph in recorded) - recorded.prompts > 15
+    assert recorded.prompts > 1
 
 
 def test_rows_that_draw_sample_once_more(folder, recorded, monkeypatch):
     batch = prompts(12)
     sampling = {"temperature": 0.9, "top_p": 0.8, "frequency_penalty": 0.2}
     found = answers(folder, batch, **sampling)
-    assert sum(graph.replays for graph in recorded) > 10
+    assert sum(graph.replays for graph in recorded) - recorded.prompts > 10
+    assert recorded.prompts > 1
     monkeypatch.undo()
     assert found == answers(folder, batch, **sampling)
 
@@ -155,10 +182,16 @@ def test_sizes_are_all_small_ones_and_the_largest():
         assert all(b - a <= a // 2 for a, b in itertools.pairwise(sizes) if a >= 8)
 
 
+def test_sizes_of_prompts_grow_by_a_quarter_at_most():
+    assert prompt_sizes(20) == []
+    assert prompt_sizes(128) == [32, 64, 96, 128]
+    assert prompt_sizes(600) == [32, 64, 96, 128, 160, 192, 224, 256, 320, 384, 448, 512]
+
+
 def test_passes_by_graph_and_others_are_counted(folder, recorded):
     args = ServerArgs(
-        model_path=folder, dtype="float32", skip_tokenizer_init=True, cpu_threads=1, max_total_tokens=2048,
-        max_running_requests=ROWS + 1,
+        model_path=folder, device="cpu", dtype="float32", skip_tokenizer_init=True, cpu_threads=1,
+        max_total_tokens=2048, max_running_requests=ROWS + 1,
     )  # fmt: skip
     built = core.build_core(args, resolve_model(folder))
     ids, sampling = np.array([5, 6, 7], np.int32).tobytes(), SamplingParams(max_new_tokens=4, temperature=0)

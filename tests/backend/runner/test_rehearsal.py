@@ -44,17 +44,17 @@ class Runner:
             raise torch.OutOfMemoryError("CUDA out of memory")
         self.gpu.update(inside=tokens * longest)
 
-    def capture(self, sizes, max_row_pages, *, progress):
-        self.captured = sizes
+    def capture(self, sizes, max_row_pages, *, prompts, progress):
+        self.captured, self.prompts = sizes, prompts
         self.gpu["inside"] += max(sizes) * max_row_pages
-        self.gpu["outside"] += 7 * len(sizes)
+        self.gpu["outside"] += 7 * (len(sizes) + 2 * len(prompts))
 
 
-def took(graphs, **settings):
+def took(graphs, prompts=(), **settings):
     gpu = {"inside": 0, "outside": 1000}
     runner = Runner(gpu, **settings)
     usage = lambda: Usage(gpu["inside"] + gpu["outside"], gpu["outside"])  # noqa: E731
-    return bytes_of_steps(lambda: Trial(runner, 100, 50, graphs, 10), usage), runner
+    return bytes_of_steps(lambda: Trial(runner, 100, 50, graphs, prompts, 10), usage), runner
 
 
 def test_the_largest_graphs_are_tried_and_count_for_all():
@@ -64,6 +64,9 @@ def test_the_largest_graphs_are_tried_and_count_for_all():
     assert found == 100 * 50 + 32 * 10 + 6 * 7
     assert took([4])[0] == 100 * 50 + 4 * 10 + 7
     assert took([])[0] == 100 * 50
+    found, runner = took([4], [32, 64, 96])
+    assert runner.prompts == [96]
+    assert found == 100 * 50 + 4 * 10 + 7 * 7
 
 
 def test_a_step_that_does_not_fit_is_told():
