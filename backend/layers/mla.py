@@ -13,6 +13,7 @@ from backend.attention.base import AttentionBackend, AttentionShape
 from backend.layers.attention import PagedAttention, chosen
 from backend.layers.linear import Linear
 from backend.layers.norm import RMSNorm
+from backend.layers.ops import layer_ops
 from backend.layers.rope_scaling import yarn_magnitude
 from backend.layers.rotary import RotaryTables
 from backend.loader.model_config import ModelConfig
@@ -42,6 +43,7 @@ class LatentAttention(PagedAttention):
         self.kv_a_layernorm = RMSNorm(self.latent, LATENT_NORM_EPS)
         self.kv_b_proj = Linear(self.latent, heads * (self.unturned + value_dim), lends_weight=True)
         self.o_proj = Linear(heads * value_dim, hidden, bias=bias)
+        self._latent_key = layer_ops(self.o_proj.weight.device).latent_key
         self.shape = AttentionShape(heads, 1, self.latent + self.turned, self._scale(config), value_dim=self.latent)
 
     def _scale(self, config: ModelConfig) -> float:
@@ -59,21 +61,19 @@ class LatentAttention(PagedAttention):
             (self.unturned, self.kv_b_proj.weight.shape[0] // heads - self.unturned), dim=1
         )
         plain, turned = self._queries(x).unflatten(-1, (heads, -1)).split((self.unturned, self.turned), dim=-1)
-        latent, turned_key = self.kv_a_proj_with_mqa(x)[:, None].split((self.latent, self.turned), dim=-1)
-        latent = self.kv_a_layernorm(latent)
-        query = torch.cat((_per_head(plain, to_key), rotary.rotate(self._halves(turned))), dim=-1)
-        key = torch.cat((latent, rotary.rotate(self._halves(turned_key))), dim=-1)
-        attended = chosen(attention.attend(self.layer, query, key, latent), kept).unflatten(-1, (heads, -1))
-        return self.o_proj(_per_head(attended, to_value.transpose(1, 2)).flatten(1))
+        projected = self.kv_a_proj_with_mqa(x)
+        query = x.new_empty(len(x), heads, self.shape.head_dim)
+        _per_head(plain, to_key, query[..., : self.latent])
+        key = self._latent_key(turned, projected, self.kv_a_layernorm, rotary, query, interleaved=self.interleaved)
+        attended = chosen(attention.attend(self.layer, query, key, key[..., : self.latent]), kept)
+        values = attended.new_empty(len(attended), heads, to_value.shape[1])
+        _per_head(attended.unflatten(-1, (heads, -1)), to_value.transpose(1, 2), values)
+        return self.o_proj(values.flatten(1))
 
     def _queries(self, x: torch.Tensor) -> torch.Tensor:
         return self.q_b_proj(self.q_a_layernorm(self.q_a_proj(x))) if self.has_query_rank else self.q_proj(x)
 
-    def _halves(self, x: torch.Tensor) -> torch.Tensor:
-        """Neighbouring pairs to halves. Queries and keys are moved alike, so their products stay the same."""
-        return x.unflatten(-1, (-1, 2)).transpose(-1, -2).flatten(-2) if self.interleaved else x
 
-
-def _per_head(x: torch.Tensor, matrices: torch.Tensor) -> torch.Tensor:
-    """``[T, H, A]`` times ``[H, A, B]``, head by head: ``[T, H, B]``."""
-    return torch.bmm(x.transpose(0, 1), matrices).transpose(0, 1)
+def _per_head(x: torch.Tensor, matrices: torch.Tensor, out: torch.Tensor) -> None:
+    """``out`` ``[T, H, B]`` becomes ``x`` ``[T, H, A]`` times ``matrices`` ``[H, A, B]``, head by head."""
+    torch.bmm(x.transpose(0, 1), matrices, out=out.transpose(0, 1))

@@ -55,6 +55,19 @@ class Choose(Protocol):
     ) -> tuple[torch.Tensor, torch.Tensor]: ...
 
 
+class LatentKey(Protocol):
+    def __call__(
+        self,
+        turned: torch.Tensor,
+        projected: torch.Tensor,
+        norm: RMSNorm,
+        rotary: RotaryTables,
+        query: torch.Tensor,
+        *,
+        interleaved: bool,
+    ) -> torch.Tensor: ...
+
+
 @dataclass(frozen=True, slots=True)
 class LayerOps:
     """``rms_norm(x, weight, eps)`` normalises the last dimension in float32 inside. With ``offset`` the weight is what
@@ -73,12 +86,18 @@ class LayerOps:
     ``ids`` are ``[T, top_k]``. None: the same.
 
     ``choose(logits, rule, bias)`` is ``rule.choose(logits, bias)``; the experts' numbers may be int32.
+
+    ``latent_key(turned, projected, norm, rotary, query, interleaved)`` turns the queries' parts ``turned`` ``[T, heads,
+    rotated]`` into the end of ``query`` ``[T, heads, latent + rotated]``. It gives the key ``[T, 1, latent + rotated]``
+    of ``projected`` ``[T, latent + rotated]``: the latent vector normalised, the rest turned. With ``interleaved``
+    rotary pairs come as neighbours; they leave as halves, queries and keys alike.
     """
 
     rms_norm: Norm
     gate: Callable[[str], Gate]
     linear: Product
     choose: Choose
+    latent_key: LatentKey
     rotate_and_store: RotateAndStore | None = None
     experts: ExpertsProduct | None = None
 
@@ -94,6 +113,7 @@ def triton_ops() -> LayerOps:
     from backend.layers.kernels.experts import experts
     from backend.layers.kernels.few_rows import linear
     from backend.layers.kernels.gate import gate
+    from backend.layers.kernels.latent import latent_key
     from backend.layers.kernels.norm import rms_norm
     from backend.layers.kernels.rotary import rotate_and_store
     from backend.layers.kernels.routing import choose
@@ -101,7 +121,7 @@ def triton_ops() -> LayerOps:
     def gated(act: str) -> Gate:
         return _traceable(gate(act), _gate(act))
 
-    return LayerOps(_traceable(rms_norm, _rms_norm), gated, linear, choose, rotate_and_store, experts)
+    return LayerOps(_traceable(rms_norm, _rms_norm), gated, linear, choose, latent_key, rotate_and_store, experts)
 
 
 P = ParamSpec("P")
@@ -144,4 +164,22 @@ def _choose(logits: torch.Tensor, rule: Routing, bias: torch.Tensor | None) -> t
     return rule.choose(logits, bias)
 
 
-TORCH_OPS = LayerOps(_rms_norm, _gate, _linear, _choose)
+def _latent_key(
+    turned: torch.Tensor,
+    projected: torch.Tensor,
+    norm: RMSNorm,
+    rotary: RotaryTables,
+    query: torch.Tensor,
+    *,
+    interleaved: bool,
+) -> torch.Tensor:
+    def halves(x: torch.Tensor) -> torch.Tensor:
+        return x.unflatten(-1, (-1, 2)).transpose(-1, -2).flatten(-2) if interleaved else x
+
+    rotated = turned.shape[-1]
+    latent, turned_key = projected[:, None].split((projected.shape[1] - rotated, rotated), dim=-1)
+    query[..., -rotated:] = rotary.rotate(halves(turned))
+    return torch.cat((norm(latent), rotary.rotate(halves(turned_key))), dim=-1)
+
+
+TORCH_OPS = LayerOps(_rms_norm, _gate, _linear, _choose, _latent_key)

@@ -19,6 +19,7 @@ import backend.layers.kernels.experts as experts
 import backend.layers.kernels.few_experts as few_experts
 import backend.layers.kernels.few_rows as few_rows
 import backend.layers.kernels.gate as gate
+import backend.layers.kernels.latent as latent
 import backend.layers.kernels.norm as norm
 import backend.layers.kernels.rotary as rotary
 import backend.layers.kernels.routing as routing
@@ -78,6 +79,7 @@ KERNELS = {
     norm: ("_rms_norm",),
     few_rows: ("_few_rows",),
     gate: ("_gate",),
+    latent: ("latent_inputs",),
     experts: ("expert_gates", "expert_outputs", "combine"),
     expert_lists: ("arrange",),
     few_experts: ("pair_gates", "token_outputs"),
@@ -112,6 +114,13 @@ def layers() -> None:
             rotary.rotate_and_store(torch.zeros(3, 48, 128, dtype=torch.bfloat16), tables, target, norms)
 
 
+def latents() -> None:
+    tables = RotaryTables(*(torch.zeros(3, 1, 32, dtype=torch.bfloat16) for _ in range(2)))
+    projected, query = torch.zeros(3, 576).bfloat16(), torch.zeros(3, 16, 576).bfloat16()
+    norm = RMSNorm(512, 1e-6).to(torch.bfloat16)
+    latent.latent_key(query[..., 512:], projected, norm, tables, query, interleaved=True)
+
+
 def mixtures() -> None:
     of = ExpertWeights(torch.zeros(8, 512, 256).bfloat16(), torch.zeros(8, 256, 256).bfloat16(), "silu")
     biased = replace(of, act="clamped_swiglu", interleaved=True, gate_up_bias=of.gate_up[..., 0], down_bias=of.down[0])
@@ -134,6 +143,7 @@ def cases() -> Iterator[None]:
         yield attend(shape)
     yield attend(SHAPES["plain"], torch.float8_e4m3fn)
     yield layers()
+    yield latents()
     yield mixtures()
     yield sampling()
 

@@ -43,5 +43,5 @@ def test_elementwise_kernels_read_sixteen_bytes_at_once(found):
 
 def test_chained_kernels_wait_for_the_one_before(found):
     names = ("decode_parts", "decode_merge", "_rms_norm", "_gate", "_rotate_and_store", "_few_rows", "choose_experts")
-    names += ("arrange", "expert_gates", "expert_outputs", "combine", "pair_gates", "token_outputs")
+    names += ("latent_inputs", "arrange", "expert_gates", "expert_outputs", "combine", "pair_gates", "token_outputs")
     assert all("griddepcontrol.wait" in found[name]["instructions"] for name in names)

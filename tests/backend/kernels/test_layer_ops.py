@@ -142,3 +142,25 @@ def test_rotate_and_store_in_eight_bits(dtype, device):
     # A rounded number is off by half a unit at most; the interpreter loses a carry now and then: half of the number.
     assert_close(keys * 0.5, out[:, heads:].double().cpu(), 0.08 if LARGE else 0.3)
     assert_close(values * 2.0, projected[:, heads + kv_heads :].double().cpu(), 0.08 if LARGE else 0.3)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("interleaved", [False, True])
+def test_latent_keys_and_the_ends_of_queries(interleaved, dtype, device):
+    """The queries' parts stand in wider rows, as they are projected; the front of the queries stays."""
+    tokens, heads, latent, rotated = 3, 5, 40, 24
+    make = lambda *size, seed: normal(*size, seed=seed).to(device, dtype)  # noqa: E731
+    turned, projected = make(tokens, heads, 16 + rotated, seed=1)[..., 16:], make(tokens, latent + rotated, seed=2)
+    tables = RotaryTables(make(tokens, 1, rotated // 2, seed=3), make(tokens, 1, rotated // 2, seed=4))
+    norm = RMSNorm(latent, 1e-6).to(device, dtype)
+    norm.weight.data = make(latent, seed=5)
+    found, expected = [], []
+    for ops, results, as_dtype in ((triton_ops(), found, dtype), (TORCH_OPS, expected, torch.float64)):
+        query = torch.ones(tokens, heads, latent + rotated, dtype=as_dtype, device=device)
+        wide = RotaryTables(tables.cos.to(as_dtype), tables.sin.to(as_dtype))
+        key = ops.latent_key(
+            turned.to(as_dtype), projected.to(as_dtype), norm.to(as_dtype), wide, query, interleaved=interleaved
+        )
+        results += [query, key]
+    for mine, theirs in zip(found, expected, strict=True):
+        assert_close(mine, theirs.cpu())

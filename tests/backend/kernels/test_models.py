@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from backend.layers import attention, mlp, moe, norm, routing
+from backend.layers import attention, mla, mlp, moe, norm, routing
 from backend.layers.kernels import experts
 from backend.layers.kernels.few_experts import Cut, Cuts
 from backend.layers.ops import triton_ops
@@ -20,7 +20,7 @@ FAMILIES = ["qwen3", "gemma2", "phi3", "gpt-oss", "deepseek-v2"]
 @pytest.mark.skipif(torch.cuda.is_available(), reason="tests/gpu runs models on the GPU")
 @pytest.mark.parametrize("family", FAMILIES)
 def test_logits_equal_the_reference(family, tmp_path, monkeypatch):
-    for module in (attention, mlp, moe, norm, routing):
+    for module in (attention, mla, mlp, moe, norm, routing):
         monkeypatch.setattr(module, "layer_ops", lambda device: triton_ops())
     monkeypatch.setattr(experts, "FEW", Cuts(Cut(128, 128, 1), Cut(128, 128, 1)))  # few programs: each takes its time
     folder = save_tiny(family, VARIANTS[family].make, tmp_path)
