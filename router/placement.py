@@ -40,7 +40,8 @@ class Placement:
     ) -> tuple[Worker, Decision]:
         """One of ``workers`` (never empty). Nothing is booked; the decision is counted."""
         by_url, roster = self.rosters.of(workers, self.leases, self.speeds)
-        candidates = roster.view(now, *self._held(dossier))
+        held, holders = self._held(dossier)
+        candidates = roster.view(now, held, holders)
         decision = self.policy.choose(route, candidates, now)
         self.metrics.decided(self.policy.name, decision)
         if dossier is not None:
@@ -90,7 +91,7 @@ class Booking:
     """One attempt on one worker. A context manager: leaving it releases the lease, whatever happened."""
 
     __slots__ = (
-        "_attempt", "_cached_known", "_decision", "_dossier", "_lease", "_load_before", "_odd_ms", "_placement",
+        "_attempt", "_cached_known", "_decision", "_dossier", "_lease", "_load_before", "_open_ms", "_placement",
         "_route", "_series", "_started", "outcome",
     )  # fmt: skip
 
@@ -110,7 +111,7 @@ class Booking:
         self._lease = placement.leases.open(decision.worker, uncached, now)
         self._series = placement.metrics.worker(decision.worker)
         self._cached_known = False
-        self._odd_ms: float | None = None  # a time to first token that contradicts the prediction
+        self._open_ms: float | None = None  # a time to first token that only the answer's end may explain
         self.outcome = "client_gone"  # unless somebody says otherwise before the end
 
     def __enter__(self) -> Self:
@@ -154,7 +155,7 @@ class Booking:
 
     def first_token(self, now: float, cached: int | None, teach: bool) -> None:
         """The prompt is done. ``cached``: what the answer's head says; ``teach``: the time taken tells the speed."""
-        placement, predicted = self._placement, self._decision.cached_tokens
+        placement, worker, predicted = self._placement, self._decision.worker, self._decision.cached_tokens
         felt = feel(self._lease, self._load_before, placement.speeds, now) if teach and cached is None else None
         ttft_ms = self._lease.first_token(now)
         if cached is not None:
@@ -162,12 +163,14 @@ class Booking:
         if not teach:
             return
         self._attempt.ttft_ms = ttft_ms
-        if ttft_ms is not None and felt is not None:
-            placement.policy.felt(self._route, self._decision.worker, *felt)
-            if felt.denies(self._route.prompt_tokens, predicted):  # a slow worker or a cold one: the end may tell
-                self._odd_ms = ttft_ms
-                return
-        if ttft_ms is not None:
+        if ttft_ms is None:
+            return
+        if felt is not None:
+            placement.policy.felt(self._route, worker, *felt)
+        denied = felt is not None and felt.denies(self._route.prompt_tokens, predicted)  # a slow worker or a cold one
+        if cached is None and (denied or placement.speeds.better_at_end(worker, predicted)):
+            self._open_ms = ttft_ms
+        else:
             self._teach(predicted if cached is None else cached, ttft_ms, now)
 
     def finished(self, tail: Tail, now: float) -> None:
@@ -187,8 +190,9 @@ class Booking:
                 self._series.prompt.value += prompt
         if cached is not None and not self._cached_known:
             self._told(cached, now)
-        if self._odd_ms is not None:
-            self._teach(self._decision.cached_tokens if cached is None else cached, self._odd_ms, now)
+        self._placement.speeds.ended(self._decision.worker, cached is not None)
+        if self._open_ms is not None:
+            self._teach(self._decision.cached_tokens if cached is None else cached, self._open_ms, now)
 
     def _teach(self, cached: int, ttft_ms: float, now: float) -> None:
         """So long took a prompt of which ``cached`` tokens were there."""

@@ -27,14 +27,15 @@ class Line:
     """Recursive weighted least squares of ``y = fixed + slope * x``, both at least 0.
 
     ``speed``: None before enough was seen, unless the worker said it. ``chance_at``: when, without an observation, it
-    may have changed.
+    may have changed. ``end_tells``: the last answer told at its end what was cached of its prompt.
     """
 
     __slots__ = (
-        "chance_at", "chance_s", "count", "deviation", "slope", "speed", "w", "wx", "wxx", "wxy", "wy",
+        "chance_at", "chance_s", "count", "deviation", "end_tells", "slope", "speed", "w", "wx", "wxx", "wxy", "wy",
     )  # fmt: skip
 
     def __init__(self) -> None:
+        self.end_tells = False
         self.clear()
 
     def clear(self) -> None:

@@ -32,13 +32,13 @@ class SimRouter(ABC):
 
 @dataclass(slots=True)
 class _Flight:
-    """A request under way. ``odd_ms``: its time to first token, when that contradicts the prediction."""
+    """A request under way. ``open_ms``: its time to first token, when only its end may tell what was cached."""
 
     route: RouteRequest
     lease: Lease
     load_before: WorkerLoad
     predicted: int
-    odd_ms: float | None = None
+    open_ms: float | None = None
 
 
 class PolicyRouter(SimRouter):
@@ -111,8 +111,9 @@ class PolicyRouter(SimRouter):
         if event.kind is self._reports:
             self.policy.observe(flight.route, worker, event.cached_tokens, event.time)
         if event.kind is EventKind.DONE:
-            if flight.odd_ms is not None:
-                self._teach(flight, worker, cached, flight.odd_ms, event.time)
+            self.speeds.ended(worker, self._reports is event.kind)
+            if flight.open_ms is not None:
+                self._teach(flight, worker, cached, flight.open_ms, event.time)
             del self._flights[number]
             flight.lease.release()
 
@@ -121,10 +122,10 @@ class PolicyRouter(SimRouter):
         ttft_ms = flight.lease.first_token(now)
         if felt is not None:
             self.policy.felt(flight.route, worker, *felt)
-            if felt.denies(flight.route.prompt_tokens, flight.predicted):
-                flight.odd_ms = ttft_ms
-                return
-        if ttft_ms is not None:
+        denied = felt is not None and felt.denies(flight.route.prompt_tokens, flight.predicted)
+        if cached is None and (denied or self.speeds.better_at_end(worker, flight.predicted)):
+            flight.open_ms = ttft_ms
+        elif ttft_ms is not None:
             self._teach(flight, worker, flight.predicted if cached is None else cached, ttft_ms, now)
 
     def _teach(self, flight: _Flight, worker: str, cached: int, ttft_ms: float, now: float) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from random import Random
 
 import pytest
 
@@ -194,6 +195,27 @@ def test_late_answers_of_a_worker_that_is_gone_teach_nothing():
         booking.settle("ok")
     assert not placement.speeds.known("w")
     assert placement.speeds.usual() == WorkerSpeed()
+
+
+def test_turns_of_a_chat_do_not_make_their_worker_look_fast():
+    """Their ends tell that the answer was cached too that they continue: longer answers took no longer."""
+    placement = Placement(
+        make_policy("cache_aware", seed=0), LeaseBook(), RateBook(), PromptText(), Metrics(lambda model: True)
+    )
+    rng = Random(0)
+    for turn in range(300):
+        question, answer = rng.randint(50, 400), rng.randint(50, 1000)
+        expected, held = (0, 0) if turn < 10 else (1000, 1000 + answer)
+        prompt = held + question
+        booking = placement.book(RouteRequest(b"x" * 4 * prompt, prompt), Decision("w", expected), 10.0 * turn)
+        booking.first_token(10.0 * turn + 0.02 + question * 0.0001, None, teach=True)
+        tail = Tail()
+        usage = f'"prompt_tokens": {prompt}, "prompt_tokens_details": {{"cached_tokens": {held}}}'
+        tail.add(b'{"choices": [], "usage": {' + usage.encode() + b"}}")
+        booking.finished(tail, 10.0 * turn + 5.0)
+        booking.settle("ok")
+    assert placement.speeds.speed("w").prefill_ms_per_token == pytest.approx(0.1, rel=0.1)
+    assert placement.speeds.line("w").count == 300
 
 
 class TestTimesThatContradictThePrediction:
