@@ -10,6 +10,7 @@ from llguidance import LLMatcher, grammar_from
 
 from backend.grammar.composed import compose, composed_grammar, literal
 from backend.grammar.errors import GrammarError
+from backend.grammar.integers import with_ranges
 from backend.grammar.spec import FIELDS, GrammarSpec, make_spec
 
 # As Python writes JSON: models have seen it most, and separators without a choice can be jumped over.
@@ -45,7 +46,7 @@ def _json_schema(text: str, _: ControlTokens) -> str:
         schema = {} if schema else {"not": {}}
     if not isinstance(schema, dict):
         raise GrammarError(f"json_schema must be an object, got {type(schema).__name__}")
-    return LLMatcher.grammar_from_json_schema(schema, overrides=_JSON_STYLE)  # type: ignore[arg-type]
+    return LLMatcher.grammar_from_json_schema(with_ranges(schema), overrides=_JSON_STYLE)  # type: ignore[arg-type]
 
 
 def _regex(text: str, _: ControlTokens) -> str:

@@ -56,6 +56,34 @@ def test_hand_written_schemas(name: str, seed: int) -> None:
     jsonschema.validate(json.loads(say("json_schema", HAND_WRITTEN[name], seed)), HAND_WRITTEN[name])
 
 
+@pytest.mark.parametrize(
+    ("schema", "text", "taken"),
+    [
+        ({"type": "integer"}, "-9223372036854774784", True),
+        ({"type": "integer"}, "9" * 20, False),
+        ({"type": ["integer", "null"]}, "9" * 20, False),
+        ({"type": "array", "items": {"anyOf": [{"type": "null"}, {"type": "integer"}]}}, f"[{'9' * 20}]", False),
+        ({"type": "object", "additionalProperties": {"type": "integer"}}, f'{{"a": {"9" * 20}}}', False),
+        ({"type": "integer", "minimum": 0}, "9" * 20, True),
+        ({"type": "number"}, "9" * 20, True),
+        ({"properties": {"type": {"type": "integer"}}, "required": ["type"]}, '{"type": 1}', True),
+        ({}, "9" * 20, True),
+    ],
+)
+def test_integers_without_a_range_have_64_bits(schema: dict, text: str, taken: bool) -> None:
+    assert accepts(start("json_schema", schema), text) is taken
+
+
+def accepts(state: GrammarState, text: str) -> bool:
+    """Whether ``text`` is a whole answer."""
+    try:
+        for byte in text.encode():
+            state.advance(byte)
+    except GrammarError:
+        return False
+    return state.may_end
+
+
 def test_a_regex() -> None:
     for seed in range(10):
         assert re.fullmatch(r"(ab|c){2,4}-\d+", say("regex", r"(ab|c){2,4}-\d{1,3}", seed))
