@@ -20,7 +20,7 @@ from backend.api.parsed_answers import ParsedAnswers
 from backend.api.parsers.registry import reasoning_markers
 from backend.api.sampling_fields import OPENAI_NAMES, UNBOUNDED
 from backend.api.schema import Body, Harmless
-from backend.api.tools import demanded_tools, offered_tools
+from backend.api.tools import allowed_tools, demanded_tools, offered_tools
 from backend.frontend.generation import Generation
 from backend.frontend.intake import ChatPrompt, Prompt, RequestOptions
 from backend.grammar import GrammarSpec
@@ -34,6 +34,7 @@ CHAT_NOT_YET: Harmless = {
     "function_call": ("none",),
     "modalities": (["text"],),
     "audio": (),
+    "web_search_options": (),
 }
 CHAT_NAMES = {**OPENAI_NAMES, "prompt": "messages"}
 NEWER_CHAT_NAMES = {**CHAT_NAMES, "max_new_tokens": "max_completion_tokens"}
@@ -78,8 +79,9 @@ async def start_chat(
     if body.top_logprobs and not body.logprobs:
         message = f"top_logprobs needs logprobs: true, got top_logprobs {body.top_logprobs}"
         raise SchemaError(message, param="top_logprobs")
-    tools = offered_tools(body.tools, body.tool_choice, serving.parsers)
-    demanded = demanded_tools(tools, body.tool_choice)
+    allowed, choice = allowed_tools(body.tools, body.tool_choice)
+    tools = offered_tools(allowed, choice, serving.parsers)
+    demanded = demanded_tools(tools, choice)
     grammar = answer_grammar(serving.parsers, constraint, tools, demanded, several=body.parallel_tool_calls)
     parses = bool(tools and serving.parsers.tool_call) or bool(body.separate_reasoning and serving.parsers.reasoning)
     start, end = _reasoning_tokens(serving) if grammar else (None, None)
@@ -107,7 +109,7 @@ def _reasoning_tokens(serving: Serving) -> tuple[int | None, int | None]:
 
 def chat_prompt(serving: Serving, body: ChatRequest) -> Prompt:
     """The prompt of a conversation, as ``start_chat`` submits it."""
-    return _prompt(body, offered_tools(body.tools, body.tool_choice, serving.parsers))
+    return _prompt(body, offered_tools(*allowed_tools(body.tools, body.tool_choice), serving.parsers))
 
 
 def _prompt(body: ChatRequest, tools: list[dict[str, Any]]) -> Prompt:
@@ -137,7 +139,8 @@ def _check_message(message: Mapping[str, Any], where: str) -> None:
     if content is None and not (read.role == "assistant" and any(message.get(name) for name in INSTEAD_OF_CONTENT)):
         raise SchemaError(f"{where}.content is missing", param=f"{where}.content")
     for position, part in enumerate(content if isinstance(content, list) else ()):
-        if part.get("type") != "text" or not isinstance(part.get("text"), str):
+        kind = part.get("type")
+        if kind not in ("text", "refusal") or not isinstance(part.get(kind), str):
             raise unsupported(f"{where}.content.{position}.type", part.get("type"))
 
 

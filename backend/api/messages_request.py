@@ -8,10 +8,14 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
+from backend.api.constraints import openai_constraint
 from backend.api.errors import SchemaError, unsupported
 from backend.api.openai import DEFAULT_MODEL
-from backend.api.schema import RequestFields
+from backend.api.schema import NOT_YET, Harmless, RequestFields
+from backend.api.tools import check_tool_name
+from backend.grammar import GrammarSpec
 
+MESSAGES_NOT_YET: Harmless = {**NOT_YET, "mcp_servers": (), "container": ()}
 _CHOICES = {"auto": "auto", "any": "required", "none": "none"}
 Content = str | list[dict[str, Any]]
 
@@ -28,14 +32,20 @@ class MessagesRequest(RequestFields):
     tools: list[dict[str, Any]] = []
     tool_choice: dict[str, Any] = {"type": "auto"}
     thinking: dict[str, Any] = {}
+    output_config: dict[str, Any] = {}
+    output_format: dict[str, Any] = {}  # the same format by its older name
     chat_template_kwargs: dict[str, Any] = {}
 
     def to_chat(self) -> dict[str, Any]:
-        """The body of the chat request that asks the same."""
+        """The body of the chat request that asks the same. A last turn of the assistant is gone on with."""
+        messages = self.chat_messages()
+        if not messages:
+            raise SchemaError("messages: none of them says anything", param="messages")
         sampling = {"temperature": self.temperature, "top_p": self.top_p, "top_k": self.top_k}
         return {
             "model": self.model,
-            "messages": self.chat_messages(),
+            "messages": messages,
+            "continue_final_message": _is_begun(messages[-1]),
             "max_tokens": self.max_tokens,
             "stop": self.stop_sequences,
             "stream": self.stream,
@@ -49,6 +59,16 @@ class MessagesRequest(RequestFields):
             **{name: value for name, value in sampling.items() if value is not None},
         }
 
+    def constraint(self) -> GrammarSpec | None:
+        """What ``output_config.format`` asks for. Raises :class:`SchemaError`."""
+        form = self.output_config.get("format") or self.output_format
+        if not form:
+            return None
+        schema = form.get("schema") if isinstance(form, Mapping) else None
+        if not isinstance(form, Mapping) or form.get("type") != "json_schema" or not isinstance(schema, Mapping):
+            raise SchemaError(f"output_config.format must be of type json_schema with a schema, got {form!r}")
+        return openai_constraint({"response_format": {"type": "json_schema", "json_schema": {"schema": schema}}})
+
     def chat_messages(self) -> list[dict[str, Any]]:
         system = _text(self.system, "system")
         messages: list[dict[str, Any]] = [{"role": "system", "content": system}] if system else []
@@ -60,6 +80,11 @@ class MessagesRequest(RequestFields):
         """Templates that can think or not read ``enable_thinking``."""
         kind = self.thinking.get("type")
         return {"enable_thinking": kind == "enabled"} if kind in ("enabled", "disabled") else {}
+
+
+def _is_begun(message: Mapping[str, Any]) -> bool:
+    """Whether a client wrote the beginning of the answer itself."""
+    return message["role"] == "assistant" and bool(message["content"]) and "tool_calls" not in message
 
 
 def _messages(message: Mapping[str, Any], where: str) -> list[dict[str, Any]]:
@@ -125,6 +150,7 @@ def _text(content: Any, where: str) -> str:
 def _tool(tool: Mapping[str, Any], position: int) -> dict[str, Any]:
     if tool.get("type", "custom") != "custom":
         raise unsupported(f"tools.{position}.type", tool.get("type"))
+    check_tool_name(tool.get("name"), f"tools.{position}.name")
     function = {"name": tool.get("name"), "parameters": tool.get("input_schema") or {"type": "object"}}
     if tool.get("strict") is True:
         function["strict"] = True

@@ -17,9 +17,9 @@ from backend.api.context import CONTEXT
 from backend.api.event_style import RESPONSES_EVENTS
 from backend.api.openai import check_model
 from backend.api.parsed_answers import ParsedAnswers
-from backend.api.responses_request import CHAT_TO_RESPONSES, RESPONSES_NOT_YET, ResponsesRequest
+from backend.api.responses_request import CHAT_TO_RESPONSES, ResponsesRequest
 from backend.api.sampling_defaults import with_defaults
-from backend.api.schema import parse_json, refuse_not_yet
+from backend.api.schema import parse_json
 from backend.frontend.errors import RequestError
 from backend.frontend.request import RequestState
 
@@ -30,8 +30,7 @@ _PREFIX = {Kind.REASONING: "rs", Kind.TEXT: "msg", Kind.CALL: "fc"}
 async def responses(request: web.Request) -> web.StreamResponse:
     serving = request.app[CONTEXT].serving()
     data = parse_json(await request.read())
-    refuse_not_yet(data, RESPONSES_NOT_YET)
-    body = ResponsesRequest.read(data)
+    body = ResponsesRequest.of(data)
     check_model(body.model, serving.model)
     answer_id = f"resp_{uuid.uuid4().hex}"
     constraint = body.constraint()

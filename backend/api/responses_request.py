@@ -3,27 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
 from pydantic import Field
 
 from backend.api.constraints import openai_constraint
 from backend.api.errors import SchemaError, unsupported
 from backend.api.openai import DEFAULT_MODEL
-from backend.api.schema import NOT_YET, Harmless, RequestFields
+from backend.api.schema import NOT_YET, Harmless, RequestFields, refuse_not_yet
+from backend.api.tools import check_tool_name
+from backend.frontend.errors import RequestError
 from backend.grammar import GrammarSpec
 
 RESPONSES_NOT_YET: Harmless = {
     **NOT_YET,
-    "previous_response_id": (),
-    "conversation": (),
     "background": (False,),
     "prompt": (),
     "top_logprobs": (0,),
     "max_tool_calls": (),
 }
 CHAT_TO_RESPONSES = {"max_completion_tokens": "max_output_tokens", "messages": "input"}  # names of fields in errors
-_TEXT_PARTS = ("input_text", "output_text", "text", "reasoning_text")
+_TEXT_PARTS = ("input_text", "output_text", "text", "reasoning_text", "refusal")
 
 
 class ResponsesRequest(RequestFields):
@@ -42,6 +42,22 @@ class ResponsesRequest(RequestFields):
     metadata: dict[str, Any] = {}
     user: str | None = None
     chat_template_kwargs: dict[str, Any] = {}
+
+    @classmethod
+    def of(cls, data: Mapping[str, Any]) -> Self:
+        """Raises :class:`RequestError`."""
+        for field in ("previous_response_id", "conversation"):
+            if data.get(field) is not None:
+                raise RequestError(
+                    f"{field}: no response is stored here, so none can be continued; leave it out, and send the whole "
+                    "conversation as input.",
+                    param=field,
+                )
+        refuse_not_yet(data, RESPONSES_NOT_YET)
+        body = cls.read(data)
+        if not body.input:
+            raise SchemaError("input: it is empty, give a text or at least one item", param="input")
+        return body
 
     def to_chat(self) -> dict[str, Any]:
         """The body of the chat request that asks the same."""
@@ -142,12 +158,13 @@ def _text(content: Any, where: str) -> str:
         if not isinstance(part, Mapping) or part.get("type") not in _TEXT_PARTS:
             kind = part.get("type") if isinstance(part, Mapping) else part
             raise unsupported(f"{where}.{position}.type", kind)
-    return "\n".join(str(part.get("text", "")) for part in content)
+    return "\n".join(str(part.get("refusal" if part["type"] == "refusal" else "text", "")) for part in content)
 
 
 def _tool(tool: Mapping[str, Any], position: int) -> dict[str, Any]:
     if tool.get("type") != "function":
         raise unsupported(f"tools.{position}.type", tool.get("type"))
+    check_tool_name(tool.get("name"), f"tools.{position}.name")
     function = {name: tool[name] for name in ("name", "description", "parameters", "strict") if name in tool}
     return {"type": "function", "function": function}
 
@@ -155,4 +172,13 @@ def _tool(tool: Mapping[str, Any], position: int) -> dict[str, Any]:
 def _tool_choice(choice: str | dict[str, Any]) -> str | dict[str, Any]:
     if isinstance(choice, dict) and choice.get("type") == "function":
         return {"type": "function", "function": {"name": choice.get("name")}}
+    if isinstance(choice, dict) and choice.get("type") == "allowed_tools":
+        return {"type": "allowed_tools", "allowed_tools": {**choice, "tools": _named(choice.get("tools"))}}
     return choice
+
+
+def _named(tools: Any) -> Any:
+    """Tools by their names, as the chat API has them."""
+    if not isinstance(tools, list) or not all(isinstance(tool, Mapping) for tool in tools):
+        return tools
+    return [{"type": "function", "function": {"name": tool.get("name")}} for tool in tools]

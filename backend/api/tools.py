@@ -12,6 +12,27 @@ from backend.frontend.errors import RequestError
 ToolChoice = str | dict[str, Any]
 
 
+def allowed_tools(tools: Sequence[Mapping[str, Any]], choice: ToolChoice) -> tuple[list[Mapping[str, Any]], ToolChoice]:
+    """OpenAI's choice of type ``allowed_tools``: the tools that it names, and its mode. Raises :class:`SchemaError`."""
+    if not isinstance(choice, Mapping) or choice.get("type") != "allowed_tools":
+        return list(tools), choice
+    allowed = choice.get("allowed_tools")
+    mode, listed = (allowed.get("mode"), allowed.get("tools")) if isinstance(allowed, Mapping) else (None, None)
+    if mode not in ("auto", "required") or not isinstance(listed, list):
+        message = f"tool_choice.allowed_tools needs a mode, auto or required, and a list of tools, got {allowed!r}"
+        raise SchemaError(message, param="tool_choice")
+    wanted = [_name(tool) for tool in listed]
+    known = {_name(tool): tool for tool in tools}
+    if unknown := [name for name in wanted if name not in known]:
+        raise SchemaError(f"tool_choice names no tool of the request, got {unknown[0]!r}", param="tool_choice")
+    return [tool for name, tool in known.items() if name in wanted], mode
+
+
+def _name(tool: Any) -> Any:
+    function = tool.get("function") if isinstance(tool, Mapping) else None
+    return function.get("name") if isinstance(function, Mapping) else None
+
+
 def offered_tools(
     tools: Sequence[Mapping[str, Any]], choice: ToolChoice, parsers: ParserChoice
 ) -> list[dict[str, Any]]:
@@ -57,15 +78,19 @@ def demanded_tools(tools: Sequence[Mapping[str, Any]], choice: ToolChoice) -> li
     return named
 
 
+def check_tool_name(name: Any, where: str) -> None:
+    """Raise :class:`SchemaError` for what is no name of a tool; ``where`` is the client's field."""
+    if not isinstance(name, str) or not name:
+        raise SchemaError(f"{where} must be a name, got {name!r}", param=where)
+
+
 def _check(tool: Mapping[str, Any], where: str) -> None:
     if tool.get("type", "function") != "function":
         raise unsupported(f"{where}.type", tool.get("type"))
     function = tool.get("function")
     if not isinstance(function, Mapping):
         raise SchemaError(f"{where}.function must be an object, got {function!r}", param=f"{where}.function")
-    if not isinstance(function.get("name"), str) or not function["name"]:
-        name = function.get("name")
-        raise SchemaError(f"{where}.function.name must be a name, got {name!r}", param=f"{where}.function.name")
+    check_tool_name(function.get("name"), f"{where}.function.name")
     parameters = function.get("parameters")
     if parameters is not None and not isinstance(parameters, Mapping):
         param = f"{where}.function.parameters"

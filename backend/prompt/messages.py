@@ -1,4 +1,4 @@
-"""Messages before any template sees them: nulls dropped, reasoning under every name it goes by."""
+"""Messages before any template sees them: nulls dropped, reasoning under every name, newer words as older ones."""
 
 from __future__ import annotations
 
@@ -30,3 +30,23 @@ def share_reasoning(chat: list[dict[str, Any]]) -> list[dict[str, Any]]:
             message = {"thinking": reasoning, **message, "reasoning_content": reasoning}
         shared.append(message)
     return shared
+
+
+def older_words(chat: list[dict[str, Any]], knows_developer: bool) -> list[dict[str, Any]]:
+    """What templates were written for: refusals are text, ``developer`` is ``system`` if it is unknown."""
+    return [_older(message, knows_developer) for message in chat]
+
+
+def _older(message: dict[str, Any], knows_developer: bool) -> dict[str, Any]:
+    content = message.get("content")
+    if message.get("role") == "developer" and not knows_developer:
+        message = {**message, "role": "system"}
+    if isinstance(content, list) and any(isinstance(part, Mapping) and "refusal" in part for part in content):
+        message = {**message, "content": [_as_text(part) for part in content]}
+    return message
+
+
+def _as_text(part: Any) -> Any:
+    if isinstance(part, Mapping) and part.get("type") == "refusal":
+        return {"type": "text", "text": part.get("refusal")}
+    return part

@@ -16,7 +16,7 @@ from backend.prompt.continuation import cut_after_mark, mark_final_message
 from backend.prompt.dialect import Chat, probe_dialect
 from backend.prompt.errors import TemplateError
 from backend.prompt.jinja_env import chat_environment
-from backend.prompt.messages import Message, drop_nulls, share_reasoning
+from backend.prompt.messages import Message, drop_nulls, older_words, share_reasoning
 
 
 class ChatTemplate:
@@ -48,7 +48,8 @@ class ChatTemplate:
         if not messages:
             raise TemplateError("the conversation is empty; give at least one message")
         variant = self._variant_for(tools)
-        chat = variant.dialect.apply(share_reasoning(drop_nulls(messages)))
+        chat = older_words(share_reasoning(drop_nulls(messages)), variant.knows_developer)
+        chat = variant.dialect.apply(chat)
         final_text = ""
         if continue_final_message:
             chat, final_text = mark_final_message(chat)
@@ -81,6 +82,7 @@ class _Variant:
             raise TemplateError(f"chat template {name!r}, line {error.lineno}: {error.message}") from error
         self._special_tokens = dict(special_tokens)
         self.dialect = probe_dialect(self._render_alone)
+        self.knows_developer = "developer" in source
 
     def render(self, **variables: Any) -> str:
         try:

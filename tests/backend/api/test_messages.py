@@ -139,6 +139,10 @@ def test_a_system_turn_may_stand_between_the_others(content: object) -> None:
         ({"messages": [{"role": "user", "content": 5}]}, "messages.0"),
         ({"tool_choice": {"type": "maybe"}}, "tool_choice.type"),
         ({"tools": [{"type": "web_search_20250305", "name": "web_search"}]}, "tools.0.type"),
+        ({"tools": [{"input_schema": {"type": "object"}}]}, "tools.0.name must be a name, got None"),
+        ({"messages": [{"role": "user", "content": []}]}, "none of them says anything"),
+        ({"extra_body": {"mcp_servers": [{"type": "url", "url": "http://x", "name": "x"}]}}, "mcp_servers is not"),
+        ({"extra_body": {"output_config": {"format": {"type": "xml"}}}}, "output_config.format must be"),
     ],
 )
 async def test_bad_requests(backend: Backend, fields: dict[str, Any], words: str) -> None:
@@ -157,6 +161,22 @@ async def test_the_key_as_anthropics_clients_send_it(start_backend: StartBackend
         await client(backend).messages.create(model=MODEL, max_tokens=1, messages=HI)
         with pytest.raises(anthropic.AuthenticationError):
             await client(backend).with_options(api_key="wrong").messages.create(model=MODEL, max_tokens=1, messages=HI)
+
+
+@pytest.mark.parametrize("field", ["output_config", "output_format"])
+def test_the_form_of_an_answer(field: str) -> None:
+    form = {"type": "json_schema", "schema": {"type": "object"}}
+    asked = {field: {"format": form, "effort": "low"} if field == "output_config" else form}
+    constraint = MessagesRequest.read({"max_tokens": 1, "messages": HI, **asked}).constraint()
+    assert constraint is not None
+    assert (constraint.kind, json.loads(constraint.text)) == ("json_schema", {"type": "object"})
+
+
+@pytest.mark.parametrize(("content", "begun"), [("Well,", True), ("", False)])
+def test_an_answer_that_the_client_began_is_gone_on_with(content: str, begun: bool) -> None:
+    turns = [*HI, {"role": "assistant", "content": content}]
+    assert MessagesRequest.read({"max_tokens": 1, "messages": turns}).to_chat()["continue_final_message"] == begun
+    assert not MessagesRequest.read({"max_tokens": 1, "messages": HI}).to_chat()["continue_final_message"]
 
 
 def test_strict_tools_stay_strict() -> None:

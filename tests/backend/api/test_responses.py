@@ -88,13 +88,14 @@ def test_items_become_chat_messages() -> None:
         {
             "instructions": "Be brief.",
             "reasoning": {"effort": "low"},
+            "tool_choice": {"type": "allowed_tools", "mode": "auto", "tools": [{"type": "function", "name": "f"}]},
             "input": [
                 {"role": "user", "content": [{"type": "input_text", "text": "a"}]},
                 {"type": "reasoning", "id": "r", "summary": [], "content": [{"type": "reasoning_text", "text": "hm"}]},
                 {"type": "message", "role": "assistant", "content": [{"type": "output_text", "text": "Look"}]},
                 {"type": "function_call", "call_id": "c1", "name": "weather", "arguments": "{}"},
                 {"type": "function_call_output", "call_id": "c1", "output": "20"},
-                {"role": "developer", "content": "More."},
+                {"role": "developer", "content": [{"type": "refusal", "refusal": "More."}]},
             ],
         }
     )
@@ -105,12 +106,17 @@ def test_items_become_chat_messages() -> None:
     assert assistant["tool_calls"][0]["id"] == "c1"
     assert tool == {"role": "tool", "tool_call_id": "c1", "content": "20"}
     assert developer == {"role": "system", "content": "More."}
+    assert chat["tool_choice"]["allowed_tools"]["tools"] == [{"type": "function", "function": {"name": "f"}}]
 
 
 @pytest.mark.parametrize(
     ("fields", "words"),
     [
-        ({"previous_response_id": "resp_1"}, "previous_response_id is not supported yet"),
+        ({"previous_response_id": "resp_1"}, "previous_response_id: no response is stored here"),
+        ({"conversation": {"id": "c"}}, "conversation: no response is stored here"),
+        ({"input": []}, "input: it is empty"),
+        ({"tools": [{"type": "function"}]}, "tools.0.name must be a name, got None"),
+        ({"tool_choice": {"type": "allowed_tools", "mode": "auto", "tools": [{"name": "x"}]}}, "names no tool"),
         ({"background": True}, "background is not supported yet"),
         ({"text": {"format": {"type": "xml"}}}, "text.format.type must be"),
         ({"text": {"format": {"type": "json_schema", "name": "n"}}}, "text.format of type json_schema needs"),

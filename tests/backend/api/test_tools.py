@@ -124,6 +124,11 @@ async def test_the_template_sees_the_tools(backend: Backend, say: Callable[..., 
     await say("", extra=extra, max_tokens=1, reasoning_effort="low")
     assert (seen["tools"], seen["enable_thinking"], seen["reasoning_effort"]) == (TOOLS, False, "low")
     seen.clear()
+    allowed = {"type": "allowed_tools", "allowed_tools": {"mode": "auto", "tools": [NAMED]}}
+    other = {"type": "function", "function": {"name": "other"}}
+    await say("", extra={"input_ids": None}, tools=[other, *TOOLS], tool_choice=allowed, max_tokens=1)
+    assert seen["tools"] == TOOLS
+    seen.clear()
     await say("", extra={"input_ids": None}, tool_choice="none", max_tokens=1)
     assert "tools" not in seen
 
@@ -150,6 +155,7 @@ async def test_a_demanded_call_is_a_list_of_calls(say: Callable[..., Any], choic
         ({"tool_choice": {"type": "function", "function": {"name": "wind"}}}, "tool_choice names no tool"),
         ({"tool_choice": "required", "response_format": {"type": "json_object"}}, "a demanded tool call and"),
         ({"tool_choice": "sometimes"}, "tool_choice must be"),
+        ({"tool_choice": {"type": "allowed_tools", "allowed_tools": {"tools": []}}}, "needs a mode"),
         ({"tool_choice": "required", "tools": []}, "there are no tools"),
         ({"tools": [{"type": "function"}]}, "tools.0.function"),
         ({"tools": [{"type": "function", "function": {"name": ""}}]}, "tools.0.function.name"),
