@@ -12,11 +12,11 @@ from functools import lru_cache
 from llguidance import LLTokenizer, TokenizerWrapper
 
 REMEMBERED = 4096
-LONGEST = 256  # bytes; what is longer is looked up anew, so that the memory is bounded
+LONGEST = 256  # characters; what is longer is looked up anew, so that the memory is bounded
 
 
-class _Remembering:
-    """In the form that ``TokenizerWrapper`` takes."""
+class _Remembering(TokenizerWrapper):
+    """Called with a text, from whichever thread fills a mask or looks for forced tokens."""
 
     def __init__(self, tokenizer: LLTokenizer) -> None:
         every = range(tokenizer.vocab_size)
@@ -24,10 +24,11 @@ class _Remembering:
         self.bos_token_id = None
         self.tokens = [tokenizer.decode_bytes([token]) for token in every]
         self.special_token_ids = [token for token in every if tokenizer.is_special_token(token)]
-        self._tokenize = tokenizer.tokenize_bytes
-        self._remembered = lru_cache(REMEMBERED)(tokenizer.tokenize_bytes)
+        self._tokenize = tokenizer.tokenize_str
+        self._remembered = lru_cache(REMEMBERED)(tokenizer.tokenize_str)
+        super().__init__(self)
 
-    def __call__(self, text: bytes) -> list[int]:
+    def __call__(self, text: str) -> list[int]:
         return self._remembered(text) if len(text) <= LONGEST else self._tokenize(text)
 
 
@@ -37,7 +38,7 @@ def remembering(tokenizer: LLTokenizer, slices: list[str]) -> LLTokenizer:
     ``slices`` are expressions: where a state allows all that one of them matches, its tokens need no look.
     """
     return LLTokenizer(
-        TokenizerWrapper(_Remembering(tokenizer)),
+        _Remembering(tokenizer),
         n_vocab=tokenizer.vocab_size,
         eos_token=tokenizer.eos_tokens,
         slices=slices,
