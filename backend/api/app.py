@@ -25,13 +25,11 @@ from backend.api import (
     tokens,
 )
 from backend.api.context import CONTEXT, ServerContext
-from backend.api.errors import error_response
+from backend.api.errors import CLIENT_CLOSED_REQUEST, error_response
 from backend.api.keys import authorize
 from backend.frontend.errors import RequestError
 
 logger = logging.getLogger(__name__)
-
-CLIENT_CLOSED_REQUEST = 499  # nginx's number
 
 
 def create_app(context: ServerContext) -> web.Application:

@@ -10,6 +10,7 @@ from aiohttp import web
 
 from backend.frontend.errors import RequestError
 
+CLIENT_CLOSED_REQUEST = 499  # nginx's number: who asked wants no answer any more
 RETRYABLE = frozenset({HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE})
 
 
@@ -41,6 +42,8 @@ def model_not_found(model: str, served: str) -> RequestError:
 
 def type_name(status: int) -> str:
     """``BadRequestError``, ``NotFoundError``, ``InternalServerError``..."""
+    if status == CLIENT_CLOSED_REQUEST:
+        return "ClientClosedRequestError"
     name = HTTPStatus(status).phrase.replace(" ", "").replace("-", "")
     return name if name.endswith("Error") else name + "Error"
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from http import HTTPStatus
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from backend.api.errors import SchemaError
+from backend.api.errors import CLIENT_CLOSED_REQUEST, SchemaError
 from backend.api.schema import RequestFields
 from backend.frontend.errors import RequestError
 from backend.frontend.intake import Prompt, RequestOptions
@@ -41,8 +42,17 @@ def pooled_option(pooling: str, body: RequestFields, names: dict[str, str]) -> R
 def vector_of(state: RequestState) -> NDArray[np.float32]:
     """What came of a finished request."""
     if state.embedding is None:
-        raise RequestError("The request ended without a vector.", 500)
+        raise unanswered(state)
     return state.embedding
+
+
+def unanswered(state: RequestState) -> RequestError:
+    """The error for a request that ended before there was anything to tell: somebody aborted it."""
+    if state.finish is not None and state.finish.kind == "abort":
+        return RequestError(
+            f"The request was ended before its result was there: {state.finish.message}", CLIENT_CLOSED_REQUEST
+        )
+    return RequestError("The request ended without a result.", HTTPStatus.INTERNAL_SERVER_ERROR)
 
 
 def native_item(state: RequestState, vector: NDArray[np.float32]) -> dict[str, Any]:

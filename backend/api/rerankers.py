@@ -12,7 +12,7 @@ from abc import ABC, abstractmethod
 
 from backend.api.classify import classes_of
 from backend.api.context import Serving
-from backend.api.pooled import pooled_option, vector_of
+from backend.api.pooled import pooled_option, unanswered, vector_of
 from backend.api.schema import RequestFields
 from backend.frontend.errors import RequestError
 from backend.frontend.intake import ChatPrompt, Prompt, RequestOptions, TextPair, TokenizerLike
@@ -75,7 +75,7 @@ class _YesOrNo(Reranker):
 
     def score(self, state: RequestState) -> float:
         if state.logprobs is None or not state.logprobs.output:
-            raise RequestError("The request ended without a token.", 500)
+            raise unanswered(state)
         yes, no = state.logprobs.output[0].ids
         return 1 / (1 + math.exp(min(no - yes, 700.0)))  # larger ones overflow
 

@@ -12,8 +12,8 @@ from backend.api.answers import answer_whole
 from backend.api.context import CONTEXT
 from backend.api.errors import SchemaError
 from backend.api.openai import DEFAULT_MODEL, check_model, usage
+from backend.api.pooled import unanswered
 from backend.api.schema import NOT_YET, RequestFields, parse_json, refuse_not_yet
-from backend.frontend.errors import RequestError
 from backend.frontend.intake import Prompt, RequestOptions
 from backend.frontend.request import RequestState
 from backend.messages import LogprobSpec
@@ -73,7 +73,7 @@ def _body(body: ScoreRequest, model: str, states: list[RequestState]) -> dict[st
 def _scores(state: RequestState, apply_softmax: bool) -> list[float]:
     """Probabilities among the whole vocabulary or, with ``apply_softmax``, among the labels alone."""
     if state.logprobs is None or not state.logprobs.output:
-        raise RequestError("The request ended without a token.", 500)
+        raise unanswered(state)
     logprobs = state.logprobs.output[0].ids
     if not apply_softmax:
         return [math.exp(each) for each in logprobs]
