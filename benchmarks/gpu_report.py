@@ -3,9 +3,9 @@
     python -m benchmarks.gpu_report [--models qwen3-0.6b llama-3.1-8b] [--skip-tests] [--out FILE]
 
 Correctness first (tests/gpu, tests/backend/kernels): without it nothing is measured. Then the offline workloads with
-their ratio to the peers' figures, which were measured on an H200 with the same workloads; what graphs, overlap, the
-page size and keys and values in 8 bits bring; the same over HTTP; and a trace of decode steps. Each part runs in a
-process of its own, so that it finds all of the GPU's memory.
+their ratio to the peers' figures, which were measured on an H200 with the same workloads; what graphs, overlap,
+torch.compile and keys and values in 8 bits bring; how long a first token takes; the same over HTTP; and a trace of
+decode steps. Each part runs in a process of its own, so that it finds all of the GPU's memory.
 """
 
 from __future__ import annotations
@@ -34,22 +34,20 @@ SERVED = "mixed"
 
 
 class Variant(NamedTuple):
-    """A setting and the workloads that show what it does."""
+    """A setting, or several, and the workloads that show what it does."""
 
-    setting: str
+    settings: str
     work: tuple[str, ...]
 
 
 VARIANTS = {
-    "no graphs": Variant("disable_cuda_graph=true", ("single", "decode64")),
-    "no overlap": Variant("disable_overlap_schedule=true", ("single", "decode64")),
+    "torch.compile": Variant("enable_torch_compile=true torch_compile_max_bs=1", ("single",)),
 }
 MORE_VARIANTS = {
     "qwen3-0.6b": {
+        "no graphs": Variant("disable_cuda_graph=true", ("single", "decode64")),
+        "no overlap": Variant("disable_overlap_schedule=true", ("single", "decode64")),
         "keys and values in FP8 (e4m3)": Variant("kv_cache_dtype=fp8_e4m3", ("mixed", "decode64")),
-        "pages of 1 token": Variant("page_size=1", ("mixed", "decode64")),
-        "pages of 32 tokens": Variant("page_size=32", ("mixed", "decode64")),
-        "pages of 64 tokens": Variant("page_size=64", ("mixed", "decode64")),
     }
 }
 # The better of SGLang 0.5.15 and vLLM 0.24.0 on an H200, in the units of gpu_table.
@@ -78,7 +76,12 @@ def main() -> None:
     for model in args.models:
         report["models"][model] = measure(model)
         out.write_text(json.dumps(report, indent=1) + "\n")
-    tables = (gpu_table.peers(report), gpu_table.variants(report), gpu_table.gaps(report))
+    tables = (
+        gpu_table.peers(report),
+        gpu_table.variants(report),
+        gpu_table.gaps(report),
+        gpu_table.first_tokens(report),
+    )
     print("\n\n".join(tables), f"\nkept in {out}", flush=True)
 
 
@@ -124,10 +127,13 @@ def measure(model: str) -> dict[str, Any]:
     for line in lines[1:]:
         found["work"][line["workload"]] = line | _against_peer(model, line)
     found["decode_steps"] = _lines("benchmarks.gpu_trace", model, "--rows", "1", "256", "--json")
+    found["first_tokens"] = _lines("benchmarks.gpu_first_token", model)
     for served in _lines("benchmarks.gpu_serving", model, "--workload", SERVED):
         found["serving"] = served | {"ratio": round(served["output_tok_s"] / found["work"][SERVED]["output_tok_s"], 3)}
     for name, variant in (VARIANTS | MORE_VARIANTS.get(model, {})).items():
-        rows = _lines("benchmarks.gpu_offline", model, "--workloads", *variant.work, "--set", variant.setting)[1:]
+        rows = _lines(
+            "benchmarks.gpu_offline", model, "--workloads", *variant.work, "--set", *variant.settings.split()
+        )[1:]
         found["variants"][name] = {row["workload"]: row["output_tok_s"] for row in rows}
     return found
 

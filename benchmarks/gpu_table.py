@@ -55,6 +55,18 @@ def gaps(report: Report) -> str:
     return markdown(["model", "rows", "a decode step", "idle between two"], rows)
 
 
+def first_tokens(report: Report) -> str:
+    """What one prompt waits on an idle GPU."""
+    rows = []
+    for model, found in report["models"].items():
+        captured, by_kernel = (line["ms"] for line in found["first_tokens"])
+        rows += [
+            [TITLES[model], f"{int(tokens):,}", f"{ms:.1f} ms", f"{by_kernel[tokens]:.1f} ms"]
+            for tokens, ms in captured.items()
+        ]
+    return markdown(["model", "prompt tokens", "first token, step captured", "kernel by kernel"], rows)
+
+
 def number(row: dict[str, Any], work: str) -> str:
     return _shown(row[unit_of(work)], work)
 

@@ -11,7 +11,7 @@ ROOT = Path(__file__).parents[2]
 REPORT = json.loads((ROOT / "benchmarks" / "results" / "gpu-nvidia-h200.json").read_text())
 
 
-@pytest.mark.parametrize("table", [gpu_table.peers, gpu_table.variants, gpu_table.gaps])
+@pytest.mark.parametrize("table", [gpu_table.peers, gpu_table.variants, gpu_table.gaps, gpu_table.first_tokens])
 def test_readme_has_the_reports_tables(table):
     assert table(REPORT) in (ROOT / "README.md").read_text(encoding="utf-8")
 
