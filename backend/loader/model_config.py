@@ -11,6 +11,7 @@ from backend.loader.classes import Classes, parse_classes
 from backend.loader.families import layer_windows, refuse_bidirectional, with_defaults
 from backend.loader.gguf_config import gguf_to_config
 from backend.loader.overrides import override
+from backend.loader.model_sizes import check_sizes
 from backend.loader.rope_config import RopeConfig, parse_local_rope, parse_rope
 from backend.loader.sentence_model import is_sentence_model
 from backend.models.registry import runs_natively
@@ -142,6 +143,7 @@ def parse_config(raw: dict[str, Any], where: str) -> ModelConfig:
         raise ModelError(f"{where}: 'architectures' is empty; it must name the model's class, such as LlamaForCausalLM")
     hidden, heads, layers = (need(key, int) for key in ("hidden_size", "num_attention_heads", "num_hidden_layers"))
     latent = raw.get("kv_lora_rank")
+    check_sizes(raw, where)
     return ModelConfig(
         architecture=architectures[0],
         model_type=need("model_type", str),

@@ -76,3 +76,26 @@ def test_a_gguf_file_is_not_for_transformers(tmp_path):
 def test_a_value_of_a_wrong_kind_is_told_in_a_line(folder, changes):
     with pytest.raises(ModelError, match="the configuration has a value of a wrong kind: "):
         load(folder, changes)
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"num_hidden_layers": 0}, "num_hidden_layers must be a whole number from 1 on, got 0"),
+        ({"num_attention_heads": 0}, "num_attention_heads must be a whole number from 1 on, got 0"),
+        ({"num_key_value_heads": 0}, "num_key_value_heads must be a whole number from 1 on, got 0"),
+        ({"num_key_value_heads": 3}, r"num_key_value_heads must be a divisor of num_attention_heads \(4\), got 3"),
+        ({"hidden_size": -64}, "hidden_size must be a whole number from 1 on, got -64"),
+        ({"intermediate_size": 2.5}, "intermediate_size must be .*, got 2.5"),
+        ({"vocab_size": 0}, "vocab_size must be a whole number from 1 on, got 0"),
+        ({"max_position_embeddings": -1}, "max_position_embeddings must be a whole number from 1 on, got -1"),
+        ({"head_dim": True}, "head_dim must be a whole number from 1 on, got True"),
+        (
+            {"head_dim": None, "hidden_size": 33},
+            r"hidden_size must be a multiple of num_attention_heads \(4\), or head_dim must be given, got 33",
+        ),
+    ],
+)
+def test_an_impossible_size_is_told_with_its_key_and_value(folder, changes, told):
+    with pytest.raises(ModelError, match=f"config.json: {told}.*; correct it there, or in --json-model-override-args"):
+        load(folder, changes)
