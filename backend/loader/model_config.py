@@ -10,8 +10,8 @@ from backend.config import ServerArgs
 from backend.loader.classes import Classes, parse_classes
 from backend.loader.families import layer_windows, refuse_bidirectional, with_defaults
 from backend.loader.gguf_config import gguf_to_config
-from backend.loader.overrides import override
 from backend.loader.model_sizes import check_sizes
+from backend.loader.overrides import override
 from backend.loader.rope_config import RopeConfig, parse_local_rope, parse_rope
 from backend.loader.sentence_model import is_sentence_model
 from backend.models.registry import runs_natively
