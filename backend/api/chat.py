@@ -57,7 +57,7 @@ class _Chat:
 
     def whole(self, states: list[RequestState]) -> dict[str, Any]:
         choices = [self._choice(state) for state in states]
-        return {**self._head("chat.completion"), "choices": choices, "usage": usage(states, self._body.n)}
+        return {**self._head("chat.completion"), "choices": choices, "usage": self._usage(states)}
 
     def _choice(self, state: RequestState) -> dict[str, Any]:
         parsed = self._answers.take(state)
@@ -103,13 +103,16 @@ class _Chat:
 
     def last_chunks(self, states: list[RequestState]) -> Iterable[dict[str, Any]]:
         if self._body.stream_options.include_usage:
-            yield {**self._head("chat.completion.chunk"), "choices": [], "usage": usage(states, self._body.n)}
+            yield {**self._head("chat.completion.chunk"), "choices": [], "usage": self._usage(states)}
+
+    def _usage(self, states: list[RequestState]) -> dict[str, Any]:
+        return usage(states, self._body.n, sum(map(self._answers.reasoning_tokens, states)))
 
     def _chunk(self, state: RequestState, delta: dict[str, Any], last: bool) -> dict[str, Any]:
         logprobs = self._logprobs.chat(state) if delta.get("role") is None else None
         chunk = self._event(state.index, delta, logprobs, self._ending(state) if last else NOT_ENDED)
         if self._body.stream_options.continuous_usage_stats:
-            chunk["usage"] = usage(self.states, self._body.n)
+            chunk["usage"] = self._usage(self.states)
         return chunk
 
     def _event(

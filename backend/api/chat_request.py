@@ -84,8 +84,10 @@ async def start_chat(
     demanded = demanded_tools(tools, choice)
     grammar = answer_grammar(serving.parsers, constraint, tools, demanded, several=body.parallel_tool_calls)
     parses = bool(tools and serving.parsers.tool_call) or bool(body.separate_reasoning and serving.parsers.reasoning)
-    start, end = _reasoning_tokens(serving) if grammar else (None, None)
-    options = replace(_options(body, rid, parses), grammar=grammar, reasoning_start=start, reasoning_end=end)
+    start, end = _reasoning_tokens(serving)
+    options = replace(_options(body, rid, parses), grammar=grammar)
+    if grammar:
+        options = replace(options, reasoning_start=start, reasoning_end=end)
     generation = await serving.frontend.submit([_prompt(body, tools)], [options])
     answers = ParsedAnswers(
         lambda prompt_end: serving.parsers.parser(
@@ -94,6 +96,7 @@ async def start_chat(
         serving.frontend.intake.tokenizer,
         one_call=not body.parallel_tool_calls,
         whole_reasoning=not body.stream_reasoning,
+        reasoning_end=end,
     )
     return generation, answers
 

@@ -54,17 +54,23 @@ def finish_fields(state: RequestState) -> dict[str, Any]:
     return {"finish_reason": state.finish.kind, "matched_stop": state.finish.matched}
 
 
-def usage(states: Sequence[RequestState], n: int) -> dict[str, Any]:
-    """Tokens of a call; the ``n`` answers to one prompt share it, so it counts once."""
+def usage(states: Sequence[RequestState], n: int, reasoning: int | None = None) -> dict[str, Any]:
+    """Tokens of a call; the ``n`` answers to one prompt share it, so it counts once.
+
+    ``reasoning``: how many of the new ones are that, under the names of SGLang and of OpenAI; None: not told.
+    """
     firsts = [state for state in states if state.index % n == 0]
     prompt = sum(state.prompt_tokens for state in firsts)
     completion = sum(state.completion_tokens for state in states)
-    return {
+    counts = {
         "prompt_tokens": prompt,
         "completion_tokens": completion,
         "total_tokens": prompt + completion,
         "prompt_tokens_details": {"cached_tokens": sum(state.cached_tokens for state in firsts)},
     }
+    if reasoning is None:
+        return counts
+    return {**counts, "reasoning_tokens": reasoning, "completion_tokens_details": {"reasoning_tokens": reasoning}}
 
 
 async def list_models(request: web.Request) -> web.Response:

@@ -20,6 +20,7 @@ MakeParser = Callable[[str], AnswerParser | None]  # from the end of the prompt
 class _Answer:
     parser: AnswerParser | None
     calls: int = 0
+    reasoned: bool = False
     held: list[Parsed] = field(default_factory=list)  # reasoning that waits for its end
 
 
@@ -33,12 +34,17 @@ class ParsedAnswers:
         *,
         one_call: bool = False,
         whole_reasoning: bool = False,
+        reasoning_end: int | None = None,
     ) -> None:
-        """``one_call``: of several calls the first counts. ``whole_reasoning``: it comes in one piece."""
+        """``one_call``: of several calls the first counts. ``whole_reasoning``: it comes in one piece.
+
+        ``reasoning_end``: the token that ends the reasoning, where one token does.
+        """
         self._make_parser = make_parser
         self._tokenizer = tokenizer
         self._one_call = one_call
         self._whole_reasoning = whole_reasoning
+        self._reasoning_end = reasoning_end
         self._deltas = Deltas()
         self._answers: dict[int, _Answer] = {}
 
@@ -57,6 +63,7 @@ class ParsedAnswers:
         parsed = answer.parser.push(text)
         if state.finish is not None:
             parsed = join([parsed, answer.parser.finish(truncated=state.finish.kind != "stop")])
+        answer.reasoned = answer.reasoned or bool(parsed.reasoning)
         return self._name_calls(answer, self._gather(answer, parsed, state.finish is not None))
 
     def plain(self, state: RequestState) -> str | None:
@@ -68,6 +75,13 @@ class ParsedAnswers:
         """How many calls were given out for this request."""
         answer = self._answers.get(state.uid)
         return 0 if answer is None else answer.calls
+
+    def reasoning_tokens(self, state: RequestState) -> int:
+        """How many of its tokens are reasoning, with the marks around it; 0 where no single token ends one."""
+        answer, end = self._answers.get(state.uid), self._reasoning_end
+        if answer is None or not answer.reasoned or end is None:
+            return 0
+        return state.output_ids.index(end) + 1 if end in state.output_ids else state.completion_tokens
 
     def _gather(self, answer: _Answer, parsed: Parsed, finished: bool) -> Parsed:
         if not self._whole_reasoning:

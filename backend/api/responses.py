@@ -152,7 +152,7 @@ class _Response:
             "tools": body.tools,
             "top_p": self._chat.top_p,
             "truncation": body.truncation,
-            "usage": None if state is None else _usage(state),
+            "usage": None if state is None else _usage(state, self._answers.reasoning_tokens(state)),
             "user": body.user,
             "metadata": body.metadata,
         }
@@ -171,11 +171,11 @@ def _part(kind: Kind, text: str) -> dict[str, Any]:
     return {"type": "output_text", "text": text, "annotations": [], "logprobs": []}
 
 
-def _usage(state: RequestState) -> dict[str, Any]:
+def _usage(state: RequestState, reasoning: int) -> dict[str, Any]:
     return {
         "input_tokens": state.prompt_tokens,
         "input_tokens_details": {"cached_tokens": state.cached_tokens},
         "output_tokens": state.completion_tokens,
-        "output_tokens_details": {"reasoning_tokens": 0},
+        "output_tokens_details": {"reasoning_tokens": reasoning},
         "total_tokens": state.prompt_tokens + state.completion_tokens,
     }

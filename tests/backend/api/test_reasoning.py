@@ -8,10 +8,13 @@ from typing import Any
 
 import pytest
 
-from backend.api.parsers import ParserChoice
+from backend.api.parsed_answers import ParsedAnswers
+from backend.api.parsers import ParserChoice, make_parser
+from backend.frontend.request import RequestState
+from backend.sampling_params import SamplingParams
 from tests.backend.api.conftest import MODEL, Backend
 from tests.backend.api.test_tools import CALL, HI, TOOLS, collect
-from tests.backend.byte_tokenizer import EOS, ByteTokenizer
+from tests.backend.byte_tokenizer import EOS, OFFSET, ByteTokenizer
 
 # format: what its models say before the answer, without the marker when the prompt has it
 THOUGHTS = {
@@ -105,3 +108,26 @@ async def test_the_template_decides_whether_the_prompt_opens_the_reasoning(backe
     reasoning, content, _ = await said(answer, False)
     assert bool(reasoning) is thinks
     assert content == ("" if thinks else "aaaaaaa")
+
+
+def test_reasoning_tokens_are_counted_up_to_the_one_that_ends_them() -> None:
+    answers = ParsedAnswers(lambda prompt_end: make_parser("qwen3", None), None, reasoning_end=9)
+    state = RequestState(uid=1, rid="r", index=0, prompt_ids=[1], sampling=SamplingParams(), created=0.0)
+    assert answers.reasoning_tokens(state) == 0
+    for text, ids, count in (("<think>hm", [5, 6], 2), ("<think>hm</think>Yes", [5, 6, 9, 7, 8], 3)):
+        state.text, state.output_ids = text, ids
+        answers.take(state)
+        assert answers.reasoning_tokens(state) == count
+
+
+async def test_usage_tells_the_reasoning_tokens(backend: Backend, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Bytes are tokens here: the first that might end a reasoning is the bracket of the mark that begins it.
+    monkeypatch.setattr(ByteTokenizer, "token_to_id", lambda self, token: ord(token[-1]) + OFFSET)
+    text = "<think>\nhm\n</think>\n\nYes."
+    whole = await ask(backend, ParserChoice("qwen3", None), text, False)
+    assert (whole.usage.reasoning_tokens, whole.usage.completion_tokens_details.reasoning_tokens) == (7, 7)
+    extra: dict[str, Any] = {"stream_options": {"include_usage": True}}
+    stream = [chunk async for chunk in await ask(backend, ParserChoice("qwen3", None), text, True, **extra)]
+    assert stream[-1].usage.completion_tokens_details.reasoning_tokens == 7
+    plain = await ask(backend, ParserChoice("qwen3", None), "Yes.", False)
+    assert plain.usage.completion_tokens_details.reasoning_tokens == 0
