@@ -10,9 +10,7 @@ from router.http.message import Pairs
 
 CACHED_HEADER = b"x-warmlane-cached-tokens"
 TAIL_BYTES = 4096
-_FIRST = b'_tokens"'
-_LONGEST = 16  # bytes of a name before that
-_COUNT = re.compile(rb'"(cached|completion|output|prompt|input)_tokens"\s*:\s*(\d{1,9})')
+_VALUE = re.compile(rb"\s*:\s*(\d{1,9})")
 
 
 def cached_at_head(pairs: Pairs) -> int | None:
@@ -49,9 +47,21 @@ class Tail:
     def usage(self) -> Usage:
         """The last number of each kind."""
         end = b"".join(self._chunks)[-TAIL_BYTES:]
-        first = end.find(_FIRST)
-        if first < 0:
+        if b'_tokens"' not in end:
             return _SILENT
-        counts = _COUNT.findall(end, max(0, first - _LONGEST))
-        told = {name: int(digits) for name, digits in counts}.get
-        return Usage(told(b"prompt", told(b"input")), told(b"completion", told(b"output")), told(b"cached"))
+        prompt, output = _last(end, b'"prompt_tokens"'), _last(end, b'"completion_tokens"')
+        if prompt is None:
+            prompt = _last(end, b'"input_tokens"')
+        if output is None:
+            output = _last(end, b'"output_tokens"')
+        return Usage(prompt, output, _last(end, b'"cached_tokens"'))
+
+
+def _last(text: bytes, name: bytes) -> int | None:
+    """The last number in ``text`` that has this ``name``."""
+    at = text.rfind(name)
+    while at >= 0:
+        if (told := _VALUE.match(text, at + len(name))) is not None:
+            return int(told[1])
+        at = text.rfind(name, 0, at)
+    return None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from array import array
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import Enum, auto
 from typing import Any
@@ -72,7 +72,7 @@ NO_FACTS = Facts()  # of a request without a body
 
 
 def read_facts(
-    path: str, headers: Mapping[str, str], body: bytes, prompt_text: PromptText, canonical: Callable[[str], str] = str
+    path: str, headers: dict[str, str], body: bytes, prompt_text: PromptText, canonical: Callable[[str], str] = str
 ) -> Facts:
     """Facts of a POST to ``path``. Raises :class:`Refusal` (400) when an inference body is no JSON object.
 
@@ -212,11 +212,11 @@ def _namespace(envelope: Envelope) -> str:
     return joined([_word(envelope.lora_path), _word(envelope.cache_salt), _word(envelope.extra_key)])
 
 
-def _of_headers(headers: Mapping[str, str]) -> RouteRequest:
+def _of_headers(headers: dict[str, str]) -> RouteRequest:
     return RouteRequest(routing_key=_header_key(headers), target=headers.get(TARGET_HEADER, ""))
 
 
-def _header_key(headers: Mapping[str, str]) -> str:
+def _header_key(headers: dict[str, str]) -> str:
     for name in ROUTING_KEY_HEADERS:
         if value := headers.get(name):
             return value

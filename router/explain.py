@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any
 
 from policies.policy import Candidate, Decision, RouteRequest
 from router.dossier import Attempt, Dossier
@@ -29,7 +29,7 @@ class ExplainRing:
     def chosen(self, dossier: Dossier, route: RouteRequest, attempt: Attempt) -> None:
         """A request with the id of an earlier one hides it."""
         if len(dossier.attempts) == 1:
-            self._entries[self._kept % len(self._entries)] = _Entry.of(dossier, route)
+            self._entries[self._kept % len(self._entries)] = _Entry(dossier, route)
             self._kept += 1
 
     def settled(self, dossier: Dossier, route: RouteRequest, attempt: Attempt) -> None:
@@ -45,36 +45,35 @@ class ExplainRing:
         return None
 
 
-class _Entry(NamedTuple):
-    request_id: str
-    model: str
-    prompt_tokens: int
-    exact_tokens: bool
-    prompt_bytes: int
-    has_namespace: bool
-    has_routing_key: bool
-    attempts: list[Attempt]
+class _Entry:
+    __slots__ = ("attempts", "exact_tokens", "model", "named", "prompt_bytes", "prompt_tokens", "request_id", "sticky")
 
-    @classmethod
-    def of(cls, dossier: Dossier, route: RouteRequest) -> _Entry:
-        return cls(
-            dossier.request_id[:MAX_ID],
-            route.model,
-            route.prompt_tokens,
-            dossier.tokens is not None,
-            len(route.text),
-            bool(route.namespace),
-            bool(route.routing_key),
-            dossier.attempts,
-        )
+    def __init__(self, dossier: Dossier, route: RouteRequest) -> None:
+        self.request_id = dossier.request_id[:MAX_ID]
+        self.model = route.model
+        self.prompt_tokens = route.prompt_tokens
+        self.exact_tokens = dossier.tokens is not None
+        self.prompt_bytes = len(route.text)
+        self.named = bool(route.namespace)
+        self.sticky = bool(route.routing_key)
+        self.attempts = dossier.attempts
 
     def json(self) -> dict[str, Any]:
-        return {**self._asdict(), "attempts": [attempt_json(attempt) for attempt in self.attempts]}
+        return {
+            "request_id": self.request_id,
+            "model": self.model,
+            "prompt_tokens": self.prompt_tokens,
+            "exact_tokens": self.exact_tokens,
+            "prompt_bytes": self.prompt_bytes,
+            "has_namespace": self.named,
+            "has_routing_key": self.sticky,
+            "attempts": [attempt_json(attempt) for attempt in self.attempts],
+        }
 
 
 def explanation(dossier: Dossier, route: RouteRequest) -> dict[str, Any]:
     """JSON of a request and its attempts, without a word of its text."""
-    return _Entry.of(dossier, route).json()
+    return _Entry(dossier, route).json()
 
 
 def attempt_json(attempt: Attempt) -> dict[str, Any]:

@@ -151,7 +151,8 @@ class Gateway:
         if not workers:
             return None
         visit.dossier = Dossier(visit.id_value, visit.facts.form, visit.facts.prompts)
-        return self._exchange.begin(visit, *self._choose(visit, workers))
+        worker, decision = self._choose(visit, workers)
+        return self._exchange.begin(visit, worker, decision)
 
     def answered(self, visit: Visit, status: int) -> None:
         """The request is over."""

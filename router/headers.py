@@ -28,7 +28,7 @@ _NOT_BACK = _HOP_BY_HOP | {b"content-length"}
 _SERVER = b"Server: warmlane\r\n"
 
 
-def request_id(headers: Mapping[str, str], names: Sequence[str]) -> tuple[str, str]:
+def request_id(headers: dict[str, str], names: list[str]) -> tuple[str, str]:
     """(header name, id): what the client sent under one of ``names``, else a new one under the first of them."""
     for name in names:
         if value := headers.get(name):

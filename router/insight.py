@@ -14,6 +14,7 @@ from router.dossier import Watcher
 from router.exact import ExactPrefixes
 from router.exchange import now_seconds
 from router.explain import ExplainRing
+from router.exposition import Gauges
 from router.fleet.kv_events import KVEvents
 from router.fleet.load_polls import LoadPolls
 from router.fleet.told import MOST
@@ -24,7 +25,6 @@ from router.parity import ParityProbe
 from router.prompt_text import PromptText
 from router.shadow import Shadow
 from router.shortfall import ClosedLoop
-from router.tally import Gauges
 from router.tokenise import TokenPool
 from router.trace import TraceRecorder
 

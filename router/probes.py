@@ -9,11 +9,11 @@ from prometheus_client import CONTENT_TYPE_LATEST
 
 from policies.cost.leases import LeaseBook
 from policies.policy import Policy
+from router.exposition import Gauges
 from router.fleet.registry import Registry
 from router.fleet.worker import Health
 from router.inflight import Inflight
 from router.metrics import Metrics
-from router.tally import Gauges
 
 Row = tuple[str, str, dict[str, str], float]
 

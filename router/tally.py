@@ -6,11 +6,12 @@ For one thread: nothing is locked. Labelled series are made at first use and kep
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 
 from prometheus_client import CollectorRegistry
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
-from prometheus_client.registry import Collector
+from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily, Metric
+
+from router.exposition import Written
 
 INFINITY = float("inf")
 
@@ -27,7 +28,7 @@ class Count:
         self.value += amount
 
 
-class Counter(Collector):
+class Counter:
     """A family of counters. ``labels`` finds one; without labels it is one itself."""
 
     def __init__(self, name: str, text: str, labels: Sequence[str] = (), *, registry: CollectorRegistry) -> None:
@@ -35,7 +36,7 @@ class Counter(Collector):
         self._text = text
         self._labels = labels
         self._series: dict[tuple[str, ...], Count] = {} if labels else {(): Count()}
-        registry.register(self)
+        registry.register(Written(self.collect))
 
     def labels(self, *values: str) -> Count:
         """The series with these label values."""
@@ -77,7 +78,7 @@ class Observed:
         self.sum += value
 
 
-class Histogram(Collector):
+class Histogram:
     """A family of histograms with the upper bounds ``buckets``; above the last one lies infinity."""
 
     def __init__(
@@ -94,7 +95,7 @@ class Histogram(Collector):
         self._labels = labels
         self._bounds = tuple(sorted({float(bound) for bound in buckets} - {INFINITY}))
         self._series: dict[tuple[str, ...], Observed] = {}
-        registry.register(self)
+        registry.register(Written(self.collect))
 
     def labels(self, *values: str) -> Observed:
         """The series with these label values."""
@@ -112,21 +113,3 @@ class Histogram(Collector):
                 buckets.append(("+Inf" if bound == INFINITY else repr(bound), below))
             family.add_metric(values, buckets, series.sum)
         return [family]
-
-
-class Gauges(Collector):
-    """Gauges read from live state at each scrape."""
-
-    def __init__(self, read: Callable[[], Iterable[tuple[str, str, dict[str, str], float]]]) -> None:
-        self._read = read
-
-    def collect(self) -> Iterable[Metric]:
-        """``read`` gives (name, help, labels, value) rows; those of one name form a family."""
-        families: dict[str, GaugeMetricFamily] = {}
-        for name, text, labels, value in self._read():
-            family = families.get(name) or families.setdefault(name, GaugeMetricFamily(name, text, labels=list(labels)))
-            family.add_metric(list(labels.values()), value)
-        return families.values()
-
-    def describe(self) -> Iterable[Metric]:
-        return ()
