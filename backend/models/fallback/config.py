@@ -65,7 +65,7 @@ def _in_our_words(raw: dict[str, Any], config: PretrainedConfig, architecture: s
     ours: dict[str, Any] = {"architectures": [architecture], "model_type": config.model_type}
     for key, names in _OURS.items():
         ours[key] = next((value for name in names if (value := getattr(config, name, None)) is not None), None)
-    ours["intermediate_size"] = ours["intermediate_size"] or 0  # of no use here, and not every family has one
+    ours["intermediate_size"] = ours["intermediate_size"] or 1  # of no use here, and not every family has one
     ours["dtype"] = raw.get("dtype") or raw.get("torch_dtype")
     ours["eos_token_id"] = raw.get("eos_token_id") or ours["eos_token_id"]
     return ours
