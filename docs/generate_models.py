@@ -94,8 +94,8 @@ NOTES = """
   short factors instead, so such prompts differ from it when a longer context is served.
 - DeepSeek's latent attention keeps one compressed vector a token; queries and outputs are projected, not the cache.
 - Experts run as one matrix product each over the tokens sorted by expert; on a GPU all of them at once, and up to four
-  tokens without sorting. There a step's experts are read at 0.9 of the speed of a copy or more, up to 256 rows of
-  Qwen3-30B-A3B (`python -m benchmarks.gpu_experts`).
+  tokens without sorting. Of Qwen3-30B-A3B an H200 reads a step's experts at 0.93 of the speed of a copy or more from 8
+  to 256 rows, and at 0.8 for one (`python -m benchmarks.gpu_experts`).
 - Loading 11.9 GiB onto an H200 from the page cache takes 0.39 times as long as copying the tensors one by one (0.82 s; eight
   threads with pinned memory; `python -m benchmarks.load_time --gib 12 --device cuda`).
 - Layers with a window have pages of their own and give back what is behind it, where that lets the KV cache hold more
