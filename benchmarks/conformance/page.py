@@ -19,7 +19,6 @@ time and depend on what else the machine does.
 
 # What is known of cases that fail, by a part of their names.
 WHY = {
-    "JSONConstrainedMixin": "the schema lets a number grow without end: this model writes zeros for all its 128 tokens",
     "test_regex_generate_custom_log_format": "the expression lets a text grow without end, which this model does",
     "test_count_tokens_with_system": "this model's template has a system text of its own, longer than the test's",
     "structured_by_tool": "sometimes this model fills its tokens before the call is complete, which is then not sent",
