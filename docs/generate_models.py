@@ -96,8 +96,8 @@ NOTES = """
 - Experts run as one matrix product each over the tokens sorted by expert; on a GPU all of them at once, and up to four
   tokens without sorting. Of Qwen3-30B-A3B an H200 reads a step's experts at 0.93 of the speed of a copy or more from 8
   to 256 rows, and at 0.8 for one (`python -m benchmarks.gpu_experts`).
-- Loading 11.9 GiB onto an H200 from the page cache takes 0.39 times as long as copying the tensors one by one (0.82 s; eight
-  threads with pinned memory; `python -m benchmarks.load_time --gib 12 --device cuda`).
+- Loading 11.9 GiB onto an H200 from the page cache takes 0.82 s (eight threads, pinned memory), 0.39 times as long as
+  copying the tensors one by one (`python -m benchmarks.load_time --gib 12 --device cuda`).
 - Layers with a window have pages of their own and give back what is behind it, where that lets the KV cache hold more
   (`--check` says so; `--swa-full-tokens-ratio`, `--disable-hybrid-swa-memory`); not beside the host tier, and not in
   deterministic mode. A cached prefix can be continued where the pages of its last window are still there.
