@@ -88,7 +88,7 @@ def build_core(args: ServerArgs, source: ModelSource) -> Core:
     rows = make_rows(limits)
     runner, captures = _runner(args, limits, pools, model, rows, device)
     if args.enable_torch_compile:
-        runner.compile_decodes(args.torch_compile_max_bs)
+        _compile(args, runner)
     if captures:
         sizes, prompts = _graph_sizes(args, limits), _prompt_graph_sizes(args, limits, config)
         width = rows.slots.page_table.shape[1]
@@ -180,6 +180,15 @@ def _graph_sizes(args: ServerArgs, limits: SchedulerLimits) -> list[int]:
     if args.cuda_graph_bs:
         return [min(int(size), limits.max_running_requests) for size in args.cuda_graph_bs]
     return graph_sizes(min(args.cuda_graph_max_bs or DEFAULT_GRAPH_ROWS, limits.max_running_requests))
+
+
+def _compile(args: ServerArgs, runner: ModelRunner) -> None:
+    if args.enable_deterministic_inference:
+        raise ValueError(
+            "--enable-torch-compile computes some batch sizes in another way than others, which "
+            "--enable-deterministic-inference rules out; drop one of them"
+        )
+    runner.compile_decodes(args.torch_compile_max_bs)
 
 
 def _prompt_graph_sizes(args: ServerArgs, limits: SchedulerLimits, config: ModelConfig) -> list[int]:

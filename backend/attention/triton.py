@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -22,68 +21,15 @@ from backend.attention.kernels.prefill import prefill_blocks
 from backend.attention.kernels.product import precision
 from backend.attention.kernels.store import store_tokens
 from backend.attention.tiles import SMALLEST, choose_tiles, padded
+from backend.attention.triton_step import Decode, Parts, Prefill, Room, Step, starts_of
 from backend.attention.work import continued, decode_items, leading_ones, query_blocks, widened
 from backend.cache.kv_pool import KVPool
-from backend.transfer import FixedMemory, Region, Uploader
+from backend.transfer import FixedMemory, Uploader
 
 PROGRAMS_PER_PROCESSOR = 4  # decode programs that are worth having on each multiprocessor
 INTERPRETED_PROCESSORS = 2
 MERGED_AT_ONCE = 8
 MERGE_PROGRAMS = 1024  # more of them take longer to start than they work
-ALIGNMENT = 4  # int32 numbers: each list starts at 16 bytes
-
-
-@dataclass(frozen=True, slots=True)
-class _Parts:
-    """What parts of rows give before they are merged: float32[parts, heads * value size] and float32[parts, heads]."""
-
-    out: torch.Tensor
-    log: torch.Tensor
-
-
-@dataclass(frozen=True, slots=True)
-class _Decode:
-    """The rows with one new token, as each window cuts them: int32[3, programs], int32[R + 1]."""
-
-    rows: int
-    cuts: dict[int | None, tuple[torch.Tensor, torch.Tensor]]
-    parts: _Parts
-
-
-@dataclass(frozen=True, slots=True)
-class _Prefill:
-    """The rows with several new tokens."""
-
-    blocks: dict[AttentionShape, torch.Tensor]  # int32[2, blocks]
-    rows: torch.Tensor  # int32[3, R] of all rows of the step
-    longest: int  # new tokens of one row
-
-
-@dataclass(frozen=True, slots=True)
-class _Step:
-    locations: torch.Tensor  # int32[T]
-    table: torch.Tensor  # int32[R, width]
-    width: torch.Tensor  # int32[1]
-    decode: _Decode | None
-    prefill: _Prefill | None
-
-
-@dataclass(frozen=True, slots=True)
-class _Room:
-    """What captured steps read and write."""
-
-    lists: Region
-    parts: _Parts
-
-    def hold(self, lists: Sequence[NDArray[np.int32]]) -> list[torch.Tensor]:
-        """The lists one behind the other, where they will be when the memory has been sent."""
-        starts = _starts(lists)
-        joined = np.zeros(starts[-1], np.int32)
-        for start, numbers in zip(starts[:-1], lists, strict=True):
-            joined[start : start + numbers.size] = numbers.ravel()
-        self.lists.write(joined)
-        fixed = self.lists.tensor
-        return [fixed[a : a + x.size].view(x.shape) for a, x in zip(starts[:-1], lists, strict=True)]
 
 
 class TritonAttention(AttentionBackend):
@@ -104,8 +50,8 @@ class TritonAttention(AttentionBackend):
         self._extra = self._spare_parts()
         self._upload = Uploader(self._device)
         self._parts = self._new_parts(0)
-        self._fixed: _Room | None = None
-        self._padded: _Room | None = None
+        self._fixed: Room | None = None
+        self._padded: Room | None = None
 
     def _spare_parts(self) -> int:
         """Parts beyond one for each row, so that few rows fill the GPU and a long one does not outlast the others."""
@@ -115,10 +61,10 @@ class TritonAttention(AttentionBackend):
         per_part = min(shape.num_kv_heads * self._tiles[shape].head_blocks(shape) for shape in self._shapes)
         return -(-processors * PROGRAMS_PER_PROCESSOR // per_part)
 
-    def _new_parts(self, count: int) -> _Parts:
+    def _new_parts(self, count: int) -> Parts:
         heads = max(shape.num_heads for shape in self._shapes)
         sizes = max(shape.num_heads * (shape.value_dim or shape.head_dim) for shape in self._shapes)
-        return _Parts(
+        return Parts(
             torch.empty(count, sizes, dtype=torch.float32, device=self._device),
             torch.empty(count, heads, dtype=torch.float32, device=self._device),
         )
@@ -127,15 +73,15 @@ class TritonAttention(AttentionBackend):
         ones = torch.ones(max_rows, dtype=torch.int32)
         table = torch.zeros(max_rows, max_row_pages, dtype=torch.int32)
         lists = self._lists(StepLayout(ones, ones, table, ones.long()))
-        room = memory.region(_starts(lists)[-1], torch.int32)
-        self._fixed = _Room(room, self._new_parts(max_rows + self._extra))
+        room = memory.region(starts_of(lists)[-1], torch.int32)
+        self._fixed = Room(room, self._new_parts(max_rows + self._extra))
 
     def reserve_padded(self, largest: PaddedSize, max_row_pages: int, memory: FixedMemory) -> None:
         one = torch.tensor([largest.tokens], dtype=torch.int32)
         table = torch.zeros(largest.rows + 1, max_row_pages, dtype=torch.int32)
         lists = self._padded_lists(StepLayout(one, one, table, torch.zeros(largest.tokens)), 0, largest)
-        room = memory.region(_starts(lists)[-1], torch.int32)
-        self._padded = _Room(room, self._new_parts(largest.rows + self._extra))
+        room = memory.region(starts_of(lists)[-1], torch.int32)
+        self._padded = Room(room, self._new_parts(largest.rows + self._extra))
 
     def plan(self, layout: StepLayout) -> None:
         lists = self._lists(layout)
@@ -158,10 +104,10 @@ class TritonAttention(AttentionBackend):
         decode = None
         if size.singles:
             cuts = {window: (next(given), next(given)) for window in self._windows()}
-            decode = _Decode(size.rows, cuts, self._padded.parts)
+            decode = Decode(size.rows, cuts, self._padded.parts)
         rows = next(given)
-        prefill = _Prefill({shape: next(given) for shape in self._tiles}, rows, size.tokens)
-        self._step = _Step(locations, next(given), width, decode, prefill)
+        prefill = Prefill({shape: next(given) for shape in self._tiles}, rows, size.tokens)
+        self._step = Step(locations, next(given), width, decode, prefill)
 
     def _padded_lists(self, layout: StepLayout, singles: int, size: PaddedSize) -> list[NDArray[np.int32]]:
         """What the kernels read in a captured step with prompts: as much of everything as there may be.
@@ -206,17 +152,17 @@ class TritonAttention(AttentionBackend):
                 lists.append(blocks)
         return [*lists, layout.page_table.numpy()]
 
-    def _as_step(self, layout: StepLayout, lists: Sequence[torch.Tensor], parts: _Parts) -> _Step:
+    def _as_step(self, layout: StepLayout, lists: Sequence[torch.Tensor], parts: Parts) -> Step:
         given = iter(lists[:-1])
         locations, width = next(given), next(given)
         singles = _singles(layout)
         decode = prefill = None
         if singles:
-            decode = _Decode(singles, {window: (next(given), next(given)) for window in self._windows()}, parts)
+            decode = Decode(singles, {window: (next(given), next(given)) for window in self._windows()}, parts)
         if singles < len(layout.query_lens):
             rows = next(given)
-            prefill = _Prefill({shape: next(given) for shape in self._tiles}, rows, int(layout.query_lens.max()))
-        return _Step(locations, lists[-1], width, decode, prefill)
+            prefill = Prefill({shape: next(given) for shape in self._tiles}, rows, int(layout.query_lens.max()))
+        return Step(locations, lists[-1], width, decode, prefill)
 
     def _windows(self) -> list[int | None]:
         return list(dict.fromkeys(shape.window for shape in self._tiles))
@@ -271,7 +217,7 @@ class TritonAttention(AttentionBackend):
         )  # fmt: skip
 
     def _attend_singles(
-        self, layer: int, decode: _Decode, query: torch.Tensor, out: torch.Tensor, sinks: torch.Tensor | None
+        self, layer: int, decode: Decode, query: torch.Tensor, out: torch.Tensor, sinks: torch.Tensor | None
     ) -> None:
         shape, tiles = self._shapes[layer], self._tiles[self._shapes[layer]]
         items, first_items = decode.cuts[shape.window]
@@ -292,7 +238,7 @@ class TritonAttention(AttentionBackend):
         )  # fmt: skip
 
     def _attend_blocks(
-        self, layer: int, prefill: _Prefill, query: torch.Tensor, out: torch.Tensor, sinks: torch.Tensor | None
+        self, layer: int, prefill: Prefill, query: torch.Tensor, out: torch.Tensor, sinks: torch.Tensor | None
     ) -> None:
         shape, tiles = self._shapes[layer], self._tiles[self._shapes[layer]]
         heads, positions, size = self._block(shape, prefill.longest)
@@ -338,11 +284,3 @@ def merged_heads(rows: int, heads: int) -> int:
 def _singles(layout: StepLayout) -> int:
     """Rows with one new token; they come first."""
     return int(torch.count_nonzero(layout.query_lens == 1))
-
-
-def _starts(lists: Sequence[NDArray[np.int32]]) -> list[int]:
-    """Where each list starts when they stand one behind the other, and the end of the last."""
-    starts = [0]
-    for numbers in lists:
-        starts.append(starts[-1] + -(-numbers.size // ALIGNMENT) * ALIGNMENT)
-    return starts

@@ -76,7 +76,10 @@ class CompiledForward:
         self._model, self._attention, self._largest = model, attention, largest
         opaque = OpaqueAttention(attention, model.attention_shapes())
         self._compiled = torch.compile(
-            lambda ids, positions: model(ids, positions, opaque), backend=backend, fullgraph=True, dynamic=True
+            lambda ids, positions: model(ids, positions, opaque),
+            backend=backend,
+            fullgraph=True,
+            dynamic=True,
         )
 
     def __call__(self, ids: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
@@ -97,7 +100,7 @@ class CompiledForward:
             try:
                 self(nothing, nothing)
             except RuntimeError as error:
-                told = str(error).strip().partition("\n")[0]
+                told = " ".join(str(error).split("\n")[:2])  # who failed, and why
                 raise ValueError(f"{FLAG}: torch.compile failed ({told}); start without it") from error
 
 

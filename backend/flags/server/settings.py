@@ -174,7 +174,7 @@ RUNTIME = works(
         "--disable-cuda-graph",
         "--enforce-eager",
         off_names=("--no-enforce-eager",),
-        help="launch every kernel of a decode step by itself",
+        help="launch every kernel of every step by itself",
         sources=BOTH,
     ),
     integer(

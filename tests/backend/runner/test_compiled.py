@@ -1,5 +1,7 @@
 """Decode steps through ``torch.compile`` give the tokens of the model itself; what cannot be compiled is told."""
 
+from functools import partial
+
 import pytest
 
 from backend import Engine
@@ -38,7 +40,7 @@ def test_compiled_steps_give_the_same_tokens(tmp_path, monkeypatch):
     """Up to the largest batch size that was asked for, and beyond it."""
     monkeypatch.setattr(model_runner, "CompiledForward", Counted)
 
-    folder = write_model("qwen3", tmp_path)
+    folder = write_model("llama", tmp_path)
     with make_engine(folder, torch_compile_max_bs=2) as engine:
         assert answers(engine) == [greedy(folder, prompt, 9) for prompt in BATCH]
         engine.generate(input_ids=BATCH[:2], sampling_params={"max_new_tokens": 3}, progress=False)
@@ -50,3 +52,17 @@ def test_models_that_are_not_compiled_are_told(name, tmp_path):
     folder = save_tiny(name, VARIANTS[name].make, tmp_path)
     with pytest.raises(ValueError, match="--enable-torch-compile does not do mixtures of experts; start without it"):
         make_engine(folder)
+
+
+def test_a_compiler_that_fails_is_told(tmp_path, monkeypatch):
+    def fail(*_):
+        raise RuntimeError("no compiler here")
+
+    monkeypatch.setattr(model_runner, "CompiledForward", partial(CompiledForward, backend=fail))
+    with pytest.raises(ValueError, match=r"^--enable-torch-compile: torch.compile failed \(.*no compiler here"):
+        make_engine(write_model("llama", tmp_path))
+
+
+def test_other_ways_to_compute_are_not_deterministic(tmp_path):
+    with pytest.raises(ValueError, match="--enable-deterministic-inference rules out; drop one"):
+        make_engine(write_model("llama", tmp_path), enable_deterministic_inference=True)
