@@ -56,7 +56,7 @@ def build_inputs(batch: StepBatch, slots: Slots, planner: SamplingPlanner, devic
     layout = StepLayout(
         query_lens=torch.from_numpy(batch.lens),
         kv_lens=torch.from_numpy(kv_lens),
-        page_table=torch.from_numpy(slots.page_table[batch.rows, :pages]),
+        page_table=torch.from_numpy(slots.page_table[:, :pages].take(batch.rows, axis=0)),
         locations=_locations(slots.page_table, rows, positions, page_size),
         window=_window_layout(batch, slots, rows, positions),
     )

@@ -62,7 +62,7 @@ class AllowedTokens:
         return self._fill()
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # made at every step, where to be frozen would cost: nobody changes it
 class StepBatch:
     """Which tokens of which slots one step computes. Arrays are parallel, one entry per row.
 

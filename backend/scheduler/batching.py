@@ -36,12 +36,13 @@ class Batcher:
         missing = slots.missing(rows)
         single = missing == 1
         admitted, long_rows, long_lens = NO_ROWS, NO_ROWS, NO_LENS
+        due = np.count_nonzero(single)
         self._since_admission += 1
-        if len(self._admission.waiting) or np.count_nonzero(missing) > np.count_nonzero(single):
+        if len(self._admission.waiting) or np.count_nonzero(missing) > due:
             long = missing > 1
             may_admit = self._since_admission >= self._limits.decode_steps or not len(rows)
             admitted, long_rows, long_lens = self._prompts(rows[long], missing[long], may_admit)
-        singles = rows if np.count_nonzero(single) == len(rows) else rows[single]
+        singles = rows if due == len(rows) else rows[single]
         if len(long_rows):
             return self._mixed(singles, long_rows, long_lens, admitted)
         return self._batch(singles, self._ones[: len(singles)], len(singles), admitted) if len(singles) else None
@@ -77,19 +78,20 @@ class Batcher:
     ) -> StepBatch:
         slots = self._slots
         starts, known = slots.computed[rows], slots.known[rows]
-        samples = (starts + lens == known) & (known < slots.limit[rows])
+        ends = starts + lens
+        samples = (ends == known) & (known < slots.limit[rows])
         logprobs: tuple[LogprobRow, ...] = ()
         pooled: tuple[PooledRow, ...] = ()
         before = self._plain
         if before is not None and rows is before.rows and slots.version == before.version:
             generations, in_prompt = before.generations, None  # what held for them holds
         else:
-            generations, ends, in_prompt = slots.generation[rows], starts + lens, starts < slots.prompt_len[rows]
+            generations, in_prompt = slots.generation[rows], starts < slots.prompt_len[rows]
             in_prompt = in_prompt if np.count_nonzero(in_prompt) else None
             wanting = slots.wants_logprobs[rows]
             logprobs = self._logprob_rows(rows, ends, wanting) if np.count_nonzero(wanting) else ()
             pooled = self._pooled_rows(rows, ends) if np.count_nonzero(slots.pooled[rows]) else ()
-        self._rows.cover(rows, starts + lens)
+        self._rows.cover(rows, ends)
         batch = StepBatch(
             rows=rows,
             starts=starts,
