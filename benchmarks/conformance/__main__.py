@@ -41,9 +41,13 @@ def main() -> None:
             (folder / part).mkdir()
         save_tokenizer(folder / "tokenizer")
         questions = prepare(args.data, folder / "data")
-        outcomes = in_rows(jobs, run_all(jobs, pythons, folder, min(args.lanes, len(jobs)), _tell))
-        if (saved := folder / "hellaswag.json").is_file():
-            compare(saved, next(each for each in outcomes if each.client.startswith("lm-eval")))
+
+        def heard(outcome: Outcome) -> None:
+            if outcome.client.startswith("lm-eval") and (saved := folder / "hellaswag.json").is_file():
+                compare(saved, outcome)  # in its lane, while the other one goes on
+            _tell(outcome)
+
+        outcomes = in_rows(jobs, run_all(jobs, pythons, folder, min(args.lanes, len(jobs)), heard))
         for outcome in outcomes:
             outcome.questions = questions if outcome.client.startswith("lm-eval") else ""
     print("\n".join(table(outcomes)))

@@ -37,8 +37,9 @@ def compare(saved: Path, outcome: Outcome) -> None:
 def _logprob(model: Any, tokenizer: Any, context: str, ending: str) -> float:
     """Of the ending's tokens; where they begin is told as the harness tells it."""
     whole, begin = tokenizer.encode(context + ending), len(tokenizer.encode(context))
-    logprobs = model(torch.tensor([whole])).logits[0].float().log_softmax(-1)
-    return sum(float(logprobs[place - 1, whole[place]]) for place in range(begin, len(whole)))
+    told = whole[begin:]
+    logits = model(torch.tensor([whole]), logits_to_keep=len(told) + 1).logits[0, :-1]
+    return float(logits.float().log_softmax(-1).gather(-1, torch.tensor(told)[:, None]).sum())
 
 
 def _best(scores: list[float]) -> int:

@@ -56,7 +56,7 @@ SUITES = (
     Suite("openai SDK", "contract of every route", "openai_sdk", Here(), 200),
     Suite("Anthropic SDK", "`/v1/messages`", "anthropic_sdk", Here(), 60),
     Suite("langchain-openai", "answers, streams, tools, structured output", "langchain_chat", LANGCHAIN, 120),
-    Suite("SGLang `bench_serving`", "`random-ids` over four APIs", "sglang_bench", SGLANG, 120),
+    Suite("SGLang `bench_serving`", "`random-ids` over four APIs", "sglang_bench", SGLANG, 180),
     Suite("`vllm bench serve`", "random prompts over two APIs", "vllm_bench", VLLM, 120),
     Suite("lm-eval `local-completions`", "slices of HellaSwag and GSM8K", "lm_eval_slices", LM_EVAL, 240, routed=False),
     *(
