@@ -6,6 +6,7 @@ import asyncio
 import os
 import ssl
 
+from router.http.rush import Rush
 from router.http.server import Limits, ServerConnection, Service
 
 BACKLOG = 4096
@@ -24,9 +25,11 @@ class Listener:
 
     async def start(self, host: str, port: int, *, shared: bool = False) -> int:
         """The port listened on. ``shared``: other processes listen on it too. Raises ``OSError``."""
+        loop = asyncio.get_running_loop()
+        rush = Rush(loop)
         try:
-            self._server = await asyncio.get_running_loop().create_server(
-                lambda: ServerConnection(self._service, self._limits, self._connections),
+            self._server = await loop.create_server(
+                lambda: ServerConnection(self._service, self._limits, self._connections, rush),
                 host, port, backlog=BACKLOG, ssl=self._tls, reuse_port=shared or None,
             )  # fmt: skip
         except OSError as error:

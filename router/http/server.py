@@ -19,6 +19,7 @@ from router.http.deadline import NEVER, Deadline
 from router.http.intake import Intake, Refused
 from router.http.message import Reply, Request
 from router.http.response import ResponseWriter, malformed
+from router.http.rush import Rush
 
 AHEAD_BYTES = 65536  # of further requests that may arrive while one is served
 LINGER_SECONDS = 2.0  # for a refused client to stop sending
@@ -69,13 +70,16 @@ class Service(Protocol):
 
 
 class ServerConnection(asyncio.Protocol):
-    """One client's connection."""
+    """One client's connection. ``rush``: shared by those that requests may come on at once."""
 
-    def __init__(self, service: Service, limits: Limits, connections: set[ServerConnection]) -> None:
+    def __init__(
+        self, service: Service, limits: Limits, connections: set[ServerConnection], rush: Rush | None = None
+    ) -> None:
         self._service = service
         self._limits = limits
         self._connections = connections
         self._loop = asyncio.get_running_loop()
+        self._rush = rush or Rush(self._loop)
         self._timer = Deadline(self._loop, self._expired)
         self._waiting: deque[Request] = deque()
         self._ahead = 0
@@ -198,6 +202,12 @@ class ServerConnection(asyncio.Protocol):
         self._timer.set(NEVER)
         self._ahead = 0
         self.writer.open(request)
+        self._rush.begin(self._serve)
+
+    def _serve(self) -> None:
+        request = self._request
+        if request is None or self._transport.is_closing():  # the client left before its request was begun
+            return
         try:
             self._service.serve(request, self.writer, self)
         except Exception as error:
