@@ -109,6 +109,7 @@ def build_core(args: ServerArgs, source: ModelSource) -> Core:
         host_total_tokens=limits.host.pages * limits.page_size if limits.host is not None else 0,
         task=config.task,
         graph_bytes=runner.graph_bytes,
+        free_bytes=free_memory(device) if device.type == "cuda" else 0,
     )
     scheduler = Scheduler(_stepper(limits, runner, model), limits, rows, _grammars(args, source, config))
     return Core(scheduler, ready, Profiler(device, runner.beside_steps, runner.label_steps), runner.passes.tell)

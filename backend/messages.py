@@ -109,6 +109,10 @@ class SchedulerStats(msgspec.Struct, array_like=True):
     window_total_tokens: int = 0  # room of layers with a window, where those have pages of their own
     window_used_tokens: int = 0  # held by running rows
     window_cached_tokens: int = 0  # in the tree alone
+    evictions_total: int = 0  # times that the prefix cache made room
+    eviction_seconds_total: float = 0.0
+    load_backs_total: int = 0  # prefixes ordered back from the host tier
+    load_back_seconds_total: float = 0.0  # to order them; copies run beside the scheduler
 
 
 class FromScheduler(msgspec.Struct, array_like=True):
@@ -155,3 +159,4 @@ class SchedulerReady(msgspec.Struct, array_like=True):
     host_total_tokens: int = 0  # room of the host tier of the prefix cache
     task: str = "generate"  # "generate", "embed" or "classify": what the model has a head for
     graph_bytes: int = 0  # memory of the captured decode steps
+    free_bytes: int = 0  # memory that the GPU has left with everything in place; 0 without one

@@ -102,6 +102,7 @@ def _room(stats: SchedulerStats, ready: SchedulerReady) -> list[Gauge]:
         Gauge("context_len", "Most tokens of one request, prompt and output", ready.context_length),
         Gauge("weight_memory_usage_gb", "Memory of the weights in GiB", ready.weight_bytes / GIGABYTE),
         Gauge("kv_cache_memory_usage_gb", "Memory of the KV room in GiB", ready.kv_cache_bytes / GIGABYTE),
+        Gauge("startup_available_gpu_memory_gb", "GPU memory left after the start in GiB", ready.free_bytes / GIGABYTE),
     ]
 
 

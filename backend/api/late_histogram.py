@@ -21,8 +21,11 @@ class Observations:
         self._sum = 0.0
         self._new: list[float] = []
 
-    def observe(self, value: float) -> None:
-        self._new.append(value)
+    def observe(self, value: float, times: int = 1) -> None:
+        if times == 1:
+            self._new.append(value)
+        else:
+            self._new += [value] * times
         if len(self._new) >= AT_ONCE:
             self._sort()
 

@@ -9,6 +9,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from backend.api.cache_times import CacheTimes
 from backend.api.gauges import GIGABYTE, Gauge, Speed, gauges
 from backend.api.grammar_metrics import GrammarMetrics
 from backend.api.measured import MeasuredSpeed
@@ -44,6 +45,8 @@ class Metrics:
         self._registry.register(_SchedulerCollector(self))
         self._requests = RequestMetrics(self._registry, self._labels)
         self._registry.register(GrammarMetrics(grammars or GrammarFigures(), SCHEDULER_LABELS, self.labels))
+        self._cache_times = CacheTimes(SCHEDULER_LABELS, self.labels)
+        self._registry.register(self._cache_times)
         self._registry.register(VLLMNames(self._registry))
 
     def restarted(self, ready: SchedulerReady) -> None:
@@ -51,6 +54,7 @@ class Metrics:
         self.restarts += 1
         self.stats = SchedulerStats(total_tokens=ready.max_total_tokens)
         self._ready = ready
+        self._cache_times.restarted()
         self._decode_rate, self._prefill_rate, self._step_time = RecentRate(), RecentRate(), RecentRate()
 
     @property
@@ -64,6 +68,7 @@ class Metrics:
         self._prefill_rate.record(stats.prefill_tokens_total, now)
         self._step_time.record(stats.step_seconds_total, now)
         self.measured.record(stats)
+        self._cache_times.record(stats)
         for update in result.updates:
             if update.state.log_metrics:
                 self._requests.moved(update)

@@ -17,9 +17,11 @@ def tell(stats: SchedulerStats, rows: Rows, running: Running, admission: Admissi
     stats.cached_tokens = rows.radix.evictable_pages * page
     stats.used_tokens = stats.total_tokens - rows.room * page
     stats.evicted_tokens_total = rows.evicted_pages * page
+    stats.evictions_total, stats.eviction_seconds_total = rows.evictions.times, rows.evictions.seconds
     if rows.host is not None:
         stats.host_used_tokens = rows.host.used_host_pages * page
         stats.loaded_tokens_total = rows.host.loaded_pages * page
+        stats.load_backs_total, stats.load_back_seconds_total = rows.load_backs.times, rows.load_backs.seconds
     if rows.window is not None:
         shared = rows.window.shared
         stats.window_total_tokens = shared.num_pages * page

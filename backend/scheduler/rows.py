@@ -6,6 +6,7 @@ A row's pages are the tree's up to ``tree_pages`` and its own after that. They c
 
 from __future__ import annotations
 
+import time
 from typing import NamedTuple
 
 import numpy as np
@@ -15,6 +16,7 @@ from backend.cache.host_moves import Transfers
 from backend.cache.host_tree import HostSettings, HostTree
 from backend.cache.pages import PageAllocator, Pages
 from backend.cache.radix import RadixCache
+from backend.cache.spent import Spent
 from backend.scheduler.queue import Request
 from backend.scheduler.slots import Slots
 from backend.scheduler.window import WindowRows, WindowSettings
@@ -55,6 +57,7 @@ class Rows:
         self.slots = Slots(num_slots, context_length, page_size)
         self.pages = PageAllocator(num_pages)
         self.evicted_pages = 0
+        self.evictions, self.load_backs = Spent(), Spent()
         self._keep_prefixes = keep_prefixes
         self._share_outputs = share_outputs
         self._eviction = eviction
@@ -108,7 +111,9 @@ class Rows:
         slots.pooled[slot] = bool(request.pooling)
         fresh = self._alloc(needed)
         if self.host is not None and match.absent:
+            started = time.perf_counter()
             self.host.restore(match.node, fresh[: match.absent])
+            self.load_backs.count(started)
         slots.append_pages(slot, match.pages)
         slots.append_pages(slot, fresh)
         slots.tree_pages[slot] = len(match.pages) + match.absent
@@ -208,7 +213,9 @@ class Rows:
     def _alloc(self, count: int) -> Pages:
         missing = count - self.pages.free_pages
         if missing > 0:
+            started = time.perf_counter()
             freed = self.radix.evict(missing)
             self.evicted_pages += len(freed)
             self.pages.release(freed)
+            self.evictions.count(started)
         return self.pages.alloc(count)

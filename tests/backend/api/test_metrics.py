@@ -9,12 +9,14 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from backend.api.metrics import Metrics
+from backend.cache.host_tree import HostSettings
 from backend.frontend.output import StepResult
 from backend.grammar import GrammarFigures
 from backend.grammar.figures import Verdict
 from backend.messages import SchedulerReady, SchedulerStats
 from tests.backend.api.conftest import Backend
 from tests.backend.fake_scheduler import ready_message
+from tests.backend.scheduler.harness import Harness
 
 
 class Clock:
@@ -81,6 +83,30 @@ def test_what_became_of_grammars_and_how_long_they_took() -> None:
         assert found["sglang:num_grammar_aborted_total"] == found["sglang:num_grammar_timeout_total"] == 1
         assert found["sglang:grammar_compilation_time_seconds_count"] == 3
         assert found["sglang:grammar_compilation_time_seconds_sum"] == pytest.approx(8.503)
+
+
+def test_evictions_and_loads_of_a_scheduler_are_timed_also_of_the_one_that_takes_over() -> None:
+    metrics = metrics_of(msgspec.structs.replace(ready_message(), free_bytes=5 << 29))
+    for life in (1, 2):
+        harness = Harness(num_pages=16, host=HostSettings(64, load_min=2))
+        for prompt in (range(1, 21), range(21, 41), range(1, 21)):
+            harness.add(list(prompt))
+            while harness.scheduler.has_work:
+                metrics.on_step(
+                    StepResult([], []),
+                    msgspec.msgpack.decode(msgspec.msgpack.encode(harness.step().stats), type=SchedulerStats),
+                    1.0,
+                )
+        evictions, loads = harness.scheduler.rows.evictions, harness.scheduler.rows.load_backs
+        assert evictions.times >= 2
+        assert loads.times == 1
+        found = told(metrics)
+        assert found["sglang:eviction_duration_seconds_count"] == life * evictions.times
+        assert found["sglang:eviction_duration_seconds_sum"] >= evictions.seconds > 0
+        assert found["sglang:load_back_duration_seconds_count"] == life
+        assert found["sglang:load_back_duration_seconds_sum"] >= loads.seconds > 0
+        assert found["sglang:startup_available_gpu_memory_gb"] == 2.5
+        metrics.restarted(msgspec.structs.replace(ready_message(), free_bytes=5 << 29))
 
 
 async def test_requests_with_structured_output_are_counted(backend: Backend) -> None:
