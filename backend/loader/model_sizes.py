@@ -20,8 +20,10 @@ def check_sizes(raw: dict[str, Any], where: str) -> None:
             continue
         if not isinstance(value, int) or isinstance(value, bool) or value < 1:
             raise _impossible(where, key, value, "a whole number from 1 on")
+    if raw.get("kv_lora_rank"):
+        return  # latent attention: sizes of its own, and one key for all heads whatever num_key_value_heads says
     hidden, heads = raw["hidden_size"], raw["num_attention_heads"]
-    if not raw.get("head_dim") and not raw.get("kv_lora_rank") and hidden % heads:
+    if not raw.get("head_dim") and hidden % heads:
         wanted = f"a multiple of num_attention_heads ({heads}), or head_dim must be given"
         raise _impossible(where, "hidden_size", hidden, wanted)
     shared = raw.get("num_key_value_heads")

@@ -49,10 +49,9 @@ def transformers_config(raw: dict[str, Any], architecture: str, where: str) -> M
         reason = f"its pass fails with {type(error).__name__}: {_first_line(error)}"
         raise ModelError(f"{where}: {architecture} cannot be served: {reason}; {_near(architecture)}") from error
     return replace(
-        parse_config(_in_our_words(raw, config, architecture), where),
+        parse_config(_in_our_words(raw, config, architecture) | {"head_dim": shapes[0].head_dim}, where),
         num_heads=shapes[0].num_heads,
         num_kv_heads=shapes[0].num_kv_heads,
-        head_dim=shapes[0].head_dim,
         windows=tuple(shape.window for shape in shapes),
         raw=raw,
         task=Task.GENERATE,

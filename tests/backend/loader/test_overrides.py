@@ -99,3 +99,9 @@ def test_a_value_of_a_wrong_kind_is_told_in_a_line(folder, changes):
 def test_an_impossible_size_is_told_with_its_key_and_value(folder, changes, told):
     with pytest.raises(ModelError, match=f"config.json: {told}.*; correct it there, or in --json-model-override-args"):
         load(folder, changes)
+
+
+def test_latent_attention_has_one_key_whatever_the_heads_of_a_default(folder):
+    latent = {"kv_lora_rank": 16, "qk_rope_head_dim": 8, "num_key_value_heads": 128, "hidden_size": 33}
+    config = load(folder, {"architectures": ["DeepseekV3ForCausalLM"], "model_type": "deepseek_v3", **latent})
+    assert (config.num_kv_heads, config.head_dim) == (1, 24)

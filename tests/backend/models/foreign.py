@@ -63,7 +63,7 @@ FOREIGN: dict[str, Variant] = {
     "glm4-moe-lite": Variant(
         lambda: Glm4MoeLiteForCausalLM(
             Glm4MoeLiteConfig(
-                **{**COMMON, "num_key_value_heads": 6},
+                **{**COMMON, "num_attention_heads": 5, "num_key_value_heads": 5},  # no divisor of the hidden size
                 q_lora_rank=20,
                 kv_lora_rank=16,
                 qk_nope_head_dim=8,
