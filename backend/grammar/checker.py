@@ -143,5 +143,7 @@ class GrammarChecker:
             raise GrammarBusy(
                 f"{spec.label} was not compiled within {limit:g} seconds: this machine is busy, try again"
             )
+        if answer in (signal.SIGKILL, signal.SIGTERM):  # by somebody else, or for want of memory: not the grammar's
+            raise GrammarBusy(f"{spec.label} was not tried: the process for it was killed, try again")
         # or stack, or the library gave up
         return Verdict(f"{spec.label} needs more memory to compile than is allowed", seconds=seconds)

@@ -26,9 +26,9 @@ WALKED_TOKENS = 16
 def run_trials(
     pipe: Connection, cpu_seconds: float, library: str = LLGUIDANCE, form: VocabularyForm | None = None
 ) -> None:
-    """Say when ready with an empty string, then answer each (kind, text) until the other end closes.
+    """Say when ready with an empty string, then answer each (number, kind, text) until the other end closes.
 
-    The answer is an empty string, an error, or the number of the signal that ended the trial: SIGPROF after
+    The answer is the number with an empty string or an error, or the signal that ended the trial: SIGPROF after
     ``cpu_seconds`` of CPU time, SIGALRM after ``busy_after(cpu_seconds)``. ``form`` is the vocabulary that grammars are
     tried with; None: one of bytes.
     """
@@ -53,7 +53,7 @@ def _answer_all(pipe: Connection, cpu_seconds: float, compile_spec: Compile, voc
     with ThreadPoolExecutor(1) as small:  # a thread, for its stack
         while True:
             try:
-                kind, text = pipe.recv()
+                number, kind, text = pipe.recv()
             except EOFError:
                 return
             signal.setitimer(signal.ITIMER_PROF, cpu_seconds)  # the default actions need no Python to run
@@ -61,7 +61,7 @@ def _answer_all(pipe: Connection, cpu_seconds: float, compile_spec: Compile, voc
             verdict = small.submit(_verdict, GrammarSpec(kind, text), compile_spec, mask).result()
             signal.setitimer(signal.ITIMER_REAL, 0)
             signal.setitimer(signal.ITIMER_PROF, 0)
-            pipe.send(verdict)
+            pipe.send((number, verdict))
 
 
 def _verdict(spec: GrammarSpec, compile_spec: Compile, mask: np.ndarray) -> str:

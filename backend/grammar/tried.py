@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import multiprocessing.process
+import time
 from multiprocessing.connection import Connection
 
 from backend.grammar.errors import GrammarBusy
@@ -25,6 +26,7 @@ class Trial:
         self._cpu_seconds = cpu_seconds
         self._process: multiprocessing.process.BaseProcess | None = None
         self._pipe: Connection | None = None
+        self._asked = 0
 
     def ask(self, spec: GrammarSpec) -> str | int:
         """Empty for a good grammar, why it is none, or the signal that ended the trial.
@@ -33,14 +35,27 @@ class Trial:
         """
         pipe = self.start()
         try:
-            pipe.send((spec.kind, spec.text))
-            if pipe.poll(busy_after(self._cpu_seconds) + SPARE_SECONDS):
-                answer: str | int = pipe.recv()
+            while pipe.poll():
+                pipe.recv()  # a child was killed while it had nothing to do
+            self._asked += 1
+            pipe.send((self._asked, spec.kind, spec.text))
+            if (answer := self._answer(pipe)) is not None:
                 return answer
         except (EOFError, OSError):
             pass  # it has died, against all expectation: killed from outside, or the machine is out of memory
         self.stop()
         raise GrammarBusy(f"{spec.label} was not tried: the process for it has gone, try again")
+
+    def _answer(self, pipe: Connection) -> str | int | None:
+        """To what was asked last: answers have its number, since one of before may still come. None: too late."""
+        deadline = time.monotonic() + busy_after(self._cpu_seconds) + SPARE_SECONDS
+        while pipe.poll(max(deadline - time.monotonic(), 0)):
+            answer: tuple[int, str] | int = pipe.recv()
+            if isinstance(answer, int):
+                return answer
+            if answer[0] == self._asked:
+                return answer[1]
+        return None
 
     def stop(self) -> None:
         """End the process; what it works on ends by itself."""

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import multiprocessing
+import os
 import resource
+import signal
 from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
 
 import pytest
 
@@ -160,3 +164,24 @@ async def test_a_process_that_is_gone_is_replaced() -> None:
         await checker.check(make_spec("regex", "c"))
     finally:
         checker.close()
+
+
+async def test_a_child_that_is_killed_from_outside_shifts_no_verdicts() -> None:
+    checker = GrammarChecker(cpu_seconds=30, checkers=1)
+    try:
+        others = set(multiprocessing.active_children())
+        await checker.check(make_spec("regex", "first"))
+        (nursery,) = [each for each in multiprocessing.active_children() if each not in others]
+        os.kill(child_of(nursery.pid), signal.SIGKILL)
+        for number in range(3):
+            with suppress(GrammarBusy):  # where the news of its end comes behind the question
+                await checker.check(make_spec("regex", f"good{number}"))
+            with pytest.raises(GrammarError, match="unclosed"):
+                await checker.check(make_spec("regex", f"(bad{number}"))
+    finally:
+        checker.close()
+
+
+def child_of(parent: int | None) -> int:
+    """Its only one, as Linux tells it."""
+    return int(Path(f"/proc/{parent}/task/{parent}/children").read_text())
