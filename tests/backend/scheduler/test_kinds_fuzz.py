@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from backend.cache.host_tree import WRITE_POLICIES, HostSettings
 from backend.grammar import bitmask_words
 from backend.grammar.compiler import compile_grammar
+from backend.grammar.libraries import LLGUIDANCE, filler_of
 from backend.messages import NewRequest, ToScheduler
 from backend.sampling_params import SamplingParams
 from tests.backend.scheduler.fake_runner import fold
@@ -30,6 +31,9 @@ class HandCompiler:
 
     def __init__(self):
         self._asked = []
+
+    def filler(self):
+        return filler_of(LLGUIDANCE)
 
     def submit(self, spec):
         future = Future()
