@@ -18,6 +18,7 @@ import re
 import shutil
 import subprocess
 import sys
+import sysconfig
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -75,8 +76,9 @@ follow_imports = skip
 
 
 def sources() -> str:
-    """A digest of everything that is copied."""
+    """A digest of everything that is copied, and of what it is compiled for."""
     digest = hashlib.sha256(Path(__file__).read_bytes())
+    digest.update(str(sysconfig.get_config_var("SOABI")).encode())
     for package in PACKAGES:
         for path in sorted((ROOT / package).rglob("*.py")):
             digest.update(str(path.relative_to(ROOT)).encode() + b"\0" + path.read_bytes())

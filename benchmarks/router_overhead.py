@@ -4,7 +4,8 @@
 
 Backends and load run on one core and answer at once; the router has the other core to itself. CPU is what the kernel
 charged to the router's process and its children, so that noise of the machine matters little. Runs alternate between
-the routers; a figure is the median, the ratio is to sglang-router in the same session.
+the routers; a figure is the median, the ratio is to sglang-router in the same session. Ours runs on the interpreter
+that runs this, which is named.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import product
 from pathlib import Path
 from statistics import median
@@ -26,7 +27,8 @@ from typing import IO, Any
 
 import psutil
 
-from benchmarks import router_peers
+from benchmarks import interpreter, router_peers
+from benchmarks.interpreter import Interpreter
 from benchmarks.processes import answers, free_port
 from benchmarks.router_peers import Peer
 from benchmarks.router_table import Goal, table
@@ -202,10 +204,10 @@ def _medians(runs: Sequence[dict[str, float]]) -> dict[str, float]:
     return {figure: median(run[figure] for run in runs) for figure in runs[0]}
 
 
-def save(path: Path, peers: Sequence[Peer], rounds: int, results: dict[str, Any]) -> None:
+def save(path: Path, python: Interpreter, peers: Sequence[Peer], rounds: int, results: dict[str, Any]) -> None:
     """The figures with what they were taken from."""
     path.parent.mkdir(exist_ok=True)
-    machine = {"cpu": cpu_model(), "cores": os.cpu_count(), "python": platform.python_version()}
+    machine = {"cpu": cpu_model(), "cores": os.cpu_count(), "python": asdict(python)}
     versions = {peer.name: peer.version for peer in peers}
     content = {"when": time.strftime("%Y-%m-%d %H:%M"), **machine, "versions": versions, "rounds": rounds}
     path.write_text(json.dumps({**content, "results": results}, indent=1) + "\n")
@@ -236,8 +238,10 @@ def main() -> None:
     if arguments.peers == "all":
         peers += [router_peers.vllm_router(), router_peers.smg()]
     rounds = 1 if arguments.quick else arguments.rounds
+    python = interpreter.this()
+    print(f"{cpu_model()}, {os.cpu_count()} cores; {python}", flush=True)
     results = session(peers, cases, rounds)
-    save(arguments.output, peers, rounds, results)
+    save(arguments.output, python, peers, rounds, results)
     rows = [(case.name, case.about, case.figures) for case in cases]
     print(table(results, rows, [peer.name for peer in peers]))
 
