@@ -60,8 +60,8 @@ test-compiled: compiled
 	PYTHONPATH=build/compiled:. PYTHONSAFEPATH=1 $(BIN)/python -m pytest -o pythonpath='build/compiled .' \
 	    tests/policies tests/router $(REPLACING) $(ARGS)
 
-# What a request costs beside nginx and sglang-router; PEERS=all adds two more. It needs nginx, a C compiler, and two
-# idle cores.
+# What a request costs beside nginx and sglang-router; PEERS=all adds two more. It needs nginx, a C compiler, Python's
+# headers (python3-dev), and two idle cores. An interpreter of another build: make clean, then make PYTHON=... bench-router.
 bench-router: compiled
 	PEERS=$(or $(PEERS),main) $(BIN)/python -m benchmarks.router_overhead --compiled $(ARGS)
 
