@@ -10,6 +10,7 @@ from llguidance import LLMatcher, grammar_from
 
 from backend.grammar.composed import compose, composed_grammar, literal
 from backend.grammar.errors import GrammarError
+from backend.grammar.exact import with_exact_integers
 from backend.grammar.integers import with_ranges
 from backend.grammar.spec import FIELDS, GrammarSpec, make_spec
 
@@ -46,7 +47,8 @@ def _json_schema(text: str, _: ControlTokens) -> str:
         schema = {} if schema else {"not": {}}
     if not isinstance(schema, dict):
         raise GrammarError(f"json_schema must be an object, got {type(schema).__name__}")
-    return LLMatcher.grammar_from_json_schema(with_ranges(schema), overrides=_JSON_STYLE)  # type: ignore[arg-type]
+    exact = with_ranges(with_exact_integers(schema))
+    return LLMatcher.grammar_from_json_schema(exact, overrides=_JSON_STYLE)  # type: ignore[arg-type]
 
 
 def _regex(text: str, _: ControlTokens) -> str:

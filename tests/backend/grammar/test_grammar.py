@@ -74,6 +74,37 @@ def test_integers_without_a_range_have_64_bits(schema: dict, text: str, taken: b
     assert accepts(start("json_schema", schema), text) is taken
 
 
+@pytest.mark.parametrize(
+    ("limits", "allowed", "refused"),
+    [
+        ({"minimum": 2**53 + 1, "maximum": 2**53 + 4}, 2**53 + 2, 2**53),
+        ({"exclusiveMinimum": 2**53, "maximum": 2**53 + 6}, 2**53 + 6, 2**53),
+        ({"exclusiveMaximum": -(2**53), "minimum": -(2**53) - 7}, -(2**53) - 6, -(2**53)),
+        ({"minimum": 0, "maximum": 2**64 - 1}, 2**62, -1),
+        ({"minimum": -(2**63), "maximum": 2**63 - 1}, -(2**62), 2**63),
+    ],
+)
+def test_large_limits_are_kept_to(limits: dict, allowed: int, refused: int) -> None:
+    schema = {"$ref": "#/$defs/minimum", "$defs": {"minimum": {"type": "integer", **limits}}}
+    assert accepts(start("json_schema", schema), str(allowed))
+    assert not accepts(start("json_schema", schema), str(refused))
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"const": 12345678901234567},
+        {"type": "object", "properties": {"default": {"enum": [1, [12345678901234567]]}}},
+        {"allOf": [{"type": "integer", "enum": [2**63 - 1]}]},
+        {"const": 10**400},
+        {"type": "integer", "minimum": 2**63, "maximum": 2**64},
+    ],
+)
+def test_integers_that_would_be_written_wrongly_are_refused(schema: dict) -> None:
+    with pytest.raises(GrammarError, match="json_schema"):
+        start("json_schema", schema)
+
+
 def accepts(state: GrammarState, text: str) -> bool:
     """Whether ``text`` is a whole answer."""
     try:
