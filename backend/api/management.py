@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import importlib.metadata
 import math
 import time
 from collections.abc import Coroutine
@@ -19,10 +18,11 @@ from backend.api.errors import SchemaError, json_response
 from backend.api.gauges import cache_hit_rate, token_usage, utilization
 from backend.api.native import probe
 from backend.api.schema import Body, parse_json
+from backend.flags.version import installed_version
 from backend.frontend.errors import RequestError
 from backend.frontend.frontend import Frontend
 
-VERSION = importlib.metadata.version("warmlane")
+VERSION = installed_version()
 HEALTH_SECONDS = 20.0
 FLUSH_POLL_SECONDS = 0.05
 PROMETHEUS = "text/plain; version=0.0.4; charset=utf-8"

@@ -49,21 +49,17 @@ def attention_class(name: str) -> type[AttentionBackend]:
 
 def make_attention(args: ServerArgs, pool: KVPool, shapes: Sequence[AttentionShape]) -> AttentionBackend:
     """What ``args`` ask for: one backend, or one for rows of one token and one for longer rows."""
-    names = (
-        (args.decode_attention_backend or args.attention_backend, FASTEST_DECODE),
-        (
-            args.prefill_attention_backend or args.attention_backend,
-            FASTEST_PREFILL,
-        ),
-    )
-    decode, prefill = (_kind(name, fastest, pool, shapes) for name, fastest in names)
+    prefill_name = args.prefill_attention_backend or args.attention_backend
+    decode = _kind(args.decode_attention_backend or args.attention_backend, FASTEST_DECODE, pool, shapes)
+    prefill = _kind(prefill_name, FASTEST_PREFILL, pool, shapes)
     require_pool(decode, pool)
     require_pool(prefill, pool)
     if decode is prefill:
         return decode(pool, shapes)
     from backend.attention.split import SplitAttention
 
-    return SplitAttention(decode(pool, shapes), prefill(pool, shapes), pool.keys[0].device)
+    device, either = pool.keys[0].device, prefill_name == "auto"
+    return SplitAttention(decode(pool, shapes), prefill(pool, shapes), device, either_captures=either)
 
 
 def require_pool(kind: type[AttentionBackend], pool: KVPool) -> None:

@@ -14,11 +14,20 @@ from backend.transfer import FixedMemory, Uploader
 class SplitAttention(AttentionBackend):
     """Both write to the same pool; no row is in both. Shared prefixes are for the one that can read them once."""
 
-    def __init__(self, decode: AttentionBackend, prefill: AttentionBackend, device: torch.device) -> None:
+    def __init__(
+        self,
+        decode: AttentionBackend,
+        prefill: AttentionBackend,
+        device: torch.device,
+        *,
+        either_captures: bool = True,
+    ) -> None:
+        """``either_captures``: prompts may be captured with ``decode`` where ``prefill`` cannot."""
         self._decode, self._prefill = decode, prefill
         self._sharer = decode if decode.shares or not prefill.captures else prefill
         self.captures, self.shares = decode.captures, self._sharer.shares
-        self._padded = prefill if prefill.captures_prompts else decode  # computes all rows of captured prompts
+        # computes all rows of captured prompts
+        self._padded = decode if either_captures and not prefill.captures_prompts else prefill
         self.captures_prompts = self._padded.captures_prompts
         self._upload = Uploader(device)
         self._only: AttentionBackend | None = None  # the one that this step is for

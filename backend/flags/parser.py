@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import difflib
-import importlib.metadata
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from backend.flags.config_file import read_config
 from backend.flags.flag import Flag, Kind, State, setting_name
 from backend.flags.helptext import help_text
 from backend.flags.values import FlagError, from_words, from_yaml
+from backend.flags.version import PACKAGE, installed_version
 
 CONFIG = "--config"
 _WORDS: dict[Kind, int | str] = {Kind.SWITCH: 0, Kind.LIST: "*", Kind.GROUPS: "+", Kind.OPTIONAL: "?"}
@@ -46,7 +46,7 @@ class FlagParser(argparse.ArgumentParser):
         self.add_argument(CONFIG, nargs=1, dest=CONFIG, default=None)
         self.add_argument("-h", "--help", action=_PrintHelp)
         self.add_argument("--help-all", action=_PrintHelp)
-        self.add_argument("--version", action="version", version=f"warmlane {importlib.metadata.version('warmlane')}")
+        self.add_argument("--version", action=_PrintVersion)
 
     def _add(self, row: Flag) -> None:
         self.add_argument(*row.spellings, nargs=_WORDS.get(row.kind), dest=row.dest, action=_Record, flag=row)
@@ -152,6 +152,17 @@ class _PrintHelp(argparse.Action):
     ) -> None:
         if isinstance(parser, FlagParser):
             sys.stdout.write(parser.help_for(everything=spelling == "--help-all"))
+        parser.exit()
+
+
+class _PrintVersion(argparse.Action):
+    def __init__(self, option_strings: Sequence[str], dest: str) -> None:
+        super().__init__(option_strings, argparse.SUPPRESS, nargs=0, default=argparse.SUPPRESS)
+
+    def __call__(
+        self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any, spelling: str | None = None
+    ) -> None:
+        sys.stdout.write(f"{PACKAGE} {installed_version()}\n")
         parser.exit()
 
 

@@ -67,3 +67,23 @@ def test_unknown_and_missing_backends_are_named(monkeypatch):
     monkeypatch.setitem(attention.ATTENTION_BACKENDS, "triton", "no_such_package.module:Kind")
     with pytest.raises(ValueError, match="--attention-backend triton is not installed"):
         attention_class("triton")
+
+
+@pytest.mark.parametrize(
+    ("asked", "captures"),
+    [
+        ({}, True),
+        ({"decode_attention_backend": "own"}, True),
+        ({"prefill_attention_backend": "library"}, False),
+        ({"attention_backend": "library", "decode_attention_backend": "own"}, False),
+        ({"attention_backend": "own", "prefill_attention_backend": "library"}, False),
+    ],
+)
+def test_prompts_are_not_captured_with_other_attention_than_was_asked_for(monkeypatch, asked, captures):
+    class Own(TorchSDPA):
+        captures = captures_prompts = True
+
+    kinds = {"own": Own, "library": TorchSDPA}
+    chosen = {attention.FASTEST_DECODE: Own, attention.FASTEST_PREFILL: TorchSDPA}
+    monkeypatch.setattr(attention, "_kind", lambda name, fastest, *_: kinds.get(name) or chosen[fastest])
+    assert make_attention(ServerArgs(**asked), pool(), [SHAPE]).captures_prompts is captures

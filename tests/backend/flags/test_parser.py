@@ -1,5 +1,7 @@
 """The mechanism: spellings, states, values, configuration files, errors."""
 
+import importlib.metadata
+
 import pytest
 
 from backend.flags import (
@@ -190,3 +192,20 @@ def test_help_shows_what_works_and_help_all_the_rest(capsys):
 
 def test_the_parser_is_usable_without_parse():
     assert build_parser("prog", "text", ROWS).parse_rows(["--port", "1"]).values["port"] == 1
+
+
+def test_the_version_is_looked_up_only_when_it_is_asked_for(capsys, monkeypatch):
+    """A tree that is not installed starts, and has none to tell."""
+
+    def missing(name):
+        raise importlib.metadata.PackageNotFoundError(name)
+
+    told = []
+    for lookup in (lambda name: "1.2", missing):
+        monkeypatch.setattr(importlib.metadata, "version", lookup)
+        assert run("--port", "1").values["port"] == 1
+        with pytest.raises(SystemExit) as stop:
+            run("--version")
+        assert stop.value.code == 0
+        told.append(capsys.readouterr().out)
+    assert told == ["warmlane 1.2\n", "warmlane unknown\n"]
