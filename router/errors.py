@@ -1,4 +1,4 @@
-"""Errors as clients see them: an OpenAI-shaped JSON body that never names a backend."""
+"""Errors as clients see them: a JSON body in OpenAI's shape, or Anthropic's, that never names a backend."""
 
 from __future__ import annotations
 
@@ -8,7 +8,17 @@ import msgspec
 from aiohttp import web
 
 from router.http.message import Reply
-from router.http.response import error_reply
+from router.http.response import JSON, error_reply
+
+MESSAGES = "/v1/messages"  # and what is below: Anthropic's clients ask there
+_MESSAGES_KINDS = {
+    401: "authentication_error",
+    403: "permission_error",
+    404: "not_found_error",
+    413: "request_too_large",
+    429: "rate_limit_error",
+    503: "overloaded_error",
+}
 
 
 class Refusal(Exception):
@@ -34,13 +44,20 @@ class Refusal(Exception):
         self.retry_after = retry_after
         self.close = close
 
-    def reply(self, pairs: Sequence[tuple[bytes, bytes]] = ()) -> Reply:
-        """The HTTP answer, with ``pairs`` as further headers."""
-        reply = error_reply(self.status, self.message, self.code, self.kind, self.param)
+    def reply(self, pairs: Sequence[tuple[bytes, bytes]] = (), *, path: str = "") -> Reply:
+        """The HTTP answer as the clients of ``path`` expect it, with ``pairs`` as further headers."""
+        if path.startswith(MESSAGES):
+            reply = Reply(self.status, msgspec.json.encode(self._messages_body()), [JSON])
+        else:
+            reply = error_reply(self.status, self.message, self.code, self.kind, self.param)
         retry = [] if self.retry_after is None else [(b"Retry-After", b"%d" % self.retry_after)]
         reply.pairs = [*reply.pairs, *retry, *pairs]
         reply.close = self.close
         return reply
+
+    def _messages_body(self) -> dict[str, object]:
+        other = "invalid_request_error" if self.status < 500 else "api_error"
+        return {"type": "error", "error": {"type": _MESSAGES_KINDS.get(self.status, other), "message": self.message}}
 
     def response(self, headers: Mapping[str, str] | None = None) -> web.Response:
         """The HTTP answer, with ``headers`` added to it."""

@@ -44,7 +44,8 @@ class Front:
             if _announces_much(request):
                 self._gateway.look(request)
         except Refusal as refusal:
-            return refusal.reply(_pairs(self._cors.headers(request.headers)))  # a page may read why
+            pairs = _pairs(self._cors.headers(request.headers))  # a page may read why
+            return refusal.reply(pairs, path=request.path)
         return None
 
     def _for_operators(self, request: Request) -> bool:
@@ -116,4 +117,5 @@ def _failed(request: Request, client: ResponseWriter, error: Exception) -> None:
     if client.begun:
         client.break_off()
     else:
-        client.reply(Refusal(500, "The router failed.", kind="internal_error", code="internal_error").reply())
+        refusal = Refusal(500, "The router failed.", kind="internal_error", code="internal_error")
+        client.reply(refusal.reply(path=request.path))

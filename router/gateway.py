@@ -172,7 +172,8 @@ class Gateway:
         self.answered(visit, refusal.status)
 
     def _say(self, visit: Visit, refusal: Refusal) -> None:
-        visit.client.reply(refusal.reply([(visit.id_name.encode("latin-1"), visit.id_value.encode("latin-1"))]))
+        pairs = [(visit.id_name.encode("latin-1"), visit.id_value.encode("latin-1"))]
+        visit.client.reply(refusal.reply(pairs, path=visit.request.path))
 
     async def _handle(self, visit: Visit, outgoing: Outgoing, leg: Leg | None) -> None:
         """All that the straight way does not do. ``leg``: the first attempt, if it was begun."""

@@ -30,6 +30,17 @@ async def test_a_model_that_nobody_serves_is_not_found():
         assert not fleet.backends[0].received
 
 
+async def test_anthropics_clients_get_errors_in_their_shape():
+    async with running(FakeBackend(models=("a",))) as fleet:
+        for sent, status, kind in (
+            ({"json": {**chat("hi"), "model": "gpt-4"}}, 404, "not_found_error"),
+            ({"data": b"{"}, 400, "invalid_request_error"),
+        ):
+            async with fleet.client.post("/v1/messages", **sent) as answer:
+                told = await answer.json()
+            assert (answer.status, told["type"], told["error"]["type"]) == (status, "error", kind)
+
+
 async def test_no_model_or_default_means_any():
     async with running(FakeBackend(models=("a",))) as fleet:
         assert await ask(fleet, "default") == 200
