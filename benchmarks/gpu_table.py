@@ -64,7 +64,7 @@ def first_tokens(report: Report) -> str:
             [TITLES[model], f"{int(tokens):,}", f"{ms:.1f} ms", f"{by_kernel[tokens]:.1f} ms"]
             for tokens, ms in captured.items()
         ]
-    return markdown(["model", "prompt tokens", "first token, step captured", "kernel by kernel"], rows)
+    return markdown(["model", "prompt tokens", "first token", "without prompt graphs"], rows)
 
 
 def number(row: dict[str, Any], work: str) -> str:
