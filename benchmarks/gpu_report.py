@@ -1,11 +1,15 @@
 """One command on a GPU machine: is it right, how fast is it, and what the time goes into. Keeps a JSON file.
 
-    python -m benchmarks.gpu_report [--models qwen3-0.6b llama-3.1-8b] [--skip-tests] [--out FILE]
+    python -m benchmarks.gpu_report [--models qwen3-0.6b llama-3.1-8b] [--tests PATHS | --skip-tests] [--out FILE]
 
-Correctness first (tests/gpu, tests/backend/kernels): without it nothing is measured. Then the offline workloads with
-their ratio to the peers' figures, which were measured on an H200 with the same workloads; what graphs, overlap,
-torch.compile and keys and values in 8 bits bring; how long a first token takes; the same over HTTP; and a trace of
-decode steps. Each part runs in a process of its own, so that it finds all of the GPU's memory.
+Correctness first (tests/gpu, tests/backend/kernels): without it nothing is measured. Where GPU time comes in pieces,
+several calls make one file: of some models, of some tests again; each part says when it was made. Parts that other
+versions or another GPU made are dropped.
+
+Then the offline workloads with their ratio to the peers' figures, which were measured on an H200 with the same
+workloads; what graphs, overlap, torch.compile and keys and values in 8 bits bring; how long a first token takes; the
+same over HTTP; and a trace of decode steps. Each part runs in a process of its own, so that it finds all of the GPU's
+memory.
 """
 
 from __future__ import annotations
@@ -17,6 +21,7 @@ import json
 import platform
 import subprocess
 import sys
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -24,6 +29,7 @@ from typing import Any, NamedTuple
 import torch
 
 from benchmarks import gpu_table
+from benchmarks.gpu_table import Report
 
 PYTEST = ["-m", "pytest", "-q", "-o", "addopts=", "-o", "timeout=300", "--import-mode=importlib"]
 TESTED = ["tests/gpu", "tests/backend/kernels"]
@@ -60,22 +66,26 @@ PEERS = {
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--models", nargs="*", default=list(PEERS), help="none: the tests alone")
-    parser.add_argument("--skip-tests", action="store_true", help="keep what the file says of the last tests")
+    tested = parser.add_mutually_exclusive_group()
+    tested.add_argument("--tests", nargs="+", metavar="PATH", help="these alone; the file keeps the runs before, too")
+    tested.add_argument("--skip-tests", action="store_true", help="keep what the file says of the runs before")
     parser.add_argument("--out", type=Path, default=None, help="default: benchmarks/results/gpu-<name>.json")
     args = parser.parse_args()
     if not torch.cuda.is_available():
         sys.exit("gpu_report needs a CUDA device, and torch sees none")
-    report: dict[str, Any] = {"machine": machine(), "tests": None, "models": {}}
-    out = args.out or RESULTS / f"gpu-{report['machine']['gpu'].replace(' ', '-').lower()}.json"
+    found = machine()
+    out = args.out or RESULTS / f"gpu-{found['gpu'].replace(' ', '-').lower()}.json"
     out.parent.mkdir(parents=True, exist_ok=True)
+    report = continued(json.loads(out.read_text()) if out.exists() else None, found)
     if not args.skip_tests:
-        report["tests"] = tests()
-        out.write_text(json.dumps(report, indent=1) + "\n")
-    elif out.exists():
-        report["tests"] = json.loads(out.read_text())["tests"]
+        runs = tests(args.tests)
+        report["tests"] = [*(report["tests"] if args.tests else []), *runs]
+        _keep(report, out)
+        if any(run["failed"] for run in runs):
+            sys.exit("the tests fail, so nothing is measured")
     for model in args.models:
-        report["models"][model] = measure(model)
-        out.write_text(json.dumps(report, indent=1) + "\n")
+        report["models"][model] = {"at": now()} | measure(model)
+        _keep(report, out)
     tables = (
         gpu_table.peers(report),
         gpu_table.variants(report),
@@ -83,6 +93,21 @@ def main() -> None:
         gpu_table.first_tokens(report),
     )
     print("\n\n".join(tables), f"\nkept in {out}", flush=True)
+
+
+def continued(before: Report | None, machine: dict[str, str]) -> Report:
+    """What an earlier call kept, unless a GPU or packages of another kind made it."""
+    same = before is not None and before["machine"] | {"date": machine["date"]} == machine
+    kept = before if before is not None and same else {"tests": [], "models": {}}
+    return {"machine": machine, "tests": kept["tests"], "models": kept["models"]}
+
+
+def _keep(report: Report, out: Path) -> None:
+    out.write_text(json.dumps(report, indent=1) + "\n")
+
+
+def now() -> str:
+    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%MZ")
 
 
 def machine() -> dict[str, str]:
@@ -103,20 +128,22 @@ def _version(package: str) -> str:
         return "not installed"
 
 
-def tests() -> str:
-    """The last lines of the test runs. Ends the program when a test fails."""
+def tests(chosen: Sequence[str] | None) -> list[dict[str, Any]]:
+    """Test runs, of all or of the ``chosen`` paths: when, of what, pytest's last line, and whether any test failed."""
     parallel = ["-n", "10"] if importlib.util.find_spec("xdist") else []
-    said = [_tested(*TESTED, *parallel)]
-    if parallel:
-        said.append(_tested(*TESTED_ALONE))
-    return "; ".join(said)
+    if chosen:
+        return [_tested(list(chosen), [])]
+    runs = [_tested(TESTED, parallel)]
+    return [*runs, _tested(TESTED_ALONE, [])] if parallel else runs
 
 
-def _tested(*words: str) -> str:
-    done = subprocess.run([sys.executable, *PYTEST, *words], text=True, capture_output=True, check=False)
+def _tested(paths: list[str], options: list[str]) -> dict[str, Any]:
+    at, command = now(), [sys.executable, *PYTEST, *options, *paths]
+    done = subprocess.run(command, text=True, capture_output=True, check=False)
     if done.returncode:
-        sys.exit(f"the tests fail, so nothing is measured:\n{done.stdout[-4000:]}")
-    return done.stdout.strip().splitlines()[-1]
+        sys.stderr.write(done.stdout[-4000:] + done.stderr[-1000:])
+    last = (done.stdout.strip() or done.stderr.strip() or f"pytest said nothing: {done.returncode}").splitlines()[-1]
+    return {"at": at, "of": paths, "said": last, "failed": done.returncode != 0}
 
 
 def measure(model: str) -> dict[str, Any]:

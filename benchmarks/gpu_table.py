@@ -59,6 +59,8 @@ def first_tokens(report: Report) -> str:
     """What one prompt waits on an idle GPU."""
     rows = []
     for model, found in report["models"].items():
+        if len(found["first_tokens"]) < 2:
+            continue  # a setting could not be measured, which was told
         captured, by_kernel = (line["ms"] for line in found["first_tokens"])
         rows += [
             [TITLES[model], f"{int(tokens):,}", f"{ms:.1f} ms", f"{by_kernel[tokens]:.1f} ms"]
