@@ -24,7 +24,7 @@ from backend.grammar import GrammarCompiler, Vocabulary, VocabularyForm, require
 from backend.loader.model_config import ModelConfig, load_model_config
 from backend.messages import SchedulerReady, SchedulerStats
 from backend.models import CausalLM
-from backend.models.build import footprint, require_memory
+from backend.models.build import footprint, require_memory, require_room
 from backend.models.load import load_model
 from backend.prompt import load_tokenizer
 from backend.prompt.source import ModelSource
@@ -268,7 +268,9 @@ def _kv_sizes(
 ) -> KVSizes:
     each, window = KVBytes.of(config, dtype), pages_apart(args, config)
     if args.max_total_tokens:
-        return sizes_for(args.max_total_tokens, window, args.swa_full_tokens_ratio, demand)
+        sizes = sizes_for(args.max_total_tokens, window, args.swa_full_tokens_ratio, demand)
+        require_room(sizes.bytes(each, demand.page), free_memory(device), device)
+        return sizes
     tokens = kv_room(args, device, each.both, demand.context, demand.rows, steps)
     if window is None:
         return KVSizes(tokens)

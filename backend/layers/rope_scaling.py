@@ -25,6 +25,8 @@ def frequencies(rope: RopeConfig, rotated: int, max_positions: int) -> tuple[tor
     """
     if rope.rope_type not in _SCALINGS:
         raise ValueError(f"rope_type {rope.rope_type!r} is not supported; known: {', '.join(_SCALINGS)}")
+    if not (0 < rope.theta < math.inf and 0 < rope.factor < math.inf):
+        raise ValueError(f"rope_theta and rope_scaling's factor must be above 0, got {rope.theta} and {rope.factor}")
     plain = 1.0 / rope.theta ** (torch.arange(0, rotated, 2, dtype=torch.float32) / rotated)
     return _SCALINGS[rope.rope_type](rope, plain, max_positions)
 

@@ -71,6 +71,8 @@ def layer_windows(raw: dict[str, Any], num_layers: int, where: str) -> tuple[int
     unknown = set(kinds) - {"full_attention", "sliding_attention"}
     if unknown or len(kinds) != num_layers:
         raise ModelError(f"{where}: 'layer_types' must name full_attention or sliding_attention for each layer")
+    if int(window) < 1:
+        raise ModelError(f"{where}: sliding_window must be at least 1 token, or null, got {window}")
     return tuple(int(window) if kind == "sliding_attention" else None for kind in kinds)
 
 

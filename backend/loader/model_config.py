@@ -94,7 +94,9 @@ def load_model_config(source: ModelSource, args: ServerArgs = DEFAULT_ARGS) -> M
     """
     try:
         config = _read_config(source, args)
-    except (TypeError, AttributeError) as error:  # its values are of any kind
+    except ModelError:
+        raise
+    except (TypeError, AttributeError, ValueError) as error:  # its values are of any kind
         raise ModelError(f"{source.path}: the configuration has a value of a wrong kind: {error}") from error
     embeds = args.is_embedding or (source.kind == "folder" and is_sentence_model(source.path))
     return replace(config, task=Task.EMBED) if embeds and config.task is Task.GENERATE else config

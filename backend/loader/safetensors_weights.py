@@ -37,8 +37,8 @@ def _weight_files(folder: Path) -> list[Path]:
 
 def _shards(folder: Path, index: dict) -> list[Path]:
     weight_map = index.get("weight_map")
-    if not isinstance(weight_map, dict) or not weight_map:
-        raise ModelError(f"{folder / _INDEX} has no 'weight_map'")
+    if not isinstance(weight_map, dict) or not weight_map or not all(isinstance(n, str) for n in weight_map.values()):
+        raise ModelError(f"{folder / _INDEX} has no 'weight_map' of tensors to files")
     names = sorted(set(weight_map.values()))
     missing = [name for name in names if not (folder / name).is_file()]
     if missing:

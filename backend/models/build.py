@@ -61,6 +61,15 @@ def require_memory(needed: int, free: int, dtype: torch.dtype, device: torch.dev
     )
 
 
+def require_room(needed: int, free: int, device: torch.device) -> None:
+    """``ValueError`` when keys and values of ``needed`` bytes do not fit in ``free`` bytes of ``device``."""
+    if needed > free:
+        raise ValueError(
+            f"not enough memory for keys and values: {size(needed)} needed, {size(free)} free on {device.type}; "
+            "lower --max-total-tokens, or leave it out"
+        )
+
+
 def size(count: int) -> str:
     """``count`` bytes for people: ``1.5 GiB``."""
     for unit, exponent in (("GiB", 30), ("MiB", 20), ("KiB", 10)):

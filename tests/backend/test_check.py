@@ -10,7 +10,7 @@ from backend.check import check
 from backend.config import ServerArgs
 from backend.launch_server import main
 from backend.loader.model_config import load_model_config
-from backend.models.build import footprint, require_memory, size
+from backend.models.build import footprint, require_memory, require_room, size
 from backend.prompt.source import resolve_model
 from tests.backend.models.families import VARIANTS
 
@@ -25,6 +25,15 @@ LLAMA_70B = {
     "vocab_size": 128256,
     "max_position_embeddings": 8192,
     "torch_dtype": "bfloat16",
+}
+
+SMALL = {
+    "hidden_size": 64,
+    "intermediate_size": 128,
+    "num_hidden_layers": 2,
+    "head_dim": 16,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
 }
 
 
@@ -62,7 +71,7 @@ def test_a_latent_cache_is_small(folder, tmp_path):
 
 
 def test_a_model_that_fits(folder, capsys):
-    path = folder(hidden_size=64, intermediate_size=128, num_hidden_layers=2, head_dim=16, num_attention_heads=4)
+    path = folder(**SMALL)
     assert main(["--check", path, "--dtype", "float32", "--device", "cpu"]) == 0
     out = capsys.readouterr().out
     assert "LlamaForCausalLM, 2 layers, 8,192 positions" in out
@@ -75,7 +84,7 @@ def test_a_model_that_does_not_fit(folder, capsys):
 
 
 def test_a_context_that_does_not_fit_is_said(folder):
-    small = folder(hidden_size=64, intermediate_size=128, num_hidden_layers=2, head_dim=16, num_attention_heads=4)
+    small = folder(**SMALL)
     found = check(ServerArgs(check=small, device="cpu", max_total_tokens=1024))
     assert found.fits
     assert "with less context" in found.lines[-1]
@@ -111,3 +120,9 @@ def test_layers_with_a_window_are_told_apart(folder, monkeypatch):
     tokens, window, without = (int(number.replace(",", "")) for number in (*told.groups(), *alone.groups()))
     assert window < without < tokens
     assert "where a window" not in together
+
+
+def test_what_was_asked_for_keys_and_values_must_fit():
+    require_room(1 << 30, 1 << 30, torch.device("cpu"))
+    with pytest.raises(ValueError, match=r"3.0 GiB needed, 1.0 GiB free on cpu; lower --max-total-tokens"):
+        require_room(3 << 30, 1 << 30, torch.device("cpu"))

@@ -1,5 +1,7 @@
 """Frequencies equal those of transformers for every kind of rope scaling."""
 
+import math
+
 import pytest
 import torch
 from transformers import LlamaConfig
@@ -84,3 +86,9 @@ def test_gemma3s_two_sets_in_both_spellings():
         rope, local = parse_rope(raw), parse_local_rope(raw)
         assert (rope.theta, rope.rope_type, rope.factor) == (1e6, "linear", 8.0)
         assert (local.theta, local.rope_type) == (1e4, "default")
+
+
+@pytest.mark.parametrize("wrong", [{"theta": 0.0}, {"theta": math.nan}, {"theta": 1e4, "factor": -1.0}])
+def test_a_base_or_factor_that_turns_nothing_is_refused(wrong):
+    with pytest.raises(ValueError, match="must be above 0"):
+        frequencies(RopeConfig(**wrong), 8, 64)

@@ -72,10 +72,18 @@ def test_a_gguf_file_is_not_for_transformers(tmp_path):
         load_model_config(resolve_model(str(tmp_path / "m.gguf")), ServerArgs(model_impl="transformers"))
 
 
-@pytest.mark.parametrize("changes", [{"sliding_window": [1]}, {"layer_types": 5, "sliding_window": 4}])
+@pytest.mark.parametrize(
+    "changes",
+    [{"sliding_window": [1]}, {"layer_types": 5, "sliding_window": 4}, {"rope_theta": "a"}, {"rms_norm_eps": "x"}],
+)
 def test_a_value_of_a_wrong_kind_is_told_in_a_line(folder, changes):
     with pytest.raises(ModelError, match="the configuration has a value of a wrong kind: "):
         load(folder, changes)
+
+
+def test_a_negative_window_is_refused(folder):
+    with pytest.raises(ModelError, match="sliding_window must be at least 1 token, or null, got -5"):
+        load(folder, {"sliding_window": -5})
 
 
 @pytest.mark.parametrize(

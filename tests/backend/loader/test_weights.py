@@ -53,6 +53,13 @@ def test_missing_shards_are_named(tmp_path):
         load(tmp_path)
 
 
+def test_an_index_that_names_no_files_is_refused(tmp_path):
+    tiny_llama().save_pretrained(tmp_path, max_shard_size="40KB")
+    (tmp_path / "model.safetensors.index.json").write_text('{"weight_map": {"model.norm.weight": 5}}')
+    with pytest.raises(ModelError, match="has no 'weight_map' of tensors to files"):
+        load(tmp_path)
+
+
 def test_a_broken_file_is_named(tmp_path):
     tiny_llama().save_pretrained(tmp_path)
     path = tmp_path / "model.safetensors"
