@@ -3,13 +3,14 @@
 As in SGLang an expression is looked for after each token, so ``$`` is the end of what has been said. What may still
 become a match is held back (the ``regex`` package tells partial matches), up to a window.
 
-Expressions come from clients: what would grow large when it is compiled is refused, and a search has a limit of time.
+Expressions come from clients: what would grow large when it is compiled is refused, and searches have limits of time.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 
 import regex
 
@@ -17,7 +18,9 @@ MAX_BYTES = 256
 WINDOW = 1024  # characters that are held back at most; a match that began before them begins where they do
 CONTEXT = 64  # characters before them that an expression may look back at
 MAX_EXPANDED = 2000  # items of an expression whose repetitions are written out, as compiling it does
-SEARCH_SECONDS = 0.01  # of CPU time
+SEARCH_SECONDS = 0.01  # of CPU time, for one search
+TOKEN_SECONDS = 0.002  # that the searches after a token may take in the long run: all answers share one event loop
+SAVED_SECONDS = 0.1  # of those, at most, for a while that takes longer
 
 _ITEM = re.compile(r"\\.|\[\^?\]?(?:\\.|[^\]\\])*\]|\{(\d*)[^{}]*\}|.", re.DOTALL)
 _COMMENTS = re.compile(r"\(\?#|\(\?[a-zA-Z0-9-]*x")  # could hide parentheses from the count below
@@ -63,8 +66,15 @@ def _expanded(text: str) -> int:
 class RegexMatcher:
     """Finds the first expression that matches after a token; lets out only what cannot be part of a match."""
 
-    def __init__(self, patterns: Sequence[regex.Pattern[str]], keep: bool = False) -> None:
+    def __init__(
+        self,
+        patterns: Sequence[regex.Pattern[str]],
+        keep: bool = False,
+        clock: Callable[[], float] = time.thread_time,
+    ) -> None:
         self._patterns = patterns
+        self._clock = clock
+        self._left = SAVED_SECONDS  # for searches
         self._keep = keep  # leave the match in the text
         self._text = ""  # the end of what was let out, and what is held
         self._out = 0  # characters of it that were let out
@@ -73,10 +83,11 @@ class RegexMatcher:
     def push(self, text: str) -> str:
         """The part of the text that is certain now; ``text`` is one token's. After a match nothing comes any more.
 
-        Raises StopRegexError when an expression takes too long.
+        Raises StopRegexError when an expression, or all of them for many tokens, take too long.
         """
         if self.matched is not None or not text:
             return ""
+        self._left = min(self._left + TOKEN_SECONDS, SAVED_SECONDS)
         self._text += text
         hold = len(self._text)
         for pattern in self._patterns:
@@ -93,10 +104,15 @@ class RegexMatcher:
         return "" if self.matched is not None else self._let_out(len(self._text))
 
     def _search(self, pattern: regex.Pattern[str], partial: bool = False) -> regex.Match[str] | None:
+        started = self._clock()
         try:
-            return pattern.search(self._text, self._out, partial=partial, timeout=SEARCH_SECONDS)
+            if self._left <= 0:
+                raise TimeoutError
+            return pattern.search(self._text, self._out, partial=partial, timeout=min(SEARCH_SECONDS, self._left))
         except TimeoutError:
             raise StopRegexError(f"takes too long to look for, got {pattern.pattern!r}") from None
+        finally:
+            self._left -= self._clock() - started
 
     def _let_out(self, end: int) -> str:
         certain = self._text[self._out : end]

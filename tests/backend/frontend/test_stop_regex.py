@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 import regex
 from hypothesis import given
@@ -103,3 +105,13 @@ def test_a_search_that_takes_too_long_is_given_up() -> None:
     stops = matcher("(a|aa)+c")
     with pytest.raises(StopRegexError, match="too long"):
         stops.push("a" * 200)  # without a limit: for ever
+
+
+def test_searches_that_together_take_too_long_end_the_answer() -> None:
+    """Each search takes a millisecond: one expression, looked for twice a token, may do so for ever, three may not."""
+    clock = itertools.count(0.0, 0.001)
+    one, three = (RegexMatcher([compile_stop_regex("x+y")] * n, clock=lambda: next(clock)) for n in (1, 3))
+    assert [one.push("a") for _ in range(500)] == ["a"] * 500
+    assert [three.push("a") for _ in range(20)] == ["a"] * 20
+    with pytest.raises(StopRegexError, match="takes too long"):
+        [three.push("a") for _ in range(10)]
