@@ -197,7 +197,8 @@ def _prompt_graph_sizes(args: ServerArgs, limits: SchedulerLimits, config: Model
         return []
     usual = SMALL_MODEL_GRAPH_TOKENS if config.hidden_size <= SMALL_HIDDEN else GRAPH_TOKENS
     most = args.prefill_cuda_graph_max_tokens or usual
-    return prompt_sizes(min(most, limits.prefill_budget, limits.context_length))
+    longest = limits.prefill_budget + limits.max_running_requests  # rows that decode are beside the prompts' tokens
+    return prompt_sizes(min(most, longest, limits.context_length))
 
 
 def refuse_quantised(config: ModelConfig) -> None:

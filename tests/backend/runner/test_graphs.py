@@ -2,6 +2,7 @@
 
 import itertools
 import random
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -186,6 +187,23 @@ def test_sizes_of_prompts_grow_by_a_quarter_at_most():
     assert prompt_sizes(20) == []
     assert prompt_sizes(128) == [32, 64, 96, 128]
     assert prompt_sizes(600) == [32, 64, 96, 128, 160, 192, 224, 256, 320, 384, 448, 512]
+
+
+@pytest.mark.parametrize(
+    ("asked", "budget", "rows", "context", "largest"),
+    [
+        ({}, 8192, 64, 40960, 1024),
+        ({}, 512, 64, 40960, 512),
+        ({}, 512, 128, 40960, 640),  # a whole chunk, and rows that decode beside it
+        ({}, 8192, 64, 300, 256),
+        ({"prefill_cuda_graph_max_tokens": 2048}, 8192, 64, 40960, 2048),
+        ({"disable_prefill_cuda_graph": True}, 8192, 64, 40960, None),
+    ],
+)
+def test_prompts_are_captured_as_far_as_a_step_goes(asked, budget, rows, context, largest):
+    limits = SimpleNamespace(prefill_budget=budget, max_running_requests=rows, context_length=context)
+    sizes = core._prompt_graph_sizes(ServerArgs(**asked), limits, SimpleNamespace(hidden_size=4096))
+    assert (sizes[-1] if sizes else None) == largest
 
 
 def test_passes_by_graph_and_others_are_counted(folder, recorded):
