@@ -54,9 +54,11 @@ DERIVED_FROM = {
     "router/guards.py": ("Guards",),
 }
 # Classes made for every request. What a dataclass is made by is written when the module is read, and would not be
-# compiled: in the copy it stands in the source.
+# compiled: in the copy they are plain classes, without what else a dataclass has (equality, ``replace``).
 SPELLED_OUT = {
     "policies/policy.py": ("RouteRequest",),
+    "policies/prefix/restart.py": ("Sent",),
+    "policies/prefix/text_tree.py": ("Found",),
     "router/body.py": ("Facts",),
     "router/dossier.py": ("Dossier", "Attempt"),
     "router/silence.py": ("Wait",),
@@ -94,29 +96,29 @@ def opened(source: str, names: Iterable[str]) -> str:
 
 
 def spelled_out(source: str, names: Iterable[str]) -> str:
-    """``source``, whose dataclasses ``names`` have an ``__init__`` of their own that does what theirs would."""
+    """``source``, whose dataclasses ``names`` are plain classes with an ``__init__`` that does what theirs would."""
     lines = source.splitlines()
     classes = {node.name: node for node in ast.parse(source).body if isinstance(node, ast.ClassDef)}
     for node in sorted((classes[name] for name in names), key=lambda node: node.lineno, reverse=True):
         fields = [each for each in node.body if isinstance(each, ast.AnnAssign)]
-        lines[fields[-1].end_lineno or 0 : fields[-1].end_lineno] = _init(fields)
-        decorator = node.decorator_list[0].lineno - 1
-        lines[decorator] = lines[decorator].replace("@dataclass(", "@dataclass(init=False, ")
+        lines[fields[0].lineno - 1 : fields[-1].end_lineno] = _init(fields)
+        del lines[node.decorator_list[0].lineno - 1]
     return "\n".join(lines) + "\n"
 
 
 def _init(fields: Sequence[ast.AnnAssign]) -> list[str]:
     """The lines of an ``__init__``. A default that a factory makes stands for an argument of None."""
-    arguments, assignments = ["self"], []
+    arguments, declared, assignments = ["self"], [], []
     for field in fields:
         name, kind = ast.unparse(field.target), ast.unparse(field.annotation)
+        declared.append(f"    {name}: {kind}")
         value, given = name, field.value
         if isinstance(given, ast.Call) and ast.unparse(given.func) == "field":
             (factory,) = [keyword.value for keyword in given.keywords if keyword.arg == "default_factory"]
             value, kind, given = f"{ast.unparse(factory)}() if {name} is None else {name}", f"{kind} | None", _NONE
         arguments.append(f"{name}: {kind}" + ("" if given is None else f" = {ast.unparse(given)}"))
         assignments.append(f"        self.{name} = {value}")
-    return ["", f"    def __init__({', '.join(arguments)}) -> None:", *assignments]
+    return [*declared, "", f"    def __init__({', '.join(arguments)}) -> None:", *assignments]
 
 
 def build() -> int:

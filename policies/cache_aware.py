@@ -144,8 +144,8 @@ class CacheAwarePolicy(Policy):
         request: RouteRequest,
         match: PrefixMatch,
         view: FleetView | Listed,
-        cached: Sequence[int],
-        totals: Sequence[float],
+        cached: list[int],
+        totals: list[float],
     ) -> int:
         """The least cost; of near ties the longest prefix, and of those the prompt's home among the less worked ones.
 
@@ -160,7 +160,7 @@ class CacheAwarePolicy(Policy):
         near = [index for index in near if cached[index] == longest]
         recent = view.recent(near)
         most = EVEN * sum(recent) / len(recent)
-        near = [index for index, work in zip(near, recent, strict=True) if work <= most]
+        near = [index for index, work in zip(near, recent) if work <= most]  # noqa: B905 - costs half of it compiled
         if len(near) == 1:
             return near[0]
         if not request.text:

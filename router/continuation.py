@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import replace
 from typing import Any
 
 import msgspec
@@ -52,7 +51,7 @@ class Continuation:
             log.warning("request %s is not continued: %s", request_id, reason)
             return None
         self._metrics.resumed.inc()
-        return replace(outgoing, body=body)
+        return Outgoing(outgoing.method, outgoing.target, outgoing.lines, body, outgoing.authorization)
 
     async def _tokenise(self, text: str, model: str, failed: set[str]) -> list[int] | None:
         question: dict[str, Any] = {"prompt": text, "add_special_tokens": False}

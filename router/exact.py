@@ -7,7 +7,6 @@ ids of it as the router does. Otherwise the policy has its own guess.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 
 from policies.policy import RouteRequest
 from policies.prefix.block_index import Held, PromptKey
@@ -61,7 +60,9 @@ class ExactPrefixes:
 
 def with_length(route: RouteRequest, tokens: Tokens | None) -> RouteRequest:
     """``route`` with the prompt's exact length."""
-    return route if tokens is None or not tokens.length else replace(route, prompt_tokens=tokens.length)
+    if tokens is None or not tokens.length:
+        return route
+    return RouteRequest(route.text, tokens.length, route.model, route.namespace, route.routing_key, route.target)
 
 
 def prompt_key(namespace: str) -> PromptKey:

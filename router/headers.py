@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Mapping, Sequence
+from random import getrandbits
 
 from router.http.answer import Answer
 from router.http.message import Pairs, Request, fields
@@ -31,9 +31,9 @@ _SERVER = b"Server: warmlane\r\n"
 def request_id(headers: dict[str, str], names: list[str]) -> tuple[str, str]:
     """(header name, id): what the client sent under one of ``names``, else a new one under the first of them."""
     for name in names:
-        if value := headers.get(name):
+        if name in headers and (value := headers[name]):
             return name, value
-    return names[0], f"{random.getrandbits(128):032x}"
+    return names[0], f"{getrandbits(128):032x}"
 
 
 def to_backend(request: Request, id_name: str, id_value: str) -> tuple[bytes, bytes]:

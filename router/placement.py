@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Self
 
@@ -11,7 +11,7 @@ from policies.cost.felt import feel
 from policies.cost.fleet_view import Held
 from policies.cost.leases import LeaseBook
 from policies.cost.rates import RateBook
-from policies.policy import Candidate, Decision, Policy, RouteRequest
+from policies.policy import Candidate, Decision, Policy, RouteRequest, WorkerLoad
 from router.answer_tail import Tail
 from router.body import Facts, Form
 from router.dossier import Attempt, Dossier, Watcher
@@ -59,7 +59,8 @@ class Placement:
         dossier = Dossier(request_id, facts.form, facts.prompts)
         if self.exact is not None and self.needs_tokens(facts):
             dossier.tokens = await self.exact.tokens(facts)
-            facts = replace(facts, route=with_length(facts.route, dossier.tokens))
+            route = with_length(facts.route, dossier.tokens)
+            facts = Facts(facts.model, facts.stream, facts.inference, route, facts.form, facts.prompts)
         return facts, dossier
 
     def candidates(self, workers: Sequence[Worker], now: float, dossier: Dossier | None = None) -> Sequence[Candidate]:
@@ -91,7 +92,7 @@ class Booking:
     """One attempt on one worker. A context manager: leaving it releases the lease, whatever happened."""
 
     __slots__ = (
-        "_attempt", "_cached_known", "_decision", "_dossier", "_lease", "_load_before", "_open_ms", "_placement",
+        "_attempt", "_before", "_cached_known", "_decision", "_dossier", "_lease", "_open_ms", "_placement",
         "_route", "_series", "_started", "outcome",
     )  # fmt: skip
 
@@ -107,7 +108,7 @@ class Booking:
         self._attempt = dossier.attempts[-1] if dossier and dossier.attempts else Attempt(decision, (), now)
         self._started = now
         uncached = max(0, route.prompt_tokens - decision.cached_tokens)
-        self._load_before = placement.leases.load(decision.worker, now)
+        self._before = placement.leases.standing(decision.worker, now)
         self._lease = placement.leases.open(decision.worker, uncached, now)
         self._series = placement.metrics.worker(decision.worker)
         self._cached_known = False
@@ -150,13 +151,13 @@ class Booking:
         speeds, worker = self._placement.speeds, self._decision.worker
         if not speeds.known(worker):
             return None
-        ahead = self._load_before.prefill_tokens + self._lease.prefill_tokens
+        ahead = self._before.prefill_tokens + self._lease.prefill_tokens
         return least + 3 * ahead * speeds.speed(worker).prefill_ms_per_token / 1000
 
     def first_token(self, now: float, cached: int | None, teach: bool) -> None:
         """The prompt is done. ``cached``: what the answer's head says; ``teach``: the time taken tells the speed."""
         placement, worker, predicted = self._placement, self._decision.worker, self._decision.cached_tokens
-        felt = feel(self._lease, self._load_before, placement.speeds, now) if teach and cached is None else None
+        felt = feel(self._lease, self._load_before(), placement.speeds, now) if teach and cached is None else None
         ttft_ms = self._lease.first_token(now)
         if cached is not None:
             self._told(cached, now)
@@ -199,7 +200,11 @@ class Booking:
         if self._lease.stray:  # nobody would ever forget what it teaches
             return
         uncached = max(0, self._route.prompt_tokens - cached)
-        self._placement.speeds.observe(self._lease.worker, uncached, self._load_before, ttft_ms, now)
+        self._placement.speeds.observe(self._lease.worker, uncached, self._load_before(), ttft_ms, now)
+
+    def _load_before(self) -> WorkerLoad:
+        """The worker's load when the request was sent."""
+        return self._before.load(self._started, self._placement.leases.half_life_s)
 
     def _told(self, cached: int, now: float) -> None:
         """The worker said how much it had cached: compare with the prediction."""

@@ -10,11 +10,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
 
 from policies.policy import WorkerLoad
 
 _NO_LOAD = WorkerLoad()
+LN2 = math.log(2.0)
 LEARN = 0.02  # weight of one lease in the usual size of them
 
 
@@ -23,15 +23,34 @@ LEARN = 0.02  # weight of one lease in the usual size of them
 Ahead = tuple[int, int, int, float]
 
 
-class Standing(NamedTuple):
-    """A worker's load as of its last event, and kept till the next: what time does to it is left to the reader."""
+def decayed(amount: float, elapsed_s: float, half_life_s: float) -> float:
+    """What is left of ``amount``."""
+    return amount * math.exp(-LN2 * elapsed_s / half_life_s) if amount and elapsed_s > 0.0 else amount
 
-    requests: int
-    ahead: Ahead
-    others_tokens: int
-    others_decodes: int
-    recent_tokens: float  # as of ``recent_at``
-    recent_at: float
+
+class Standing:
+    """A worker's load as of its last event, and kept till the next: what time does to it is left to the reader.
+
+    Nobody changes it. ``recent_tokens`` are those as of ``recent_at``.
+    """
+
+    __slots__ = ("ahead", "others_decodes", "others_tokens", "recent_at", "recent_tokens", "requests")
+
+    def __init__(
+        self,
+        requests: int,
+        ahead: Ahead,
+        others_tokens: int,
+        others_decodes: int,
+        recent_tokens: float,
+        recent_at: float,
+    ) -> None:
+        self.requests = requests
+        self.ahead = ahead
+        self.others_tokens = others_tokens
+        self.others_decodes = others_decodes
+        self.recent_tokens = recent_tokens
+        self.recent_at = recent_at
 
     @property
     def prefill_tokens(self) -> int:
@@ -45,9 +64,7 @@ class Standing(NamedTuple):
 
     def recent(self, now: float, half_life_s: float) -> float:
         """The recent work, decayed."""
-        if not self.recent_tokens:
-            return 0.0
-        return self.recent_tokens * math.exp2(-max(0.0, now - self.recent_at) / half_life_s)
+        return decayed(self.recent_tokens, now - self.recent_at, half_life_s)
 
     def load(self, now: float, half_life_s: float) -> WorkerLoad:
         """What it amounts to ``now``."""
@@ -94,8 +111,7 @@ class Account:
 
     def add(self, tokens: int, now: float, half_life_s: float) -> None:
         """``tokens`` more of recent work."""
-        kept = math.exp2(-max(0.0, now - self.recent_at) / half_life_s) if self.recent_tokens else 0.0
-        self.recent_tokens = self.recent_tokens * kept + tokens
+        self.recent_tokens = decayed(self.recent_tokens, now - self.recent_at, half_life_s) + tokens
         self.recent_at = now
         self.kept = None
 
@@ -202,7 +218,7 @@ class LeaseBook:
         """
         account = self.account(worker)
         account.others, account.kept = (0, 0), None
-        (known,) = self.standings([worker], [account], now)  # with those of our other processes
+        known = self.standing(worker, now)  # with those of our other processes
         foreign = None if requests is None else requests - known.requests
         if foreign is not None and foreign <= 0:
             return
@@ -230,6 +246,11 @@ class LeaseBook:
     def standings(self, workers: Sequence[str], accounts: Sequence[Account], now: float) -> list[Standing]:
         """How all of ``workers`` stand, by their ``accounts``."""
         return [account.kept or account.standing() for account in accounts]
+
+    def standing(self, worker: str, now: float) -> Standing:
+        """How ``worker`` stands."""
+        (found,) = self.standings([worker], [self.account(worker)], now)
+        return found
 
     def load(self, worker: str, now: float | None = None) -> WorkerLoad:
         """The load of ``worker``; with ``now`` also what changes with time: recent work and the oldest prompt's."""

@@ -14,7 +14,6 @@ from __future__ import annotations
 import math
 from collections import deque
 from dataclasses import dataclass, field
-from typing import NamedTuple
 
 from policies.cost.felt import Felt
 from policies.prefix.node import common_length
@@ -29,7 +28,8 @@ SUSPECTED = 8  # times as many while it is suspected
 ALL_BYTES = 2**25  # of all workers together
 
 
-class Sent(NamedTuple):
+@dataclass(slots=True)
+class Sent:
     """A prompt that a worker was sent."""
 
     at: float

@@ -12,7 +12,7 @@ and prompts that part within a block need no node of their own for the few bytes
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from dataclasses import dataclass
 
 from policies.prefix.ends import NO_LIMIT, Holder, Link, take_place, unlink
 from policies.prefix.fullest import Fullest
@@ -28,12 +28,13 @@ MANY = 3  # a prefix with so many continuations is a common head
 NOBODY = Holder(0)
 
 
-class Found(NamedTuple):
+@dataclass(slots=True)
+class Found:
     """What was in the tree already of an inserted text, in leading bytes."""
 
     held: int  # by its worker
     known: int  # by anybody
-    continues: float | None = None  # when its worker was sent the prompt that this one continues
+    continues: float | None  # when its worker was sent the prompt that this one continues
 
 
 class PrefixMatch:
@@ -169,7 +170,7 @@ class TextTree:
         known_nodes = iter(nodes)
         end = self._kept_bytes(text)
         if not end:
-            return Found(0, 0)
+            return Found(0, 0, None)
         if not new:  # else nothing of it is looked for, and a long text is not copied
             text = text[:end]
         holder = self._holder(worker)

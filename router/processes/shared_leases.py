@@ -74,8 +74,7 @@ class SharedLeases(LeaseBook):
         """Without ``now``: this process's own."""
         if now is None:
             return super().load(worker)
-        (standing,) = self.standings([worker], [self.account(worker)], now)
-        return standing.load(now, self.half_life_s)
+        return self.standing(worker, now).load(now, self.half_life_s)
 
     def standings(self, workers: Sequence[str], accounts: Sequence[Account], now: float) -> list[Standing]:
         self._read(now)
@@ -96,13 +95,13 @@ class SharedLeases(LeaseBook):
             return own
         requests, prefill_tokens, decodes, recent = others
         tokens, answers, head_tokens, turn_at = own.ahead
-        return own._replace(
-            requests=own.requests + int(requests),
-            ahead=(tokens + int(prefill_tokens), answers + int(decodes), head_tokens, turn_at),
-            others_tokens=own.others_tokens + int(prefill_tokens),
-            others_decodes=own.others_decodes + int(decodes),
-            recent_tokens=own.recent(now, self.half_life_s) + recent,
-            recent_at=now,
+        return Standing(
+            own.requests + int(requests),
+            (tokens + int(prefill_tokens), answers + int(decodes), head_tokens, turn_at),
+            own.others_tokens + int(prefill_tokens),
+            own.others_decodes + int(decodes),
+            own.recent(now, self.half_life_s) + recent,
+            now,
         )
 
     def forget(self, worker: str) -> None:
