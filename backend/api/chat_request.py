@@ -17,7 +17,8 @@ from backend.api.errors import SchemaError, unsupported
 from backend.api.logprobs import MOST_LIKELY
 from backend.api.openai import OPENAI_NOT_YET, OpenAIRequest
 from backend.api.parsed_answers import ParsedAnswers
-from backend.api.parsers.registry import reasoning_markers
+from backend.api.parsers.harmony import REASONING
+from backend.api.parsers.registry import HARMONY, reasoning_markers
 from backend.api.sampling_fields import OPENAI_NAMES, UNBOUNDED
 from backend.api.schema import Body, Harmless
 from backend.api.tools import allowed_tools, demanded_tools, offered_tools
@@ -97,6 +98,7 @@ async def start_chat(
         one_call=not body.parallel_tool_calls,
         whole_reasoning=not body.stream_reasoning,
         reasoning_end=end,
+        reasoning_spans=_reasoning_spans(serving),
     )
     return generation, answers
 
@@ -108,6 +110,15 @@ def _reasoning_tokens(serving: Serving) -> tuple[int | None, int | None]:
     if markers is None or tokenizer is None:
         return None, None
     return tokenizer.token_to_id(markers.start), tokenizer.token_to_id(markers.end)
+
+
+def _reasoning_spans(serving: Serving) -> tuple[list[int], list[int]] | None:
+    """What gpt-oss's messages of reasoning begin and end with."""
+    tokenizer = serving.frontend.intake.tokenizer
+    if serving.parsers.reasoning != HARMONY or tokenizer is None:
+        return None
+    begin, end = (tokenizer.encode(text, add_special_tokens=False) for text in REASONING)
+    return begin, end
 
 
 def chat_prompt(serving: Serving, body: ChatRequest) -> Prompt:

@@ -15,11 +15,12 @@ from backend.api.chat_request import ChatRequest, chat_prompt, start_chat
 from backend.api.context import CONTEXT
 from backend.api.errors import json_response
 from backend.api.event_style import MESSAGES_EVENTS
-from backend.api.messages_request import MESSAGES_NOT_YET, MessagesRequest
+from backend.api.messages_request import CHAT_TO_MESSAGES, MESSAGES_NOT_YET, MessagesRequest
 from backend.api.openai import check_model
 from backend.api.parsed_answers import ParsedAnswers
 from backend.api.sampling_defaults import with_defaults
 from backend.api.schema import parse_json, refuse_not_yet
+from backend.frontend.errors import RequestError
 from backend.frontend.request import RequestState
 
 
@@ -31,7 +32,11 @@ async def messages(request: web.Request) -> web.StreamResponse:
     check_model(body.model, serving.model)
     chat = ChatRequest.read(with_defaults(body.to_chat(), serving.sampling_defaults))
     answer_id = f"msg_{uuid.uuid4().hex}"
-    generation, answers = await start_chat(serving, chat, answer_id, body.constraint())
+    constraint = body.constraint()
+    try:
+        generation, answers = await start_chat(serving, chat, answer_id, constraint)
+    except RequestError as error:
+        raise error.renamed(CHAT_TO_MESSAGES) from None
     answer = _Message(answer_id, serving.model.name, answers)
     if body.stream:
         return await answer_stream(request, generation, answer.events, answer.last_events, style=MESSAGES_EVENTS)

@@ -16,6 +16,7 @@ from backend.api.tools import check_tool_name
 from backend.grammar import GrammarSpec
 
 MESSAGES_NOT_YET: Harmless = {**NOT_YET, "mcp_servers": (), "container": ()}
+CHAT_TO_MESSAGES = {"stop": "stop_sequences", "json_schema": "output_config.format"}  # names of fields in errors
 _CHOICES = {"auto": "auto", "any": "required", "none": "none"}
 Content = str | list[dict[str, Any]]
 
@@ -64,6 +65,9 @@ class MessagesRequest(RequestFields):
         form = self.output_config.get("format") or self.output_format
         if not form:
             return None
+        if _is_begun(self.chat_messages()[-1]):
+            message = "output_config.format: an answer that the last message has begun cannot follow it; leave one out"
+            raise SchemaError(message, param="output_config.format")
         schema = form.get("schema") if isinstance(form, Mapping) else None
         if not isinstance(form, Mapping) or form.get("type") != "json_schema" or not isinstance(schema, Mapping):
             raise SchemaError(f"output_config.format must be of type json_schema with a schema, got {form!r}")

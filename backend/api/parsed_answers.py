@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from backend.api.deltas import Deltas
 from backend.api.parsers import AnswerParser, Parsed
 from backend.api.parsers.events import join
+from backend.api.parsers.spans import tokens_between
 from backend.frontend.intake import TokenizerLike
 from backend.frontend.request import RequestState
 
@@ -35,16 +36,19 @@ class ParsedAnswers:
         one_call: bool = False,
         whole_reasoning: bool = False,
         reasoning_end: int | None = None,
+        reasoning_spans: tuple[list[int], list[int]] | None = None,
     ) -> None:
         """``one_call``: of several calls the first counts. ``whole_reasoning``: it comes in one piece.
 
-        ``reasoning_end``: the token that ends the reasoning, where one token does.
+        ``reasoning_end``: the token that ends the reasoning, where one token does. ``reasoning_spans``: where there may
+        be several, the tokens that begin and end each.
         """
         self._make_parser = make_parser
         self._tokenizer = tokenizer
         self._one_call = one_call
         self._whole_reasoning = whole_reasoning
         self._reasoning_end = reasoning_end
+        self._reasoning_spans = reasoning_spans
         self._deltas = Deltas()
         self._answers: dict[int, _Answer] = {}
 
@@ -77,9 +81,13 @@ class ParsedAnswers:
         return 0 if answer is None else answer.calls
 
     def reasoning_tokens(self, state: RequestState) -> int:
-        """How many of its tokens are reasoning, with the marks around it; 0 where no single token ends one."""
+        """How many of its tokens are reasoning, with the marks around it; 0 where no token ends one."""
         answer, end = self._answers.get(state.uid), self._reasoning_end
-        if answer is None or not answer.reasoned or end is None:
+        if answer is None or not answer.reasoned:
+            return 0
+        if self._reasoning_spans is not None:
+            return tokens_between(state.output_ids, *self._reasoning_spans)
+        if end is None:
             return 0
         return state.output_ids.index(end) + 1 if end in state.output_ids else state.completion_tokens
 

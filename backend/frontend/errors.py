@@ -31,7 +31,9 @@ class RequestError(ValueError):
         if words:
             pattern = rf"\b({'|'.join(words)})\b"
             self.message = re.sub(pattern, lambda found: names[found[1]], self.message)
-        if self.param is not None:
-            self.param = names.get(self.param, self.param)
+        if self.param is not None and self.param in names:
+            theirs = names[self.param]
+            self.message = re.sub(rf"^{re.escape(self.param)}\b", lambda _: theirs, self.message)
+            self.param = theirs
         self.args = (self.message,)
         return self

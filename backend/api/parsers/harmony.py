@@ -13,6 +13,7 @@ from backend.api.parsers.events import Parsed, ToolCall, join
 from backend.api.parsers.scanning import Incomplete, NotACall, held_back, json_end, object_text, skip_space
 
 _START, _MESSAGE, _END, _CALL, _RETURN = "<|start|>", "<|message|>", "<|end|>", "<|call|>", "<|return|>"
+REASONING = ("<|channel|>analysis", _END)  # what each of its messages begins and ends with
 _ENDS = (_END, _CALL, _RETURN)
 _HEADER_BEGINS = (_START, "<|channel|>", "<|constrain|>", _MESSAGE, "to=", "assistant")
 _TEXTS = ("reasoning", "content", "hidden")

@@ -143,6 +143,14 @@ def test_a_system_turn_may_stand_between_the_others(content: object) -> None:
         ({"messages": [{"role": "user", "content": []}]}, "none of them says anything"),
         ({"extra_body": {"mcp_servers": [{"type": "url", "url": "http://x", "name": "x"}]}}, "mcp_servers is not"),
         ({"extra_body": {"output_config": {"format": {"type": "xml"}}}}, "output_config.format must be"),
+        ({"stop_sequences": [""]}, "stop_sequences must be"),
+        (
+            {
+                "messages": [*HI, {"role": "assistant", "content": "{"}],
+                "extra_body": {"output_config": {"format": {"type": "json_schema", "schema": {}}}},
+            },
+            "output_config.format: an answer that the last message has begun",
+        ),
     ],
 )
 async def test_bad_requests(backend: Backend, fields: dict[str, Any], words: str) -> None:

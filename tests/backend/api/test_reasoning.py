@@ -10,6 +10,7 @@ import pytest
 
 from backend.api.parsed_answers import ParsedAnswers
 from backend.api.parsers import ParserChoice, make_parser
+from backend.api.parsers.spans import tokens_between
 from backend.frontend.request import RequestState
 from backend.sampling_params import SamplingParams
 from tests.backend.api.conftest import MODEL, Backend
@@ -118,6 +119,21 @@ def test_reasoning_tokens_are_counted_up_to_the_one_that_ends_them() -> None:
         state.text, state.output_ids = text, ids
         answers.take(state)
         assert answers.reasoning_tokens(state) == count
+
+
+async def test_usage_tells_the_reasoning_tokens_of_gpt_oss(backend: Backend) -> None:
+    thought = "<|channel|>analysis<|message|>hm<|end|>"
+    for said, count in (
+        (f"{thought}<|start|>assistant<|channel|>final<|message|>Yes.", len(thought)),
+        (thought[:-7], 33),
+    ):
+        answer = await ask(backend, ParserChoice("gpt-oss", "gpt-oss"), said, False)
+        assert answer.usage.completion_tokens_details.reasoning_tokens == count
+
+
+def test_tokens_between() -> None:
+    for ids, count in (([], 0), ([1, 2, 5, 3, 6, 1, 2, 7], 7), ([1, 2, 3, 9, 1, 3], 3), ([3, 1], 0)):
+        assert tokens_between(ids, [1, 2], [3]) == count
 
 
 async def test_usage_tells_the_reasoning_tokens(backend: Backend, monkeypatch: pytest.MonkeyPatch) -> None:
