@@ -13,6 +13,7 @@ from backend.core import build_model
 from backend.loader.model_config import load_model_config
 from backend.prompt import resolve_model
 from backend.runner.device import KV_DTYPES
+from backend.runner.prompt_graphs import PromptGraphs
 from benchmarks.kv_dtype import compared, log_probabilities
 from tests.gpu.test_attention import BACKENDS
 
@@ -35,6 +36,7 @@ MODELS = {
         Qwen3Config(**COMMON, num_attention_heads=4, num_key_value_heads=2, head_dim=128)
     ),
 }
+DRAWN = {"temperature": 0.8, "top_p": 0.9}
 WORST, MEAN = 0.8, 0.05  # of a log probability; transformers in bfloat16 is itself 0.4 off its float32 at worst
 
 
@@ -92,7 +94,7 @@ def sampled(engine, batch, **sampling):
 
 
 @pytest.mark.parametrize("backend", [*BACKENDS, "auto"])
-@pytest.mark.parametrize("sampling", [{"temperature": 0}, {"temperature": 0.8, "top_p": 0.9}], ids=["greedy", "drawn"])
+@pytest.mark.parametrize("sampling", [{"temperature": 0}, DRAWN], ids=["greedy", "drawn"])
 def test_graphs_give_the_tokens_of_eager_steps(model, backend, sampling):
     """Most tokens: a captured step of more rows may add in another order, and one other token changes all after it.
 
@@ -108,7 +110,7 @@ def test_graphs_give_the_tokens_of_eager_steps(model, backend, sampling):
     assert same >= 0.7 * 8 * 50
 
 
-@pytest.mark.parametrize("sampling", [{"temperature": 0}, {"temperature": 0.8, "top_p": 0.9}], ids=["greedy", "drawn"])
+@pytest.mark.parametrize("sampling", [{"temperature": 0}, DRAWN], ids=["greedy", "drawn"])
 @pytest.mark.parametrize("backend", ["triton", "torch_native"])
 def test_graphs_give_exactly_the_tokens_of_eager_steps_in_full_precision(model, backend, sampling):
     """Torch's attention is not captured: there its eager steps are the reference of both runs."""
@@ -117,6 +119,26 @@ def test_graphs_give_exactly_the_tokens_of_eager_steps_in_full_precision(model, 
     for args in ({}, {"disable_cuda_graph": True, "attention_backend": backend}):
         with make_engine(model, **({"attention_backend": "triton", "dtype": "float32"} | args)) as engine:
             found.append(sampled(engine, batch, **sampling))
+    assert found[0] == found[1]
+
+
+@pytest.mark.parametrize(("page_size", "sampling"), [(16, {"temperature": 0}), (1, DRAWN), (64, DRAWN)])
+def test_captured_prompts_give_exactly_the_tokens_of_others_in_full_precision(model, page_size, sampling, monkeypatch):
+    """In chunks beside rows that decode, with and without such rows; then again from the cache."""
+    kinds, run = [], PromptGraphs.run
+
+    def noted(graphs, inputs, size):
+        kinds.append(size.singles)
+        return run(graphs, inputs, size)
+
+    monkeypatch.setattr(PromptGraphs, "run", noted)
+    batch, found = prompts(8, seed=4), []
+    settings = {"attention_backend": "triton", "dtype": "float32", "chunked_prefill_size": 96, "page_size": page_size}
+    for eager in (True, False):
+        with make_engine(model, **settings, max_running_requests=32, disable_prefill_cuda_graph=eager) as engine:
+            found.append([sampled(engine, batch, **sampling) for _ in range(2)])
+        assert not (eager and kinds)
+    assert {True, False} == set(kinds)
     assert found[0] == found[1]
 
 
