@@ -130,23 +130,24 @@ class Metrics:
         return self._workers.get(url)
 
     def arrived(self, method: str, path: str) -> None:
-        self.requests.count(method if method in _METHODS else OTHER, _PATHS.get(path, OTHER))
+        self.requests.count((method if method in _METHODS else OTHER, _PATHS.get(path, OTHER)))
 
     def answered(self, path: str, status: int, seconds: float) -> None:
-        self.responses.count(_STATUS.get(status) or str(status))
-        self.duration.labels(_PATHS.get(path, OTHER)).observe(seconds)
+        self.responses.count((_STATUS.get(status) or str(status),))
+        self.duration.observe((_PATHS.get(path, OTHER),), seconds)
 
     def asked(self, model: str, path: str, stream: bool) -> None:
         """An inference request."""
-        self.model_requests.count(self.model_label(model), _PATHS.get(path, OTHER), "true" if stream else "false")
+        streaming = "true" if stream else "false"
+        self.model_requests.count((self.model_label(model), _PATHS.get(path, OTHER), streaming))
 
     def first_token(self, model: str, seconds: float) -> None:
         """The first token came so long after the request."""
-        self.ttft.labels(self.model_label(model)).observe(seconds)
+        self.ttft.observe((self.model_label(model),), seconds)
 
     def refused(self, status: int) -> None:
         """A request was answered before it was read."""
-        self.responses.count(str(status))
+        self.responses.count((str(status),))
 
     def decided(self, policy: str, decision: Decision) -> None:
         reason = decision.reason or "none"
@@ -154,7 +155,7 @@ class Metrics:
             if len(self._reasons) >= _MAX_REASONS:
                 reason = OTHER
             self._reasons.add(reason)
-        self.decisions.count(policy, reason)
+        self.decisions.count((policy, reason))
 
     def model_label(self, model: str) -> str:
         """Any of the known models, or "default" for none named where there are several."""

@@ -66,7 +66,7 @@ class ClosedLoop:
         if attempt.outcome != "ok" or not route.prompt_tokens:
             return
         told = attempt.cached_tokens is not None
-        self._answers.count("yes" if told else "no")
+        self._answers.count(("yes" if told else "no",))
         self._note(attempt.decision.worker, told)
         if attempt.cached_tokens is not None:
             prompt = attempt.prompt_tokens or route.prompt_tokens

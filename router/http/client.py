@@ -219,7 +219,8 @@ class ClientConnection(asyncio.Protocol):
         self._keep = self._until_close = self._in_head = False
 
     def _expect_more(self) -> None:
-        self._timer.set(min(self._loop.time() + self._idle_limit, self._total))
+        at = self._loop.time() + self._idle_limit  # for every piece of every stream: no call for the lesser one
+        self._timer.set(at if at < self._total else self._total)
 
     def _expired(self) -> None:
         self._fail(Fault("timeout", "no answer in time"))
