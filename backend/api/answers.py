@@ -32,7 +32,8 @@ BuildBody = Callable[[list[RequestState]], Any]
 async def answer_whole(request: web.Request, generation: Generation, build: BuildBody) -> web.StreamResponse:
     """One JSON body when all is finished; its head leaves with the first token (of several prompts: of the last one).
 
-    An error after the head cannot be told by a status any more: the connection is closed before the body's end.
+    An error after the head cannot be told by a status any more: the answer that it ended is told as aborted, and where
+    the answers are lost the connection is closed before the body's end.
     """
     early: web.StreamResponse | None = None
     async with generation:
@@ -49,9 +50,11 @@ async def answer_whole(request: web.Request, generation: Generation, build: Buil
             if early is None:
                 raise
             logger.warning("an answer was cut after its head: %s", error.message)
-            if request.transport is not None:
-                request.transport.close()
-            return early
+            if not await _all_end(generation):
+                if request.transport is not None:
+                    request.transport.close()
+                return early
+            body = build(generation.states)
     if early is None:
         whole = json_response(body)
         whole.headers[CACHED_TOKENS] = str(_cached(generation.states) or 0)
@@ -112,6 +115,17 @@ def _cached(states: list[RequestState]) -> int | None:
     if not all(state.started or state.finish is not None for state in firsts):
         return None
     return sum(state.cached_tokens for state in firsts)
+
+
+async def _all_end(generation: Generation) -> bool:
+    """Wait for a call's other answers, each of which may end in an error; false where they do not come."""
+    for _ in generation.states:
+        try:
+            await generation.finished()
+        except RequestError:
+            continue
+        break
+    return _finished(generation)
 
 
 def _finished(generation: Generation) -> bool:

@@ -87,7 +87,7 @@ class _Message:
 
     def _ending(self, state: RequestState) -> dict[str, Any]:
         reason, sequence = "end_turn", None
-        if state.finish is not None and state.finish.kind == "length":
+        if state.finish is not None and state.finish.kind != "stop":  # no other one says that it is not whole
             reason = "max_tokens"
         elif self._answers.calls(state):
             reason = "tool_use"

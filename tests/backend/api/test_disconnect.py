@@ -13,6 +13,7 @@ from aiohttp.test_utils import TestClient, TestServer
 from backend.api.app import create_app
 from backend.api.context import ServerContext
 from backend.config import ServerArgs
+from backend.messages import Finish, FromScheduler
 from tests.backend.api.conftest import MODEL, Backend
 from tests.backend.byte_tokenizer import ByteTokenizer
 from tests.backend.fake_scheduler import SILENT_TOKEN, STUCK_TOKEN
@@ -84,3 +85,22 @@ async def test_the_head_of_a_whole_answer_leaves_with_the_first_token(backend: B
         assert response.status_code == 200  # while the request is still running
         assert response.headers["x-warmlane-cached-tokens"] == "0"
         assert backend.frontend.unfinished == 1
+
+
+@pytest.mark.parametrize("n", [1, 2])
+async def test_an_error_after_the_head_of_a_whole_answer_ends_that_answer_as_aborted(backend: Backend, n: int) -> None:
+    sampling = {"max_new_tokens": 4, "n": n}
+    body = {"input_ids": [*ids("a"), STUCK_TOKEN], "sampling_params": sampling}
+    async with backend.http.stream("POST", "/generate", json=body) as response:
+        assert response.status_code == 200
+        first, *others = [request.uid for request in backend.engine.received][-n:]
+        for uid in (first, *others):
+            backend.engine.running.pop(uid)
+        slow = Finish(first, "abort", message="too slow", status_code=400)
+        backend.frontend.dispatch(FromScheduler(finished=[slow]))
+        for uid in others:
+            backend.frontend.dispatch(FromScheduler(finished=[Finish(uid, "length")]))
+        told = json.loads(await response.aread())
+    answers = told if isinstance(told, list) else [told]
+    reasons = [answer["meta_info"]["finish_reason"]["type"] for answer in answers]
+    assert reasons == ["abort", "length"][:n]
