@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -103,7 +104,7 @@ class SamplingPlanner:
         self._version = -1  # of the slots, and the rows, that what is kept below belongs to
         self._rows = np.empty(0, np.int64)
         self._row: RowSampling | None = None
-        self._draws: tuple[NDArray[np.int32], NDArray[np.float32]] | None = None  # lengths of the first, [k, R]
+        self._draws: tuple[NDArray[np.int32], Sequence[torch.Tensor]] | None = None  # lengths [k, R], numbers [R] each
 
     def plan(
         self, slots: Slots, rows: NDArray[np.int64], lengths: NDArray[np.int32], mask: Mask | None = None
@@ -126,13 +127,14 @@ class SamplingPlanner:
     def _uniform(self, seeds: NDArray[np.uint64], rows: NDArray[np.int64], lengths: NDArray[np.int32]) -> torch.Tensor:
         """One number a row. Rows usually move on by one token a step, so some steps are drawn ahead at once."""
         if self._draws is not None:
-            start, numbers = self._draws
-            step = int(lengths[0] - start[0])
-            if 0 <= step < len(numbers) and _same(lengths, start + step):
-                return to_device(numbers[step], self._device)
-        ahead = np.arange(DRAWN_AHEAD, dtype=np.int32)[:, None]
-        self._draws = lengths, uniform(seeds[rows], lengths + ahead)
-        return to_device(self._draws[1][0], self._device)
+            known, numbers = self._draws
+            step = int(lengths[0]) - int(known[0, 0])
+            if 0 <= step < DRAWN_AHEAD and _same(lengths, known[step]):
+                return numbers[step]
+        known = lengths + np.arange(DRAWN_AHEAD, dtype=np.int32)[:, None]
+        numbers = to_device(uniform(seeds[rows], known), self._device).unbind()
+        self._draws = known, numbers
+        return numbers[0]
 
     def _forbidden(
         self, slots: Slots, rows: NDArray[np.int64], lengths: NDArray[np.int32]
