@@ -47,11 +47,12 @@ def test_pages_survive_the_way_to_the_host_and_back(dtype, page_size, head_dim, 
 @pytest.mark.parametrize("graphs", [True, False], ids=["graphs", "eager"])
 @pytest.mark.parametrize("policy", ["write_through", "write_back"])
 def test_tokens_equal_the_reference(tmp_path, graphs, policy):
+    """Torch's attention is never captured, so graphs are those of our kernels."""
     folder = write_model("llama", tmp_path)
     settings = {"enable_hierarchical_cache": True, "hicache_ratio": 8.0, "hicache_write_policy": policy}
     with Engine(
-        folder, dtype="float32", attention_backend="torch_native", skip_tokenizer_init=True, max_total_tokens=128,
-        page_size=4, disable_cuda_graph=not graphs, check_invariants=True, **settings,
+        folder, dtype="float32", attention_backend="triton" if graphs else "torch_native", skip_tokenizer_init=True,
+        max_total_tokens=128, page_size=4, disable_cuda_graph=not graphs, check_invariants=True, **settings,
     ) as engine:  # fmt: skip
         fetched = 0
         for length in (40, 50, 60, 70):
