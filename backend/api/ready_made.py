@@ -12,7 +12,9 @@ _GAP = "\x00gap\x00"
 
 
 class ReadyMade:
-    """``build`` makes the event of answer ``index`` that says ``text``; :meth:`frame` gives the same bytes faster."""
+    """``build`` makes the event of answer ``index`` that says ``text``, behind what a client named; :meth:`frame` gives
+    the same bytes faster.
+    """
 
     def __init__(self, build: Callable[[int, str], dict[str, Any]]) -> None:
         self._build = build
@@ -22,6 +24,6 @@ class ReadyMade:
         """The whole server-sent event."""
         parts = self._parts.get(index)
         if parts is None:
-            before, _, after = _encode(self._build(index, _GAP)).partition(_encode(_GAP))
+            before, _, after = _encode(self._build(index, _GAP)).rpartition(_encode(_GAP))
             parts = self._parts[index] = b"data: " + before, after + b"\n\n"
         return parts[0] + _encode(text) + parts[1]

@@ -9,6 +9,7 @@ from collections import defaultdict
 
 import pytest
 
+from backend.api.ready_made import ReadyMade
 from tests.backend.api.conftest import Backend
 
 TOKENS, ANSWERS = 200, 4
@@ -70,3 +71,11 @@ async def test_a_slow_client_gets_everything_in_order_and_in_fewer_events(backen
         assert told[-1] == whole
         assert told == sorted(set(told), key=len)
     assert len(events) < TOKENS * ANSWERS
+
+
+def test_an_event_is_the_same_ready_made_whatever_its_client_called_it() -> None:
+    def event(index: int, text: str) -> dict[str, object]:
+        return {"id": "\x00gap\x00", "choices": [{"index": index, "text": text, "logprobs": None}]}
+
+    frame = ReadyMade(event).frame(3, 'a"\n')
+    assert json.loads(frame.removeprefix(b"data: ")) == event(3, 'a"\n')
