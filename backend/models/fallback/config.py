@@ -9,6 +9,7 @@ import transformers
 from transformers import CONFIG_MAPPING, PretrainedConfig
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
+from backend.attention.base import AttentionShape
 from backend.loader.model_config import ModelConfig, Reference, parse_config
 from backend.models.fallback.interface import Unsupported
 from backend.models.fallback.model import probe_layers
@@ -20,7 +21,6 @@ _OURS = {  # key of ModelConfig's configuration -> attributes of transformers th
     "hidden_size": ("hidden_size",),
     "intermediate_size": ("intermediate_size", "ffn_dim", "ffn_hidden_size", "n_inner"),
     "num_hidden_layers": ("num_hidden_layers",),
-    "num_attention_heads": ("num_attention_heads",),
     "vocab_size": ("vocab_size",),
     "max_position_embeddings": ("max_position_embeddings", "n_positions", "max_seq_len"),
     "rope_parameters": ("rope_parameters",),
@@ -49,14 +49,20 @@ def transformers_config(raw: dict[str, Any], architecture: str, where: str) -> M
         reason = f"its pass fails with {type(error).__name__}: {_first_line(error)}"
         raise ModelError(f"{where}: {architecture} cannot be served: {reason}; {_near(architecture)}") from error
     return replace(
-        parse_config(_in_our_words(raw, config, architecture) | {"head_dim": shapes[0].head_dim}, where),
-        num_heads=shapes[0].num_heads,
-        num_kv_heads=shapes[0].num_kv_heads,
+        parse_config(_in_our_words(raw, config, architecture) | _heads(shapes[0]), where),
         windows=tuple(shape.window for shape in shapes),
         raw=raw,
         task=Task.GENERATE,
         reference=Reference(config, shapes),
     )
+
+
+def _heads(shape: AttentionShape) -> dict[str, int]:
+    return {
+        "num_attention_heads": shape.num_heads,
+        "num_key_value_heads": shape.num_kv_heads,
+        "head_dim": shape.head_dim,
+    }
 
 
 def _in_our_words(raw: dict[str, Any], config: PretrainedConfig, architecture: str) -> dict[str, Any]:

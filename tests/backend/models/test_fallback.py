@@ -78,6 +78,13 @@ def test_a_known_architecture_may_be_run_so_too(tmp_path, rows, caplog):
     assert own == shapes
 
 
+@pytest.mark.parametrize("family", ["gemma3", "gpt-oss", "qwen3-moe"])
+def test_every_familys_sizes_are_read_alike(tmp_path, family):
+    source = resolve_model(str(save_tiny(family, VARIANTS[family].make, tmp_path)))
+    own, foreign = load_model_config(source), load_model_config(source, ServerArgs(model_impl="transformers"))
+    assert (own.num_heads, own.windows, own.vocab_size) == (foreign.num_heads, foreign.windows, foreign.vocab_size)
+
+
 def test_native_only_refuses_what_is_not_native(tmp_path):
     save_tiny("olmo2", FOREIGN["olmo2"].make, tmp_path)
     with pytest.raises(ModelError, match=r"'Olmo2ForCausalLM' is not supported; nearest: "):
