@@ -36,6 +36,8 @@ CHAT_NOT_YET: Harmless = {
     "modalities": (["text"],),
     "audio": (),
     "web_search_options": (),
+    "documents": (),
+    "chat_template": (),
 }
 CHAT_NAMES = {**OPENAI_NAMES, "prompt": "messages"}
 NEWER_CHAT_NAMES = {**CHAT_NAMES, "max_new_tokens": "max_completion_tokens"}

@@ -21,6 +21,12 @@ OPENAI_NOT_YET: Harmless = {
     **NOT_YET,
     **SAMPLING_NOT_YET,
     "prompt_logprobs": (),
+    # Of vLLM, and none that could be left out without changing the answer.
+    "use_beam_search": (False,),
+    "allowed_token_ids": (),
+    "bad_words": (),
+    "truncate_prompt_tokens": (),
+    "include_stop_str_in_output": (False,),
 }
 
 

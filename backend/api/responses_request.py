@@ -22,7 +22,12 @@ RESPONSES_NOT_YET: Harmless = {
     "top_logprobs": (0,),
     "max_tool_calls": (),
 }
-CHAT_TO_RESPONSES = {"max_completion_tokens": "max_output_tokens", "messages": "input"}  # names of fields in errors
+CHAT_TO_RESPONSES = {  # names of fields in errors
+    "max_completion_tokens": "max_output_tokens",
+    "messages": "input",
+    "reasoning_effort": "reasoning.effort",
+    "json_schema": "text.format",
+}
 _TEXT_PARTS = ("input_text", "output_text", "text", "reasoning_text", "refusal")
 
 

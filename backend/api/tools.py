@@ -22,10 +22,10 @@ def allowed_tools(tools: Sequence[Mapping[str, Any]], choice: ToolChoice) -> tup
         message = f"tool_choice.allowed_tools needs a mode, auto or required, and a list of tools, got {allowed!r}"
         raise SchemaError(message, param="tool_choice")
     wanted = [_name(tool) for tool in listed]
-    known = {_name(tool): tool for tool in tools}
-    if unknown := [name for name in wanted if name not in known]:
+    known = [_name(tool) for tool in tools]
+    if unknown := [name for name in wanted if name is None or name not in known]:
         raise SchemaError(f"tool_choice names no tool of the request, got {unknown[0]!r}", param="tool_choice")
-    return [tool for name, tool in known.items() if name in wanted], mode
+    return [tool for name, tool in zip(known, tools, strict=True) if name in wanted], mode
 
 
 def _name(tool: Any) -> Any:

@@ -41,6 +41,8 @@ def _older(message: dict[str, Any], knows_developer: bool) -> dict[str, Any]:
     content = message.get("content")
     if message.get("role") == "developer" and not knows_developer:
         message = {**message, "role": "system"}
+    if content is None and isinstance(message.get("refusal"), str):
+        message = {**message, "content": message["refusal"]}
     if isinstance(content, list) and any(isinstance(part, Mapping) and "refusal" in part for part in content):
         message = {**message, "content": [_as_text(part) for part in content]}
     return message

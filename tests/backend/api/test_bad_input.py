@@ -166,6 +166,8 @@ NOT_YET = [
     (COMPLETIONS, completion(suffix="x"), "suffix"),
     (GENERATE, {"text": "a", "image_data": ["x"]}, "image_data"),
     (GENERATE, native(beam_width=2), "beam_width"),
+    (COMPLETIONS, completion(allowed_token_ids=[1]), "allowed_token_ids"),
+    (CHAT, chat(documents=[{"text": "x"}]), "documents"),
 ]
 HARMLESS = [
     (CHAT, chat(logprobs=False, top_logprobs=None, response_format={"type": "text"}, logit_bias={}, max_tokens=1)),

@@ -125,6 +125,7 @@ def test_items_become_chat_messages() -> None:
         ({"input": [{"role": "user", "content": [{"type": "input_image", "image_url": "x"}]}]}, "input.0.content.0"),
         ({"input": [{"role": "nobody", "content": "x"}]}, "input.0.role"),
         ({"max_output_tokens": 0}, "max_output_tokens"),
+        ({"reasoning": {"effort": 7}}, "reasoning.effort:"),
     ],
 )
 async def test_bad_requests(backend: Backend, fields: dict[str, Any], words: str) -> None:

@@ -156,6 +156,15 @@ async def test_a_demanded_call_is_a_list_of_calls(say: Callable[..., Any], choic
         ({"tool_choice": "required", "response_format": {"type": "json_object"}}, "a demanded tool call and"),
         ({"tool_choice": "sometimes"}, "tool_choice must be"),
         ({"tool_choice": {"type": "allowed_tools", "allowed_tools": {"tools": []}}}, "needs a mode"),
+        (
+            {
+                "tool_choice": {
+                    "type": "allowed_tools",
+                    "allowed_tools": {"mode": "auto", "tools": [{"function": {"name": []}}]},
+                }
+            },
+            "tool_choice names no tool",
+        ),
         ({"tool_choice": "required", "tools": []}, "there are no tools"),
         ({"tools": [{"type": "function"}]}, "tools.0.function"),
         ({"tools": [{"type": "function", "function": {"name": ""}}]}, "tools.0.function.name"),

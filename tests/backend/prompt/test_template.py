@@ -108,7 +108,6 @@ def test_the_template_argument_is_a_file_or_a_template(tmp_path):
 @pytest.mark.parametrize(("known", "role"), [("", "system"), ("{# developer #}", "developer")])
 def test_newer_roles_and_parts_become_what_the_template_knows(known: str, role: str) -> None:
     template = ChatTemplate(known + "{% for m in messages %}{{ m.role }}:{{ m.content }};{% endfor %}")
-    refused = {"role": "assistant", "content": [{"type": "refusal", "refusal": "No."}]}
-    assert (
-        template.render([{"role": "developer", "content": "Be brief."}, refused]) == f"{role}:Be brief.;assistant:No.;"
-    )
+    for refused in ({"content": [{"type": "refusal", "refusal": "No."}]}, {"content": None, "refusal": "No."}):
+        chat = [{"role": "developer", "content": "Be brief."}, {"role": "assistant", **refused}]
+        assert template.render(chat) == f"{role}:Be brief.;assistant:No.;"
