@@ -12,7 +12,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from backend.cache.eviction import EVICTION_POLICIES
-from backend.cache.node import Node, Tokens
+from backend.cache.node import NO_PAGES, Node, Tokens
 from backend.cache.pages import PADDING_PAGE, Pages
 from backend.cache.radix import Match, RadixCache
 from backend.cache.shared_pages import SharedPages
@@ -76,13 +76,19 @@ class WindowTree(RadixCache):
             end -= len(own)
         return np.concatenate(parts[::-1]) if parts else window
 
-    def make_room(self, count: int) -> None:
+    def make_room(self, count: int) -> Pages:
         """Let go of window pages that nobody reads until ``count`` of the shared ones are free, or more.
 
         First those that are of use only to prefixes which end where nothing ended or parted so far, then the rest, each
-        in the order of the eviction policy.
+        in the order of the eviction policy. What can be continued nowhere after that leaves the tree; returns its
+        pages of the other layers.
         """
-        wanted = max(count, self._shared.num_pages // LEAST_EVICTED)
+        self._forget_idle(max(count, self._shared.num_pages // LEAST_EVICTED))
+        below_first = reversed(list(self.nodes()))
+        freed = [self._remove(node) for node in below_first if self._is_useless(node)]
+        return np.concatenate(freed) if freed else NO_PAGES
+
+    def _forget_idle(self, wanted: int) -> None:
         nodes = sorted(self.nodes(), key=self._rank)
         for parts in (self._insides(nodes), (node.window for node in nodes)):
             for pages in parts:
@@ -101,6 +107,20 @@ class WindowTree(RadixCache):
         return (node.window[: max(len(node.window) - seen[node], 0)] for node in nodes)
 
     # -- inside -----------------------------------------------------------------------------------------------------
+
+    def _is_useless(self, node: Node) -> bool:
+        """A leaf without any page of the window: no sequence that ends in it can be continued."""
+        is_idle_leaf = node.parent is not None and not node.children and node.locks == 0
+        return is_idle_leaf and self.tail > 0 and not np.count_nonzero(node.window != PADDING_PAGE)
+
+    def _let_go(self, node: Node) -> Pages:
+        freed = []
+        while True:
+            parent = node.parent
+            freed.append(self._remove(node))
+            if parent is None or not self._is_useless(parent):
+                return np.concatenate(freed)
+            node = parent
 
     def _split(self, node: Node, at: int) -> Node:
         upper = super()._split(node, at)

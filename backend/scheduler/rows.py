@@ -126,7 +126,9 @@ class Rows:
     def cover(self, rows: NDArray[np.int64], ends: NDArray[np.int32]) -> None:
         """Before a step is launched that computes ``rows`` up to their tokens ``ends``."""
         if self.window is not None:
-            self.window.cover(rows, ends)
+            freed = self.window.cover(rows, ends)
+            self.evicted_pages += len(freed)
+            self.pages.release(freed)
 
     def take_transfers(self) -> Transfers | None:
         """What the next step must have copied between the device and the host."""

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from backend.cache.node import Node
+from backend.cache.node import NO_PAGES, Node
 from backend.cache.pages import PADDING_PAGE, Pages
 from backend.cache.shared_pages import SharedPages
 from backend.cache.window_tree import WindowTree
@@ -84,21 +84,22 @@ class WindowRows:
         self.table[slot, : len(cached)] = cached
         self.first[slot], self.end[slot] = len(cached) - len(held), len(cached)
 
-    def cover(self, rows: NDArray[np.int64], ends: NDArray[np.int32]) -> None:
+    def cover(self, rows: NDArray[np.int64], ends: NDArray[np.int32]) -> Pages:
         """Pages for ``rows`` up to their tokens ``ends``, which a step is to compute.
 
         Before that every row lets go of what is behind its window. Steps run in order, so those under way do not mind.
+        Returns the pages of the other layers that left the tree, as they are of no use without a window.
         """
         computed = self._slots.computed // self._page
         self._drop_before(np.minimum(np.maximum(computed - self.tree.tail, self.first), self.end))
         wanted = -(-ends // self._page) - self.end[rows]
         if not np.count_nonzero(wanted > 0):
-            return
+            return NO_PAGES
         slots, places = _each(rows, self.end[rows], np.maximum(wanted, 0))
-        if self.shared.free_pages < len(slots):
-            self.tree.make_room(len(slots))
+        useless = self.tree.make_room(len(slots)) if self.shared.free_pages < len(slots) else NO_PAGES
         self.table[slots, places] = self.shared.take(len(slots))
         self.end[rows] += np.maximum(wanted, 0)
+        return useless
 
     def share(self, slot: int, node: Node, count: int) -> None:
         """The row's first ``count`` pages are the tree's, up to ``node``: the row goes on with the tree's."""

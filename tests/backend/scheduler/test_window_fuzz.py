@@ -7,6 +7,7 @@ from hypothesis import event as note
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from backend.cache.events import BlockEvents, BlockRemoved, CacheLog, chain_hash, root_hash
 from backend.scheduler.window import WindowSettings
 from tests.backend.scheduler.harness import Harness
 from tests.backend.scheduler.test_fuzz import EVENT, LIMITS, live
@@ -86,6 +87,23 @@ def test_a_lost_window_heals_when_it_is_computed_again():
         run_one(harness, text(60, salt), max_new=1)
     assert run_one(harness, [*text(40), 9], max_new=1) < 40
     assert run_one(harness, [*text(40), 9], max_new=1) == 40
+
+
+def test_what_lost_its_window_is_told_to_be_gone():
+    harness = make(num_pages=14)
+    rows, told = harness.scheduler.rows, set()
+    rows.radix.log, blocks = CacheLog(), BlockEvents(2)
+    for salt in (0, 3, 4, 5):  # each takes the window's pages of the one before
+        run_one(harness, text(40, salt), max_new=1)
+        for event in blocks.events(rows.radix.log.take()):
+            told = told - {*event.block_hashes} if isinstance(event, BlockRemoved) else told | {*event.block_hashes}
+    for salt in (0, 3, 4, 5):
+        chain, known = root_hash(""), 0
+        for start in range(0, 40, 2):
+            chain = chain_hash(chain, np.array(text(40, salt)[start : start + 2], np.int32))
+            known += 2 * (chain in told)
+        assert known == rows.radix.matched_tokens(np.array(text(40, salt), np.int32))
+    assert rows.evicted_pages > 0
 
 
 def test_ends_outlive_what_lies_within():
