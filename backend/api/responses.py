@@ -129,14 +129,16 @@ class _Response:
     def _response(self, state: RequestState | None, blocks: list[Block]) -> dict[str, Any]:
         """The response object; without a state it has only begun."""
         body = self._body
-        cut = state is not None and state.finish is not None and state.finish.kind != "stop"
-        status = "in_progress" if state is None else "incomplete" if cut else "completed"
+        finish = None if state is None else state.finish
+        aborted = finish is not None and finish.kind == "abort"
+        cut = finish is not None and finish.kind == "length"
+        status = "in_progress" if state is None else "failed" if aborted else "incomplete" if cut else "completed"
         return {
             "id": self._id,
             "object": "response",
             "created_at": self._created,
             "status": status,
-            "error": None,
+            "error": {"code": "server_error", "message": finish.message} if aborted and finish else None,
             "incomplete_details": {"reason": "max_output_tokens"} if cut else None,
             "instructions": body.instructions,
             "max_output_tokens": body.max_output_tokens,

@@ -14,6 +14,7 @@ from backend.api.app import create_app
 from backend.api.context import ServerContext
 from backend.config import ServerArgs
 from backend.messages import Finish, FromScheduler
+from tests.backend import fake_scheduler
 from tests.backend.api.conftest import MODEL, Backend
 from tests.backend.byte_tokenizer import ByteTokenizer
 from tests.backend.fake_scheduler import SILENT_TOKEN, STUCK_TOKEN
@@ -104,3 +105,20 @@ async def test_an_error_after_the_head_of_a_whole_answer_ends_that_answer_as_abo
     answers = told if isinstance(told, list) else [told]
     reasons = [answer["meta_info"]["finish_reason"]["type"] for answer in answers]
     assert reasons == ["abort", "length"][:n]
+
+
+async def test_a_response_that_fails_after_its_head_says_failed_and_why(
+    backend: Backend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    body = {"model": MODEL, "input": "hello", "max_output_tokens": 4}
+    await backend.http.post("/v1/responses", json=body)
+    template_end = backend.engine.received[-1].input_ids[-1]
+    monkeypatch.setattr(fake_scheduler, "STUCK_TOKEN", template_end)
+    async with backend.http.stream("POST", "/v1/responses", json=body) as response:
+        assert response.status_code == 200
+        uid = backend.engine.received[-1].uid
+        backend.engine.running.pop(uid)
+        slow = Finish(uid, "abort", message="too slow", status_code=400)
+        backend.frontend.dispatch(FromScheduler(finished=[slow]))
+        told = json.loads(await response.aread())
+    assert (told["status"], told["error"]["message"], told["incomplete_details"]) == ("failed", "too slow", None)
