@@ -50,11 +50,11 @@ async def answer_whole(request: web.Request, generation: Generation, build: Buil
             if early is None:
                 raise
             logger.warning("an answer was cut after its head: %s", error.message)
-            if not await _all_end(generation):
+            body = await _late_body(generation, build)
+            if body is None:
                 if request.transport is not None:
                     request.transport.close()
                 return early
-            body = build(generation.states)
     if early is None:
         whole = json_response(body)
         whole.headers[CACHED_TOKENS] = str(_cached(generation.states) or 0)
@@ -115,6 +115,16 @@ def _cached(states: list[RequestState]) -> int | None:
     if not all(state.started or state.finish is not None for state in firsts):
         return None
     return sum(state.cached_tokens for state in firsts)
+
+
+async def _late_body(generation: Generation, build: BuildBody) -> Any | None:
+    """What a call that failed behind its head has; None where answers are lost, or an aborted one is nothing in part."""
+    if not await _all_end(generation):
+        return None
+    try:
+        return build(generation.states)
+    except RequestError:
+        return None
 
 
 async def _all_end(generation: Generation) -> bool:

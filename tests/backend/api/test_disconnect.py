@@ -112,7 +112,7 @@ async def test_a_response_that_fails_after_its_head_says_failed_and_why(
 ) -> None:
     body = {"model": MODEL, "input": "hello", "max_output_tokens": 4}
     await backend.http.post("/v1/responses", json=body)
-    template_end = backend.engine.received[-1].input_ids[-1]
+    template_end = backend.engine.seen[-1][-1]
     monkeypatch.setattr(fake_scheduler, "STUCK_TOKEN", template_end)
     async with backend.http.stream("POST", "/v1/responses", json=body) as response:
         assert response.status_code == 200
