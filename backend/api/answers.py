@@ -118,7 +118,7 @@ def _cached(states: list[RequestState]) -> int | None:
 
 
 async def _late_body(generation: Generation, build: BuildBody) -> Any | None:
-    """What a call that failed behind its head has; None where answers are lost, or an aborted one is nothing in part."""
+    """What a call that failed behind its head has; None where answers are lost, or nothing in part."""
     if not await _all_end(generation):
         return None
     try:
