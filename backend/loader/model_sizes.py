@@ -11,6 +11,7 @@ _AT_LEAST_ONE = (
     *("head_dim", "vocab_size", "max_position_embeddings"),
     *("kv_lora_rank", "qk_rope_head_dim", "qk_nope_head_dim", "v_head_dim"),
 )
+_MOST_POSITIONS = 1 << 24  # tables of sines and cosines have a row for each
 
 
 def check_sizes(raw: dict[str, Any], where: str) -> None:
@@ -20,6 +21,8 @@ def check_sizes(raw: dict[str, Any], where: str) -> None:
             continue
         if not isinstance(value, int) or isinstance(value, bool) or value < 1:
             raise _impossible(where, key, value, "a whole number from 1 on")
+    if (positions := raw.get("max_position_embeddings") or 0) > _MOST_POSITIONS:
+        raise _impossible(where, "max_position_embeddings", positions, f"at most {_MOST_POSITIONS}")
     if raw.get("kv_lora_rank"):
         return  # latent attention: sizes of its own, and one key for all heads whatever num_key_value_heads says
     hidden, heads = raw["hidden_size"], raw["num_attention_heads"]

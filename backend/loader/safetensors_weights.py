@@ -40,6 +40,9 @@ def _shards(folder: Path, index: dict) -> list[Path]:
     if not isinstance(weight_map, dict) or not weight_map or not all(isinstance(n, str) for n in weight_map.values()):
         raise ModelError(f"{folder / _INDEX} has no 'weight_map' of tensors to files")
     names = sorted(set(weight_map.values()))
+    for name in names:
+        if Path(name).is_absolute() or ".." in Path(name).parts:
+            raise ModelError(f"{folder / _INDEX} names a file outside its folder: {name}")
     missing = [name for name in names if not (folder / name).is_file()]
     if missing:
         raise ModelError(

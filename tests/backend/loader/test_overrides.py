@@ -97,6 +97,7 @@ def test_a_negative_window_is_refused(folder):
         ({"intermediate_size": 2.5}, "intermediate_size must be .*, got 2.5"),
         ({"vocab_size": 0}, "vocab_size must be a whole number from 1 on, got 0"),
         ({"max_position_embeddings": -1}, "max_position_embeddings must be a whole number from 1 on, got -1"),
+        ({"max_position_embeddings": 10**11}, "max_position_embeddings must be at most 16777216, got 100000000000"),
         ({"head_dim": True}, "head_dim must be a whole number from 1 on, got True"),
         (
             {"head_dim": None, "hidden_size": 33},

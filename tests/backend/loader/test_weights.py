@@ -1,6 +1,7 @@
 """Weights arrive under Hugging Face names with the values that were saved, or not at all."""
 
 import importlib.util
+import json
 
 import numpy as np
 import pytest
@@ -57,6 +58,14 @@ def test_an_index_that_names_no_files_is_refused(tmp_path):
     tiny_llama().save_pretrained(tmp_path, max_shard_size="40KB")
     (tmp_path / "model.safetensors.index.json").write_text('{"weight_map": {"model.norm.weight": 5}}')
     with pytest.raises(ModelError, match="has no 'weight_map' of tensors to files"):
+        load(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["../other.safetensors", "/other.safetensors"])
+def test_an_index_stays_in_its_folder(tmp_path, name):
+    tiny_llama().save_pretrained(tmp_path, max_shard_size="40KB")
+    (tmp_path / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"model.norm.weight": name}}))
+    with pytest.raises(ModelError, match=r"names a file outside its folder: .*other"):
         load(tmp_path)
 
 
