@@ -23,6 +23,8 @@ WHY = {
     "test_count_tokens_with_system": "this model's template has a system text of its own, longer than the test's",
     "structured_by_tool": "sometimes this model fills its tokens before the call is complete, which is then not sent",
     "test_long_prompt": "8,000 tokens within 120 seconds, on two cores with much else to do",
+    "SpecPenaltyKit": "a test of speculation, which is not there yet",
+    "SpecGrammarKit": "a test of speculation, which is not there yet",
 }
 
 
