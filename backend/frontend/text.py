@@ -49,5 +49,5 @@ class TextStream:
             return rest
         try:
             return self._stops.push(rest) + self._stops.flush()
-        except StopRegexError:  # it is the end anyway
+        except StopRegexError:  # nothing is left to stop: what was held is shown, not lost
             return self._stops.flush()
