@@ -206,6 +206,7 @@ def live(harness, events):
                 harness.step()
             case ("run",):
                 harness.run()
+    harness.step()  # what messages brought about comes out with the next step, also where no work is left
     harness.run()
     return aborted
 
