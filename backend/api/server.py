@@ -34,6 +34,7 @@ from backend.prompt import ModelError, TemplateError
 
 logger = logging.getLogger(__name__)
 
+BACKLOG = 4096  # connections that may wait to be accepted: one that finds no place is tried again after a second
 DRAIN_SECONDS = 20.0  # for running requests after a request to stop
 CLOSE_SECONDS = 2.0  # for handlers to end after that
 
@@ -85,7 +86,7 @@ class Server:
     async def _listen(self) -> str:
         """Open the port, so that probes see a server that starts instead of a closed door."""
         await self._runner.setup()
-        site = web.TCPSite(self._runner, self._args.host, self._args.port)
+        site = web.TCPSite(self._runner, self._args.host, self._args.port, backlog=BACKLOG)
         try:
             await site.start()
         except OSError as error:

@@ -86,12 +86,25 @@ def state(pid: int) -> str:
         return "Z"
 
 
+def connect_while_busy(server: Launched, count: int) -> None:
+    """Each connection finds room at once; one without would be asked for anew after a whole second."""
+    address = ("127.0.0.1", int(server.url.rsplit(":", 1)[1]))
+    server.process.send_signal(signal.SIGSTOP)
+    try:
+        crowd = [socket.create_connection(address, timeout=0.9) for _ in range(count)]
+    finally:
+        server.process.send_signal(signal.SIGCONT)
+    for connection in crowd:
+        connection.close()
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_it_serves_and_stops_when_asked(launch, number: signal.Signals) -> None:
     server = launch("--served-model-name", "echo")
     answer = httpx.post(f"{server.url}/generate", json={"text": "hi", "sampling_params": {"max_new_tokens": 2}})
     assert answer.json()["meta_info"]["completion_tokens"] == 2
     assert httpx.get(f"{server.url}/v1/models").json()["data"][0]["id"] == "echo"
+    connect_while_busy(server, 300)
     children = server.children()
     assert children
     sockets = list(server.temp.glob("warmlane-*"))
