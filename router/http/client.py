@@ -13,7 +13,7 @@ from router.http.deadline import NEVER, Deadline
 from router.http.message import bodiless, without_length
 from router.http.repeated import Repeated
 
-SMALL = 65536  # bytes of a body that are cheaper to copy behind the head than to write on their own
+SMALL = 4096  # bytes of a body that are cheaper to copy behind the head than to write on their own
 MAX_HEAD = 65536
 
 
@@ -54,8 +54,7 @@ class ClientConnection(asyncio.Protocol):
         elif len(body) <= SMALL:
             self._transport.write(head + body)
         else:
-            self._transport.write(head)
-            self._transport.write(body)
+            self._transport.writelines((head, body))
         return answer
 
     @property
@@ -152,7 +151,7 @@ class ClientConnection(asyncio.Protocol):
 
     def _remember(self, answer: Answer, data: bytes) -> None:
         """``data`` was the whole ``answer``: the next one may come with the same head."""
-        repeated = Repeated.of(data, answer.size)
+        repeated = Repeated.of(data, answer.size, answer.size)
         if repeated is not None:
             like = Answer(self, self._loop)
             like.status, like.reason, like.memo = answer.status, answer.reason, answer.memo

@@ -10,7 +10,8 @@ from router.http.message import Pairs, Reply, Request, fields, without_length
 from router.http.repeated import Repeated
 from router.http.response import malformed
 
-LONG_BODY = 65536  # the rest of a longer one goes past the parser
+LONG = 16384  # bytes: of longer pieces the parser gets the head alone
+END = b"\r\n\r\n"  # of a head
 REPEATED = frozenset({"host", "content-length", "transfer-encoding"})  # headers that may stand once
 
 
@@ -48,16 +49,16 @@ class Intake:
         self._request: Request | None = None  # its head is known, its body is being read
         self._url = b""
         self._pairs: Pairs = []
-        self._chunks: list[bytes] = []
+        self._chunks: list[bytes | memoryview] = []
         self._size = 0
         self._length = 0
-        self._left = 0  # of a body that goes past the parser
+        self._left = 0  # of a body whose rest goes past the parser
         self._head_size = 0
         self._stalled = 0
         self._progress = False
         self._body_follows = False  # a change of protocols was declined, and a body is to come
-        self._whole: list[Request] = []  # of the piece that is being read
-        self._last: tuple[Repeated, Request] | None = None  # of a request that came in one piece
+        self._first: Request | None = None  # that was whole in the piece that is being read
+        self._last: tuple[Repeated, Request] | None = None  # of a request that began with a piece
         self._parser = HttpRequestParser(self)
 
     @property
@@ -68,62 +69,86 @@ class Intake:
         """The next bytes of the connection."""
         if self._last is not None and not self.in_head and self._request is None:
             repeated, like = self._last
-            body = repeated.body(data)
-            if body is not None and len(body) <= self._max_body:
-                request = like.again(body)
-                self._on_head(request)
-                self._on_whole(request)
+            if self._comes_again(data, repeated, like):
                 return
-        while data:
+        view = memoryview(data)
+        at = 0
+        while at < len(data):
             if self._left:
-                data = self._rest_of_body(data)
+                at += self._rest_of_body(data, view[at : at + self._left])
                 continue
-            # Not more at once than a head may have, so that one without an end is noticed before it is large.
-            piece, data = data[: self._max_head], data[self._max_head :]
-            while piece:
-                piece = self._rest_of_body(piece) if self._left else self._parse(piece)
-            if self._request is not None and not self._left and self._length - self._size > LONG_BODY:
-                self._left = self._length - self._size
+            at += self._parse(view[at : self._stop(data, at)])
+            if self._request is not None and not self._left:  # what is missing goes past the parser
+                self._left = max(0, self._length - self._size)
 
-    def _parse(self, data: bytes) -> bytes:
-        """What is left of ``data`` for a new parser, behind a change of protocols that was declined."""
+    def _comes_again(self, data: bytes, repeated: Repeated, like: Request) -> bool:
+        """Whether ``data`` was a request with the head of ``like``, or the beginning of one."""
+        start, length = repeated.split(data)
+        missing = length - (len(data) - start)
+        if not start or missing < 0 or length > self._max_body:
+            return False
+        request = like.again(b"" if missing else data[start:], length)
+        self._on_head(request)
+        if missing:
+            self._expect_body(request, length)
+            self._left = missing
+            if start < len(data):
+                self._chunks.append(memoryview(data)[start:])
+        else:
+            self._on_whole(request)
+        return True
+
+    def _stop(self, data: bytes, at: int) -> int:
+        """Up to where ``data`` goes to the parser at once: of a long piece a head alone, as a body need not be parsed.
+
+        Not more than a head may have, so that one without an end is noticed before it is large.
+        """
+        most = at + self._max_head
+        if self._request is None and len(data) - at > LONG:
+            end = data.find(END, at, most)
+            return end + len(END) if end >= 0 else most
+        return most
+
+    def _parse(self, data: memoryview) -> int:
+        """How much of ``data`` was read: all, unless a change of protocols was declined, behind which HTTP goes on."""
         self._progress = False
-        self._whole.clear()
+        self._first = None
         begins = not self.in_head and self._request is None
         try:
             self._parser.feed_data(data)
-        except HttpParserUpgrade as upgrade:  # declined: what follows is HTTP as before
+        except HttpParserUpgrade as upgrade:
             self._parser = HttpRequestParser(self)
             if self._body_follows:  # which the parser would take for the other protocol
                 self._body_follows = False
                 self._left = self._length
-            rest: bytes = data[upgrade.args[0] :]
-            return rest
+            read: int = upgrade.args[0]
+            return read
         if not self._progress:
             self._count_stalled(len(data))
-        if begins and self._whole:
-            self._keep(data, self._whole[0])
-        return b""
+        if begins and (first := self._first or self._request) is not None:
+            self._keep(bytes(data), first)
+        self._first = None
+        return len(data)
 
     def _keep(self, data: bytes, request: Request) -> None:
         """``data`` began with ``request``: when it was nothing else, the next one may come with the same head."""
-        self._whole.clear()
-        repeated = Repeated.of(data, len(request.body)) if request.keep_alive else None
+        whole = request is not self._request
+        here = len(request.body) if whole else self._size
+        repeated = Repeated.of(data, here, here if whole else self._length) if request.keep_alive else None
         if repeated is not None:
-            like = request.again(b"")
+            like = request.again(b"", 0)
             like.pairs = without_length(request.pairs)
             self._last = repeated, like
 
-    def _rest_of_body(self, data: bytes) -> bytes:
-        """Collect what is missing of a long body; what stands behind it is given back."""
-        piece = data[: self._left]
-        self._chunks.append(piece)
-        self._left -= len(piece)
-        if self._left:
-            return b""
-        self._parser = HttpRequestParser(self)
-        self.on_message_complete()
-        return data[len(piece) :]
+    def _rest_of_body(self, data: bytes, piece: memoryview) -> int:
+        """Collect what is missing of a body: ``piece``, which is of ``data``. Returns its length."""
+        size = len(piece)
+        self._chunks.append(data if size == len(data) else piece)
+        self._left -= size
+        if not self._left and (request := self._request) is not None:
+            self._parser = HttpRequestParser(self)  # the one that read the head waits for the body
+            self._finish(request)
+        return size
 
     def _count_stalled(self, size: int) -> None:
         """Bytes that make no whole header, piece of body or chunk (a long trailer, chunk extension, or header)."""
@@ -171,8 +196,12 @@ class Intake:
         request.keep_alive = version == "1.1" and parser.should_keep_alive()
         self._on_head(request)
         self._body_follows = declined
+        self._expect_body(request, self._length)
+
+    def _expect_body(self, request: Request, length: int) -> None:
         self._request = request
         self._chunks = []
+        self._length = length
         self._size = 0
 
     def _framing(self, headers: dict[str, str], version: str) -> int:
@@ -219,13 +248,17 @@ class Intake:
     def on_message_complete(self) -> None:
         if self._body_follows:
             return
-        request, self._request = self._request, None
         self._progress = True
-        if request is not None:
-            chunks, self._chunks = self._chunks, []
-            request.body = chunks[0] if len(chunks) == 1 else b"".join(chunks)
-            self._whole.append(request)
-            self._on_whole(request)
+        if (request := self._request) is not None:
+            self._finish(request)
+            self._first = self._first or request
+
+    def _finish(self, request: Request) -> None:
+        """The body is whole."""
+        self._request = None
+        chunks, self._chunks = self._chunks, []
+        request.body = chunks[0] if len(chunks) == 1 and isinstance(chunks[0], bytes) else b"".join(chunks)
+        self._on_whole(request)
 
 
 def _has_body(headers: Mapping[str, str]) -> bool:

@@ -34,11 +34,11 @@ class Request:
         self.body = b""
         self.keep_alive = True
 
-    def again(self, body: bytes) -> Request:
-        """A request with this head, whose length was left out, and a body of its own."""
-        length = b"%d" % len(body)
-        pairs = [*self.pairs, (b"Content-Length", length)]
-        headers = {**self.headers, "content-length": length.decode("ascii")}
+    def again(self, body: bytes, length: int) -> Request:
+        """A request with this head, whose length was left out, and ``body``, which will have ``length`` bytes."""
+        digits = b"%d" % length
+        pairs = [*self.pairs, (b"Content-Length", digits)]
+        headers = {**self.headers, "content-length": digits.decode("ascii")}
         request = Request(self.method, self.target, self.version, pairs, headers, self.remote, self.scheme)
         request.memo, request.keep_alive, request.body = self.memo, self.keep_alive, body
         return request

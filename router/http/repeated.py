@@ -23,26 +23,30 @@ class Repeated:
         self._behind = len(before)
 
     @classmethod
-    def of(cls, data: bytes, length: int) -> Repeated | None:
-        """``data`` was read as one whole message with a body of ``length`` bytes; None when its head tells no length.
+    def of(cls, data: bytes, here: int, length: int) -> Repeated | None:
+        """``data`` was read as a head and ``here`` bytes of its body of ``length``; None when the head tells no length.
 
-        The head ends for certain where the first empty line leaves as many bytes as the body has.
+        The head ends for certain where the first empty line leaves as many bytes as there are of the body.
         """
         end = data.find(_END) + len(_END)
-        if len(data) - end != length:
+        if len(data) - end != here:
             return None
         told = _LENGTH.search(data, 0, end)
         if told is None or int(told[1]) != length:
             return None
         return cls(data[: told.start(1)], data[told.end(1) : end])
 
+    def split(self, data: bytes) -> tuple[int, int]:
+        """(where its body begins, how long it says that is) if ``data`` begins with this head; else zeros."""
+        if not data.startswith(self._before):
+            return 0, 0
+        stop = data.find(b"\r", self._behind, self._behind + 10)
+        digits = data[self._behind : stop]
+        if not digits.isdigit() or not data.startswith(self._after, stop):
+            return 0, 0
+        return stop + len(self._after), int(digits)
+
     def body(self, data: bytes) -> bytes | None:
         """The body, if ``data`` is one whole message with this head."""
-        if not data.startswith(self._before):
-            return None
-        stop = data.find(b"\r", self._behind)
-        digits = data[self._behind : stop]
-        if not digits.isdigit() or len(digits) > 9 or not data.startswith(self._after, stop):
-            return None
-        start = stop + len(self._after)
-        return data[start:] if len(data) - start == int(digits) else None
+        start, length = self.split(data)
+        return data[start:] if start and len(data) - start == length else None

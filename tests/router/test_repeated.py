@@ -99,7 +99,30 @@ def test_what_does_not_depend_on_the_length_is_worked_out_once() -> None:
 
 def test_a_head_is_kept_only_where_it_surely_ends() -> None:
     head = HEADS[0] % 4
-    assert Repeated.of(head + b"\r\n\r\n", 4) is not None
-    assert Repeated.of(head + b"abc", 4) is None, "the body is not whole"
-    assert Repeated.of(head + b"abcde", 4) is None, "something follows"
-    assert Repeated.of(b"HTTP/1.1 200 OK\r\nX: y\r\n\r\nabcd", 4) is None, "no length was told"
+    assert Repeated.of(head + b"\r\n\r\n", 4, 4) is not None
+    assert Repeated.of(head + b"abc", 4, 4) is None, "the body is not whole"
+    assert Repeated.of(head + b"abcde", 4, 4) is None, "something follows"
+    assert Repeated.of(b"HTTP/1.1 200 OK\r\nX: y\r\n\r\nabcd", 4, 4) is None, "no length was told"
+
+
+LONG_BODIES = st.sampled_from([0, 5, 16_000, 20_000, 70_000])
+CHUNKED = b"POST /generate HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"
+
+
+@given(st.lists(st.tuples(st.sampled_from(HEADS[:2]) | st.none(), LONG_BODIES), max_size=5), st.data())
+def test_long_bodies_are_read_whole_however_they_arrive(
+    asked: list[tuple[bytes | None, int]], data: st.DataObject
+) -> None:
+    bodies = [bytes([65 + index]) * size for index, (_, size) in enumerate(asked)]
+    sent = b""
+    for (head, size), body in zip(asked, bodies, strict=True):
+        chunk = b"%x\r\n%s\r\n" % (size, body) if size else b""
+        sent += CHUNKED + chunk + b"0\r\n\r\n" if head is None else head % size + body
+    cuts = sorted(data.draw(st.lists(st.integers(0, len(sent)), max_size=6)))
+    seen: list[Request] = []
+    intake = Intake(65536, 70_000, lambda request: None, seen.append, "10.0.0.1", "http")
+    for start, stop in zip([0, *cuts], [*cuts, len(sent)], strict=True):
+        intake.feed(sent[start:stop])
+    assert [request.body for request in seen] == bodies
+    assert all(type(request.body) is bytes for request in seen)
+    assert (intake.in_head, intake.in_body) == (False, False)
