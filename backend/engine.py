@@ -19,7 +19,7 @@ from backend.frontend.intake import check_sampling, fan_out
 from backend.grammar import GrammarSpec, spec_from_fields
 from backend.grammar.spec import FIELDS as CONSTRAINTS
 from backend.loader.model_config import load_model_config
-from backend.messages import NewRequest, ToScheduler
+from backend.messages import FromScheduler, NewRequest, ToScheduler
 from backend.prompt import load_prompt, resolve_model
 from backend.sampling_params import SamplingParams
 
@@ -129,28 +129,30 @@ class Engine:
                 raise ValueError(state.finish.message)
 
     def _stream(self, states: list[RequestState], single: bool) -> Iterator[Result]:
-        sent = [-1] * len(states)
+        sent = [(0, False)] * len(states)
         try:
-            while any(count >= 0 or state.finish is None for count, state in zip(sent, states, strict=True)):
+            while not all(finished for _, finished in sent):
                 for i, state in enumerate(states):
-                    if state.completion_tokens == sent[i] or (state.finish is None and not state.completion_tokens):
-                        continue
-                    sent[i] = state.completion_tokens
-                    yield generate_result(state) | ({} if single else {"index": state.index})
-                if all(state.finish for state in states):
-                    return
-                self._step()
+                    now = (state.completion_tokens, state.finish is not None)
+                    if now != sent[i]:
+                        sent[i] = now
+                        yield generate_result(state) | ({} if single else {"index": state.index})
+                if not all(state.finish for state in states):
+                    self._step()
         finally:
             self._abandon(states)
 
-    def _step(self) -> None:
+    def _step(self, message: ToScheduler | None = None) -> FromScheduler:
+        """Move everybody's requests on. A step answers messages too, so one without work is no waste."""
         with self._lock:
             self._check_open()
-            if not self._scheduler.has_work:
-                return
-            result = self._outputs.process(self._scheduler.step(), time.perf_counter())
+            if message is not None:
+                self._scheduler.receive(message)
+            out = self._scheduler.step()
+            result = self._outputs.process(out, time.perf_counter())
             if result.abort:
                 self._scheduler.receive(ToScheduler(abort=result.abort))
+        return out
 
     def _check_open(self) -> None:
         if self._shut_down:
@@ -168,9 +170,7 @@ class Engine:
 
     def flush_cache(self) -> bool:
         """Empty the prefix cache; false when requests are running."""
-        with self._lock:
-            self._scheduler.receive(ToScheduler(flush_cache=1))
-            flushed = self._scheduler.step().flushed
+        flushed = self._step(ToScheduler(flush_cache=1)).flushed
         return flushed is not None and flushed[1]
 
     def get_server_info(self) -> dict[str, Any]:

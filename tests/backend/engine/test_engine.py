@@ -90,6 +90,21 @@ def test_a_stream_that_is_closed_early_leaves_nothing_running(engine):
     assert engine.flush_cache()
 
 
+def test_a_flush_in_between_takes_nothing_from_a_stream(engine):
+    alone = engine.generate("The sky is", GREEDY)
+    for last in engine.generate("The sky is", GREEDY, stream=True):
+        engine.flush_cache()
+    assert last["output_ids"] == alone["output_ids"]
+
+
+def test_a_refusal_is_told_when_nothing_else_runs():
+    with Engine(grammar_backend="none", max_total_tokens=64, cpu_threads=1) as engine:
+        with pytest.raises(ValueError, match="grammar"):
+            engine.generate("Hi", GREEDY | {"regex": "a+"})
+        for each in engine.generate("Hi", GREEDY | {"max_new_tokens": 1, "ignore_eos": True}, stream=True):
+            assert each["meta_info"]["finish_reason"]["type"] == "length"
+
+
 def test_concurrent_callers_share_the_engine(engine):
     async def both():
         return await asyncio.gather(
