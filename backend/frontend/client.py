@@ -1,4 +1,7 @@
-"""The frontend's end of the two sockets: what happens in one tick of the loop leaves as one message."""
+"""The frontend's end of the two sockets: what happens in one tick of the loop leaves as one message.
+
+Of a crowd that comes in one tick the first few leave at once, so that the scheduler begins while the others are read.
+"""
 
 from __future__ import annotations
 
@@ -17,6 +20,8 @@ from backend.messages import FromScheduler, NewRequest, ProfileCommand, Schedule
 
 logger = logging.getLogger(__name__)
 
+MOST_HELD = 8  # new requests that wait for the tick's end
+
 
 class SchedulerClient:
     """Owns both sockets (it binds, the scheduler connects). To be used inside one event loop, closed once."""
@@ -32,7 +37,7 @@ class SchedulerClient:
         self._encoder = msgspec.msgpack.Encoder()
         self._pending = ToScheduler()
         self._new: list[msgspec.Raw] = []  # requests of the pending message, encoded already
-        self._scheduled = False
+        self._soon: asyncio.Handle | None = None  # at the end of this tick
         self._tickets = itertools.count(1)
         self._flushes: dict[int, asyncio.Future[bool]] = {}
         self._pauses: list[tuple[bool, asyncio.Future[None]]] = []  # who waits for it to stand still, or go on
@@ -66,7 +71,10 @@ class SchedulerClient:
         Each is encoded here and not with the whole message, so that a bad one costs no other its place in it.
         """
         self._new += [msgspec.Raw(self._encoder.encode(request)) for request in requests]
-        self._send_soon()
+        if len(self._new) >= MOST_HELD:
+            self._send()
+        else:
+            self._send_soon()
 
     def ping(self) -> None:
         """Have the scheduler say something, even if there is nothing to say."""
@@ -144,12 +152,13 @@ class SchedulerClient:
         self._context.term()
 
     def _send_soon(self) -> None:
-        if not self._scheduled:
-            self._scheduled = True
-            asyncio.get_running_loop().call_soon(self._send)
+        if self._soon is None:
+            self._soon = asyncio.get_running_loop().call_soon(self._send)
 
     def _send(self) -> None:
-        self._scheduled = False
+        if self._soon is not None:
+            self._soon.cancel()
+            self._soon = None
         if self._push.closed:
             return
         message, self._pending = self._pending, ToScheduler()

@@ -11,7 +11,7 @@ import pytest
 import zmq
 import zmq.asyncio
 
-from backend.frontend.client import SchedulerClient
+from backend.frontend.client import MOST_HELD, SchedulerClient
 from backend.messages import NewRequest, ProfileCommand, ToScheduler
 from backend.sampling_params import SamplingParams
 
@@ -53,6 +53,25 @@ async def test_what_one_tick_brings_is_one_message(pair: Pair) -> None:
     message = await received(inbox)
     assert message.new == [request(1), request(2), request(3)]
     assert message.abort == [9]
+
+
+async def test_a_crowd_in_one_tick_leaves_in_parts_in_order(pair: Pair) -> None:
+    client, inbox = pair
+    for uid in range(2 * MOST_HELD + 3):
+        client.submit([request(uid)])
+    client.abort(1)
+    parts = [await received(inbox) for _ in range(3)]
+    assert [[each.uid for each in part.new] for part in parts] == [
+        list(range(MOST_HELD)),
+        list(range(MOST_HELD, 2 * MOST_HELD)),
+        list(range(2 * MOST_HELD, 2 * MOST_HELD + 3)),
+    ]
+    assert [part.abort for part in parts] == [[], [], [1]]
+    client.abort(2)
+    client.submit([request(99)] * MOST_HELD)
+    await asyncio.sleep(0)
+    client.abort(3)
+    assert [(await received(inbox)).abort for _ in range(2)] == [[2], [3]]  # and nothing empty between them
 
 
 @pytest.mark.parametrize("bad", [request(2, namespace="\ud800"), request(2**64)])
