@@ -22,7 +22,9 @@ from router.dossier import Attempt, Dossier
 
 log = logging.getLogger(__name__)
 
-BLOCK_TOKENS = 64  # that a number stands for, by the bytes a token of the first prompt has
+BLOCK_TOKENS = 64  # that a number stands for, by the bytes a token of the first long prompt has
+USUAL_BYTES_PER_TOKEN = 4  # until one came
+LONG_BYTES = 2048  # in shorter prompts the template's tokens hide how many bytes a token has
 MOST_BYTES_PER_TOKEN = 16
 MAX_WAITING = 10_000  # lines; a disk that is slower than the traffic loses some
 BEGINNING = b'{"timestamp":'  # of a line
@@ -63,7 +65,7 @@ class TraceRecorder:
         self._queue.put(
             {
                 "timestamp": round(self._resumed_ms + (first - self._started) * 1000, 3),
-                "input_length": attempt.prompt_tokens or route.prompt_tokens,
+                "input_length": attempt.prompt_tokens or route.prompt_tokens or 1,
                 "output_length": attempt.output_tokens or 0,
                 "hash_ids": route,  # hashed by the writing thread
                 "block_size": BLOCK_TOKENS,
@@ -94,17 +96,24 @@ class TraceRecorder:
                 log.warning("a line of the trace was lost: %s", error)
 
     def _blocks(self, route: RouteRequest, tokens: int) -> list[int]:
-        """Numbers below 2**53, which any JSON reader keeps exact; the last block may be shorter than the others."""
-        if not self._block_bytes:
-            per_token = min(max(1.0, len(route.text) / max(1, tokens)), MOST_BYTES_PER_TOKEN)
-            self._block_bytes = round(BLOCK_TOKENS * per_token)
-        size = self._block_bytes
+        """Numbers below 2**53, which any JSON reader keeps exact; the last block may be longer or shorter.
+
+        Readers cut what is more than the prompt's blocks, so the last number is that of the whole text.
+        """
+        size = self._size_of_block(len(route.text), tokens)
         chain = xxhash.xxh3_64_intdigest(f"{route.model}\0{route.namespace}".encode(), seed=self._secret)
         numbers = []
         for start in range(0, len(route.text), size):
             chain = xxhash.xxh3_64_intdigest(route.text[start : start + size], seed=chain)
             numbers.append(chain >> 11)
-        return numbers
+        return [*numbers[: -(-tokens // BLOCK_TOKENS) - 1], numbers[-1]]
+
+    def _size_of_block(self, text_bytes: int, tokens: int) -> int:
+        """In bytes; the same for all prompts from the first long one on, else equal texts had different numbers."""
+        if not self._block_bytes and text_bytes >= LONG_BYTES:
+            per_token = min(max(1.0, text_bytes / tokens), MOST_BYTES_PER_TOKEN)
+            self._block_bytes = round(BLOCK_TOKENS * per_token)
+        return self._block_bytes or BLOCK_TOKENS * USUAL_BYTES_PER_TOKEN
 
 
 def _end_of(path: Path) -> float:

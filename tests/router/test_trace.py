@@ -40,6 +40,38 @@ def test_lines_have_lengths_times_and_blocks_but_no_text(tmp_path):
     assert "beginning" not in path.read_text()
 
 
+def test_a_short_first_prompt_does_not_cut_the_others(tmp_path):
+    path = tmp_path / "trace.jsonl"
+    recorder = TraceRecorder(path)
+    settle(recorder, b"Hi", 0.0, 1, prompt_tokens=40)  # mostly the template's
+    for at, end in enumerate((b"one", b"two")):
+        settle(recorder, HEAD[:2000] + end * 600, at, 950, prompt_tokens=950)
+    recorder.close()
+    _, one, two = read_trace(path)
+    assert len(one.segments) == 950 // BLOCK_TOKENS + 1
+    assert 440 <= BLOCK_TOKENS * len(set(one.segments) & set(two.segments)) <= 550
+
+
+def test_denser_text_than_the_first_is_told_apart_to_its_end(tmp_path):
+    path = tmp_path / "trace.jsonl"
+    recorder = TraceRecorder(path)
+    settle(recorder, HEAD, 0.0, 2000)
+    for at, end in enumerate((b"one", b"two")):
+        settle(recorder, HEAD + HEAD + end, at, 500)
+    recorder.close()
+    _, one, two = read_trace(path)
+    assert one.segments[-1] != two.segments[-1]
+    assert one.prompt_tokens == two.prompt_tokens == 500
+
+
+def test_a_prompt_of_one_letter_does_not_spoil_the_recording(tmp_path):
+    path = tmp_path / "trace.jsonl"
+    recorder = TraceRecorder(path)
+    settle(recorder, b"a", 0.0, 0, outcome="client_gone")
+    recorder.close()
+    assert read_trace(path)[0].prompt_tokens == 1
+
+
 def test_two_runs_give_the_same_text_different_numbers(tmp_path):
     for name in "ab":
         recorder = TraceRecorder(tmp_path / name)
