@@ -6,7 +6,7 @@ and learned speeds. What comes out are counters to compare with the live ones: c
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import xxhash
 from prometheus_client import CollectorRegistry
@@ -52,7 +52,10 @@ class Shadow:
         self._first = Counter("warmlane_shadow_first_tokens_total", "Simulated first tokens", registry=registry)
 
     def capacity(self, worker: str, kv_tokens: int) -> None:
-        """``worker`` said how many tokens its cache holds."""
+        """``worker`` said how many tokens its cache holds. A model of another size begins anew."""
+        engine = self._engines.get(worker)
+        if engine is not None and engine.spec.kv_tokens != kv_tokens:
+            self.forget(worker)
         self._capacities[worker] = kv_tokens
         self._policy.capacity(worker, kv_tokens)
 
@@ -94,11 +97,11 @@ class Shadow:
         self._flights[self._number] = _Flight(worker, route, lease)
 
     def _engine(self, worker: str, ms_per_token: float) -> SimEngine:
+        """The model of ``worker``, as fast as it is known to be by now."""
         engine = self._engines.get(worker)
         if engine is None:
-            kv_tokens = self._capacities.get(worker, DEFAULT_KV_TOKENS)
-            spec = EngineSpec(kv_tokens, prefill_tokens_per_s=1000.0 / max(ms_per_token, 1e-3))
-            engine = self._engines[worker] = SimEngine(spec)
+            engine = self._engines[worker] = SimEngine(EngineSpec(self._capacities.get(worker, DEFAULT_KV_TOKENS)))
+        engine.spec = replace(engine.spec, prefill_tokens_per_s=1000.0 / max(ms_per_token, 1e-3))
         return engine
 
     def _advance(self, now: float) -> None:

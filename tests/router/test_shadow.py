@@ -18,9 +18,9 @@ class World:
         self.shadow = Shadow(make_policy(policy, seed=1), self.registry)
         self.now = 0.0
 
-    def ask(self, text, tokens=None, live=WORKERS[0], attempts=1):
+    def ask(self, text, tokens=None, live=WORKERS[0], attempts=1, ms=0.1):
         self.now += 10.0
-        candidates = [Candidate(worker, speed=WorkerSpeed(0.1)) for worker in WORKERS]
+        candidates = [Candidate(worker, speed=WorkerSpeed(ms)) for worker in WORKERS]
         dossier = Dossier("x", attempts=[Attempt(Decision(live), candidates, self.now)] * attempts)
         route = RouteRequest(text, len(text) // 4 if tokens is None else tokens)
         self.shadow.chosen(dossier, route, dossier.attempts[-1])
@@ -67,6 +67,29 @@ def test_a_prompt_that_fits_no_cache_is_left_out():
     world.ask(b"x" * 40)
     world.ask(b"x" * 40)
     assert world.count("prompt_tokens") == 10
+
+
+def test_the_model_is_as_fast_as_the_worker_turns_out_to_be():
+    world, waits = World("round_robin"), []
+    for ms in (0.1, 0.1, 1.0, 1.0):  # the first requests come before anything was learned
+        world.ask(b"%f " % world.now * 400, ms=ms)
+        before = world.count("ttft_seconds")
+        world.shadow._advance(world.now + 9.0)
+        waits.append(world.count("ttft_seconds") - before)
+    assert waits[2] > 5 * waits[0]
+    assert waits[3] > 5 * waits[1]
+
+
+def test_a_cache_size_that_is_told_late_counts():
+    world = World("round_robin")
+    for _ in WORKERS:
+        world.ask(b"x" * 400)
+    for worker in WORKERS:
+        world.shadow.capacity(worker, 500)
+    world.ask(b"y" * 4000)  # does not fit
+    for _ in WORKERS:
+        world.ask(b"x" * 40)
+    assert world.count("prompt_tokens") == 110
 
 
 def test_what_flies_to_a_worker_that_goes_takes_no_room(monkeypatch):
