@@ -40,9 +40,9 @@ COMPILED = {
     ),
     "router/fleet": ("registry",),
     "router": (
-        "front", "gateway", "exchange", "straight", "relay", "upstream", "body", "conversation", "prompt_text",
-        "headers", "answer_tail", "placement", "rosters", "exact", "dossier", "pending", "explain", "shortfall",
-        "metrics", "tally", "silence", "guards", "breaker", "retry_budget", "inflight",
+        "front", "gateway", "exchange", "straight", "relay", "upstream", "body", "long_strings", "conversation",
+        "prompt_text", "headers", "answer_tail", "placement", "rosters", "exact", "dossier", "pending", "explain",
+        "shortfall", "metrics", "tally", "silence", "guards", "breaker", "retry_budget", "inflight",
     ),
 }  # fmt: skip
 MODULES = [f"{folder}/{name}.py" for folder, names in COMPILED.items() for name in names]

@@ -13,9 +13,10 @@ import msgspec
 from aiohttp import web
 
 from policies.policy import RouteRequest
-from router.conversation import is_stand_in
+from router.conversation import Join, is_stand_in
 from router.envelope import ABSENT, DECODER, Envelope
 from router.errors import Refusal
+from router.long_strings import LongStrings, cut_out
 from router.namespace import joined
 from router.prompt_text import PromptText
 
@@ -106,7 +107,10 @@ def read_facts(
     )
 
 
-def _read(body: bytes, prompt_text: PromptText) -> tuple[Envelope, bytes, int | None, int]:
+_Found = tuple[Envelope, bytes, int | None, int]
+
+
+def _read(body: bytes, prompt_text: PromptText) -> _Found:
     """(what placement reads, the prompt's text, its exact number of tokens or None, how many prompts it has).
 
     Raises :class:`Refusal`.
@@ -114,14 +118,29 @@ def _read(body: bytes, prompt_text: PromptText) -> tuple[Envelope, bytes, int | 
     Fields that are read late fail late: a number out of range or a byte that is not UTF-8 may be anywhere.
     """
     try:
-        envelope = DECODER.decode(body)
-        return envelope, *_prompt(envelope, prompt_text), _count(envelope)
+        strings = None if prompt_text.renders else cut_out(body)
+        found = None if strings is None else _read_rest(strings, prompt_text)
+        return found or _read_json(body, prompt_text, b"".join)
     except msgspec.DecodeError as error:
         raise Refusal(400, f"The body is not a JSON object: {error}", code="invalid_json") from None
     except UnicodeDecodeError:
         raise Refusal(400, f"The body is not UTF-8: {_not_utf8(body)}", code="invalid_json") from None
     except RecursionError:
         raise Refusal(400, "The body is nested too deeply.", code="invalid_json") from None
+
+
+def _read_rest(strings: LongStrings, prompt_text: PromptText) -> _Found | None:
+    """The same; None when a long string is no text of the prompt, or there is a fault, which the whole body tells."""
+    try:
+        found = _read_json(strings.rest, prompt_text, strings.join)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
+    return None if strings.left else found
+
+
+def _read_json(body: bytes, prompt_text: PromptText, join: Join) -> _Found:
+    envelope = DECODER.decode(body)
+    return envelope, *_prompt(envelope, prompt_text, join), _count(envelope)
 
 
 def _not_utf8(body: bytes) -> str:
@@ -149,7 +168,7 @@ async def read_body(request: web.Request, limit: int) -> bytes:
     return bytes(body)
 
 
-def _prompt(envelope: Envelope, prompt_text: PromptText) -> tuple[bytes, int | None]:
+def _prompt(envelope: Envelope, prompt_text: PromptText, join: Join) -> tuple[bytes, int | None]:
     """(text, exact number of tokens or None) of whichever prompt field the body has."""
     if isinstance(messages := envelope.messages, list):
         system = _value(envelope.system)
@@ -157,15 +176,16 @@ def _prompt(envelope: Envelope, prompt_text: PromptText) -> tuple[bytes, int | N
         arguments = _value(envelope.chat_template_kwargs)
         continues = envelope.continue_final_message is True
         tools = _value(envelope.tools)
-        return prompt_text.chat(whole, tools, arguments if isinstance(arguments, dict) else {}, continues), None
+        variables = arguments if isinstance(arguments, dict) else {}
+        return prompt_text.chat(whole, tools, variables, continues, join), None
     if isinstance(ids := _value(envelope.input_ids), list):
         return _of_ids(ids)
     for raw in (envelope.text, envelope.prompt):
         if (value := _value(raw)) is not None:
-            return _of_plain(value)
+            return _of_plain(value, join)
     if (value := _value(envelope.input)) is not None:
         items = value if isinstance(value, list) else [value]
-        return prompt_text.plain([_value(envelope.instructions), *items], _value(envelope.tools)), None
+        return prompt_text.plain([_value(envelope.instructions), *items], _value(envelope.tools), join), None
     return b"", None
 
 
@@ -186,11 +206,12 @@ def _count(envelope: Envelope) -> int:
     return 1
 
 
-def _of_plain(value: Any) -> tuple[bytes, int | None]:
+def _of_plain(value: Any, join: Join) -> tuple[bytes, int | None]:
     if isinstance(value, str):
-        return value.encode("utf-8", "surrogatepass"), None
+        return join([value.encode("utf-8", "surrogatepass")]), None
     if isinstance(value, list) and value and all(isinstance(item, str) for item in value):
-        return _NEXT.join(item.encode("utf-8", "surrogatepass") for item in value), None
+        texts = [part for item in value for part in (_NEXT, item.encode("utf-8", "surrogatepass"))]
+        return join(texts[1:]), None
     return _of_ids(value) if isinstance(value, list) else (b"", None)
 
 

@@ -6,7 +6,7 @@ occur in texts: different roles, tools or message borders never look equal.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -17,11 +17,20 @@ CONTINUES = b"\xc0"  # ends a conversation whose last message the model goes on 
 _LONG = 1024  # bytes of a part that is no text (an image as data URL): beyond this only its hash counts
 _SORTED = msgspec.json.Encoder(order="sorted")
 
+Join = Callable[[Sequence[bytes]], bytes]  # parts of a text, in a row
 
-def conversation_bytes(messages: Sequence[Any], tools: Any = None, variables: Mapping[str, Any] | None = None) -> bytes:
+
+def conversation_bytes(
+    messages: Sequence[Any],
+    tools: Any = None,
+    variables: Mapping[str, Any] | None = None,
+    continues: bool = False,
+    join: Join = b"".join,
+) -> bytes:
     """``messages`` in the OpenAI shape; ``tools`` as in the request, None or empty when there are none.
 
-    ``variables`` go to the chat template, which may write them anywhere: they come first.
+    ``variables`` go to the chat template, which may write them anywhere: they come first. Texts of messages are parts
+    of their own for ``join``.
     """
     parts = [_VARIABLES + _SORTED.encode(variables)] if variables else []
     parts += [_TOOLS + _SORTED.encode(tools)] if tools else []
@@ -30,7 +39,9 @@ def conversation_bytes(messages: Sequence[Any], tools: Any = None, variables: Ma
             _add_message(parts, message)
         else:
             parts.append(_opaque(message))
-    return b"".join(parts)
+    if continues:
+        parts.append(CONTINUES)
+    return join(parts)
 
 
 def is_stand_in(text: bytes) -> bool:
@@ -40,18 +51,23 @@ def is_stand_in(text: bytes) -> bool:
 
 def _add_message(parts: list[bytes], message: Mapping[str, Any]) -> None:
     """In pieces: a long one is copied once, when all are joined."""
-    parts += (_ROLE, _text(message.get("role")), _CONTENT, _content(message.get("content")))
+    parts += (_ROLE, _text(message.get("role")), _CONTENT)
+    _add_content(parts, message.get("content"))
     if len(message) > 2 or "role" not in message or "content" not in message:
         extra = {key: value for key, value in message.items() if key not in ("role", "content") and value is not None}
         if extra:
             parts += (_EXTRA, _SORTED.encode(extra))
 
 
-def _content(content: Any) -> bytes:
+def _add_content(parts: list[bytes], content: Any) -> None:
     """One text part is the same as a plain string: templates render them alike."""
     if not isinstance(content, list):
-        return _text(content)
-    return _PART.join(_text(part["text"]) if _is_text(part) else _opaque(part) for part in content)
+        parts.append(_text(content))
+        return
+    for index, part in enumerate(content):
+        if index:
+            parts.append(_PART)
+        parts.append(_text(part["text"]) if _is_text(part) else _opaque(part))
 
 
 def _is_text(part: Any) -> bool:

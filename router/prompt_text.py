@@ -9,7 +9,7 @@ from typing import Any
 
 from backend.prompt import ModelError, TemplateError, load_prompt, resolve_model
 from router.config import RouterConfig
-from router.conversation import CONTINUES, conversation_bytes
+from router.conversation import Join, conversation_bytes
 
 log = logging.getLogger(__name__)
 
@@ -49,7 +49,19 @@ class PromptText:
         self._scales: dict[str, _Scale] = {}
         self._unseen = _Scale()
 
-    def chat(self, messages: Sequence[Any], tools: Any, arguments: Mapping[str, Any], continues: bool) -> bytes:
+    @property
+    def renders(self) -> bool:
+        """Whether conversations go through a template, which has to see all of them."""
+        return self._render is not None
+
+    def chat(
+        self,
+        messages: Sequence[Any],
+        tools: Any,
+        arguments: Mapping[str, Any],
+        continues: bool,
+        join: Join = b"".join,
+    ) -> bytes:
         """The conversation as the backend will see it. ``continues``: the model goes on with the last message."""
         if self._render is not None:
             try:
@@ -57,11 +69,11 @@ class PromptText:
                 return text.encode("utf-8", "surrogatepass")
             except (ValueError, TypeError, KeyError, AttributeError) as error:  # the backend will say what is wrong
                 log.debug("the chat template refused a conversation; placing it by its plain form: %s", error)
-        return conversation_bytes(messages, tools, arguments) + (CONTINUES if continues else b"")
+        return conversation_bytes(messages, tools, arguments, continues, join)
 
-    def plain(self, messages: Sequence[Any], tools: Any) -> bytes:
+    def plain(self, messages: Sequence[Any], tools: Any, join: Join = b"".join) -> bytes:
         """A conversation that no chat template knows (the Responses API, lists of texts)."""
-        return conversation_bytes([message for message in messages if message is not None], tools)
+        return conversation_bytes([message for message in messages if message is not None], tools, join=join)
 
     def tokens(self, model: str, text: bytes) -> int:
         """How many tokens ``text`` has, as far as the answers of ``model`` have shown."""
