@@ -63,7 +63,7 @@ def chain_of(tokens: bytes, block_size: int, key: PromptKey) -> list[int]:
 
 
 class _Holder:
-    __slots__ = ("bit", "block_size", "chain", "orphans", "partial_groups", "source", "tiers")
+    __slots__ = ("bit", "block_size", "chain", "orphans", "partial_groups", "source", "tiers", "whole")
 
     def __init__(self, source: Source, bit: int) -> None:
         self.source = source
@@ -73,6 +73,7 @@ class _Holder:
         self.tiers: dict[int, Medium] = {}  # our hash -> where it is, unless on the GPU alone
         self.orphans: dict[BlockHash, list[Stored]] = {}  # by parent
         self.partial_groups: set[int] = set()  # cache groups that keep no whole prefixes
+        self.whole = True  # no block of it was left out
 
 
 class BlockIndex:
@@ -109,6 +110,11 @@ class BlockIndex:
         """Blocks that ``source`` holds."""
         holder = self._holders.get(source)
         return len(holder.chain) if holder else 0
+
+    def whole(self, source: Source) -> bool:
+        """Is everything here that ``source`` told? Not when blocks found no room, until it is cleared."""
+        holder = self._holders.get(source)
+        return holder is None or holder.whole
 
     def match(self, chains: Mapping[int, Chain]) -> dict[str, Held]:
         """What each worker holds of a prompt; ``chains``: its :func:`chain_of` by block size. None held: left out."""
@@ -215,6 +221,7 @@ class BlockIndex:
             if engine_hash not in holder.chain:
                 if self.used_bytes >= self.budget_bytes:
                     self.refused += len(event.hashes) - i
+                    holder.whole = False
                     return
                 self._held += 1
             elif holder.chain[engine_hash] != chain:  # reused by the engine for other tokens
@@ -232,7 +239,9 @@ class BlockIndex:
 
     def _keep_orphan(self, holder: _Holder, parent: BlockHash, event: Stored) -> None:
         self.orphaned += 1
-        if sum(map(len, holder.orphans.values())) < _MAX_ORPHANS:
+        if sum(map(len, holder.orphans.values())) >= _MAX_ORPHANS:
+            holder.whole = False
+        else:
             holder.orphans.setdefault(parent, []).append(event)
 
     def _remove(self, holder: _Holder, event: Removed) -> None:

@@ -158,9 +158,19 @@ class KVStream:
                 await asyncio.sleep(0)
             self._index.apply(self._source, batch.events[start : start + SLICE])
         self._position.taken(number, batch.stamp)
+        self._check_room()
         self._taken += 1
         if self._taken % YIELD_EVERY == 0:
             await asyncio.sleep(0)
+
+    def _check_room(self) -> None:
+        """What found no room in the index must not count as what the source does not hold."""
+        if self.complete and not self._index.whole(self._source):
+            self.complete = False
+            log.warning(
+                "the blocks of %s do not fit into the index of %d MiB (--prefix-index-bytes): it is placed by texts",
+                self._source.worker, self._index.budget_bytes >> 20,
+            )  # fmt: skip
 
     async def _replay(self, first: int) -> bool:
         """Take in what the source still has from ``first`` on. False when it does not answer."""

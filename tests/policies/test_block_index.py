@@ -164,6 +164,9 @@ def test_a_full_index_takes_nothing_more_and_stays_right():
     assert matches(index, [1, 2, 3, 4, 5]) == {A.worker: 3}
     index.apply(A, [Removed([3, 2]), Stored([9], 1, ids([9]), 1)])
     assert matches(index, [1, 9, 0]) == {A.worker: 2}
+    assert not index.whole(A)
+    index.apply(A, [Cleared(), Stored([1], None, ids([1]), 1)])
+    assert index.whole(A)
 
 
 # -- the wire ---------------------------------------------------------------------------------------------------------

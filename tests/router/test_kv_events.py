@@ -204,6 +204,20 @@ async def test_without_replay_the_middle_of_a_stream_is_only_part():
         assert events.state(URL) == "partial"
 
 
+async def test_a_cache_that_does_not_fit_is_not_taken_for_known(caplog):
+    """Else what found no room would count as not cached, and the texts would not be asked."""
+    async with following() as (engine, events, worker):
+        await connect(engine, events, worker)
+        assert events.state(URL) == "exact"
+        events.index.budget_bytes = events.index.used_bytes + 100
+        await engine.publish(stored(1), stored(2, 1), stored(3, 2))
+        await until(lambda: events.index.refused)
+        assert events.state(URL) == "partial"
+        assert "--prefix-index-bytes" in caplog.text
+        await engine.publish(["AllBlocksCleared"])
+        await until(lambda: events.exact(URL))
+
+
 async def test_a_worker_that_goes_takes_its_blocks_along():
     async with following() as (engine, events, worker):
         engine.batch(stored(1))
