@@ -85,7 +85,7 @@ class KVEvents:
         return bool(streams) and all(stream.complete for stream in streams or ())
 
     def state(self, url: str) -> str:
-        """For ``/workers``: ``none``, ``exact``, or ``partial``: joined in the middle without replay, or it did not fit."""
+        """For ``/workers``: ``none``, ``exact``, or ``partial``: joined in the middle, or it did not fit."""
         return "exact" if self.exact(url) else "partial" if self._streams.get(url) else "none"
 
     def rows(self) -> Iterable[Row]:
