@@ -144,7 +144,7 @@ class SchedulerLoop:
         return stats.prefill_tokens_total + stats.decode_tokens_total
 
     def _receive(self, *, wait: bool) -> bool:
-        """Take in everything that has arrived; True when there was anything."""
+        """Take in what has arrived, up to a pause or a resume; True when there was anything."""
         news = False
         if wait:
             begun = time.monotonic()
@@ -153,12 +153,21 @@ class SchedulerLoop:
         with contextlib.suppress(zmq.Again):
             while True:
                 message = self._decoder.decode(self._inbox.recv(zmq.NOBLOCK))
-                self._scheduler.receive(message)
-                if message.profile is not None and self._profiler is not None:
-                    self._profiled.append(self._profiler.answer(message.profile))
-                self._stopped |= message.shutdown
+                self._take_in(message)
                 news = True
+                if message.pause or message.resume:  # told before the next one may undo it: somebody waits for that
+                    break
         return news
+
+    def _take_in(self, message: ToScheduler) -> None:
+        if self._watchdog is not None:
+            self._watchdog.begin(time.monotonic())  # a pause and a flush wait for the steps under way
+        self._scheduler.receive(message)
+        if self._watchdog is not None:
+            self._watchdog.end()
+        if message.profile is not None and self._profiler is not None:
+            self._profiled.append(self._profiler.answer(message.profile))
+        self._stopped |= message.shutdown
 
     def _send(self, out: FromScheduler) -> None:
         self._outbox.send(self._encoder.encode(out), copy=False)

@@ -28,8 +28,8 @@ def tell(stats: SchedulerStats) -> None:
     stats.graph_decodes_total = 7
 
 
-def said(profiler: StepProfiler, *messages: ToScheduler) -> list[FromScheduler]:
-    """What the loop answers to each, one by one."""
+def said(profiler: StepProfiler, *messages: ToScheduler, at_once: bool = False) -> list[FromScheduler]:
+    """What the loop answers to each, one by one; ``at_once`` all of them wait for it when it begins."""
     with zmq.Context() as context, context.socket(zmq.PUSH) as to, context.socket(zmq.PULL) as back:
         to.bind("inproc://to")
         back.bind("inproc://from")
@@ -40,11 +40,16 @@ def said(profiler: StepProfiler, *messages: ToScheduler) -> list[FromScheduler]:
             outbox.connect("inproc://from")
             target = SchedulerLoop(Harness().scheduler, inbox, outbox, profiler=profiler, tell=tell).run
             loop = threading.Thread(target=target)
-            loop.start()
             found = []
             for message in messages:
                 to.send(msgspec.msgpack.encode(message))
-                found.append(msgspec.msgpack.decode(back.recv(), type=FromScheduler))
+                if not at_once:
+                    if not loop.is_alive():
+                        loop.start()
+                    found.append(msgspec.msgpack.decode(back.recv(), type=FromScheduler))
+            if at_once:
+                loop.start()
+                found += [msgspec.msgpack.decode(back.recv(), type=FromScheduler) for _ in messages]
             to.send(msgspec.msgpack.encode(ToScheduler(shutdown=True)))
             loop.join(10)
             assert not loop.is_alive()
@@ -72,3 +77,8 @@ def test_steps_that_compute_something_are_counted_for_a_profile() -> None:
 
 def test_what_is_known_of_the_device_is_told_with_the_stats() -> None:
     assert said(Answers(), ToScheduler())[0].stats.graph_decodes_total == 7
+
+
+def test_a_pause_and_a_resume_that_meet_are_each_told() -> None:
+    messages = [ToScheduler(pause="in_place"), ToScheduler(resume=True), ToScheduler(pause="retract")]
+    assert [message.stats.paused for message in said(Answers(), *messages, at_once=True)] == [True, False, True]

@@ -2,8 +2,10 @@ import subprocess
 import sys
 import threading
 import time
+from types import SimpleNamespace
 
 import msgspec
+import pytest
 import zmq
 
 from backend.messages import NewRequest, ToScheduler
@@ -47,12 +49,17 @@ def test_the_process_ends_with_its_stacks_in_the_log():
     assert "hanging_step" in done.stderr
 
 
-def test_a_loop_whose_step_hangs_is_told_with_its_requests(monkeypatch):
-    harness, told, said = Harness(), threading.Event(), []
+@pytest.mark.parametrize("waiter", ["step", "pause"])
+def test_a_loop_whose_step_hangs_is_told_with_its_requests(monkeypatch, waiter):
+    harness, told, said = Harness(overlap=True), threading.Event(), []
 
-    def hang(batch, slots):
+    def hang(*_):
         assert told.wait(10)
         raise KeyboardInterrupt
+
+    def launch_and_pause(batch, slots):
+        to.send(msgspec.msgpack.encode(ToScheduler(pause="in_place")))
+        return SimpleNamespace(tokens=hang)
 
     def bark(message):
         said.append(message)
@@ -64,7 +71,7 @@ def test_a_loop_whose_step_hangs_is_told_with_its_requests(monkeypatch):
         except KeyboardInterrupt:
             ended.set()
 
-    monkeypatch.setattr(harness.runner, "launch", hang)
+    monkeypatch.setattr(harness.runner, "launch", hang if waiter == "step" else launch_and_pause)
     ended, watchdog = threading.Event(), Watchdog(0.05, harness.scheduler.describe, bark=bark)
     with zmq.Context() as context, context.socket(zmq.PUSH) as to, context.socket(zmq.PULL) as back:
         to.bind("inproc://to")
