@@ -225,13 +225,15 @@ class Intake:
     def _target(self) -> str:
         """Path and query; of a whole URL, as a proxy is asked, what follows the host."""
         target = self._url.decode("latin-1")
-        if target.startswith("/") or target == "*":
-            return target
         scheme, mark, rest = target.partition("://")
-        if not mark or scheme.lower() not in ("http", "https"):
+        plain = target.startswith("/") or target == "*"
+        # A fragment is never sent. Backends cut it off, so that they would see another path than who judges it here.
+        if "#" in target or not (plain or (mark and scheme.lower() in ("http", "https"))):
             raise Refused(malformed(400, "The request's target is malformed.", "malformed_request"))
-        _, slash, path = rest.partition("/")
-        return slash + path or "/"
+        if plain:
+            return target
+        path = rest[len(rest.split("/", 1)[0].split("?", 1)[0]) :]
+        return path if path.startswith("/") else "/" + path
 
     def on_body(self, data: bytes) -> None:
         self._progress = True

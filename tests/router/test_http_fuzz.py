@@ -138,6 +138,8 @@ SMUGGLING = {
     "two hosts": b"GET / HTTP/1.1\r\nHost: x\r\nHost: y\r\n\r\n",
     "no host": b"GET / HTTP/1.1\r\n\r\n",
     "a target with a space": b"GET /a b HTTP/1.1\r\nHost: x\r\n\r\n",
+    "a target with a fragment": b"GET /a#b HTTP/1.1\r\nHost: x\r\n\r\n",
+    "a whole URL with a fragment": b"GET http://x/a#b HTTP/1.1\r\nHost: x\r\n\r\n",
     "a target that is a name": b"GET ok HTTP/1.1\r\nHost: x\r\n\r\n",
     "an authority as target": b"CONNECT x:1 HTTP/1.1\r\nHost: x\r\n\r\n",
     "another protocol's target": b"GET ftp://x/y HTTP/1.1\r\nHost: x\r\n\r\n",
@@ -184,6 +186,7 @@ def test_pipelined_requests_of_all_kinds_are_told_apart(size):
         + b"HEAD /h?q=1 HTTP/1.1\r\nHost: x\r\n\r\n"
         + b"OPTIONS * HTTP/1.1\r\nHost: x\r\n\r\n"
         + b"GET http://other/whole?u=r HTTP/1.1\r\nHost: x\r\n\r\n"
+        + b"GET http://other?u=/workers HTTP/1.1\r\nHost: x\r\n\r\n"
         + b"GET /last HTTP/1.0\r\n\r\n"
     )
     service, line = say(*[sent[start : start + size] for start in range(0, len(sent), size)])
@@ -195,6 +198,7 @@ def test_pipelined_requests_of_all_kinds_are_told_apart(size):
         ("HEAD", "/h?q=1", b""),
         ("OPTIONS", "*", b""),
         ("GET", "/whole?u=r", b""),
+        ("GET", "/?u=/workers", b""),
         ("GET", "/last", b""),
     ]
     assert all("trailer" not in request.headers for request in service.served)
