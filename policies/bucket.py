@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from itertools import accumulate
 from random import Random
 
+from policies.cost.fleet_view import view_of
 from policies.least_load import least_loaded, wait
 from policies.policy import Candidate, Decision, Policy, RouteRequest
 
@@ -36,9 +37,10 @@ class BucketPolicy(Policy):
         least = least_loaded(request, candidates, self._rng)
         if not self._fitted:
             return Decision(least, reason="less_loaded")
-        ordered = sorted(candidates, key=lambda candidate: candidate.worker)
-        chosen = ordered[self._bucket(request.prompt_tokens, len(ordered))]
-        other = next(candidate for candidate in candidates if candidate.worker == least)
+        workers = view_of(candidates).workers
+        ordered = sorted(workers)
+        chosen = candidates[workers.index(ordered[self._bucket(request.prompt_tokens, len(ordered))])]
+        other = candidates[workers.index(least)]
         if wait(chosen, request) > TOO_UNEVEN * wait(other, request):
             return Decision(least, reason="less_loaded")
         return Decision(chosen.worker, reason="bucket")

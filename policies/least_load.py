@@ -22,8 +22,6 @@ class LeastLoadPolicy(Policy):
     def choose(self, request: RouteRequest, candidates: Sequence[Candidate], now: float) -> Decision:
         if len(candidates) == 1:
             return Decision(candidates[0].worker, reason="only")
-        if len(candidates) > SCANNED:
-            candidates = [candidates[index] for index in self._rng.sample(range(len(candidates)), SCANNED)]
         return Decision(least_loaded(request, candidates, self._rng), reason="less_loaded")
 
 
@@ -33,7 +31,9 @@ def wait(candidate: Candidate, request: RouteRequest) -> float:
 
 
 def least_loaded(request: RouteRequest, candidates: Sequence[Candidate], rng: Random) -> str:
-    """The candidate with the shortest wait."""
+    """The candidate with the shortest wait; of many, among those drawn."""
+    if len(candidates) > SCANNED:
+        candidates = [candidates[index] for index in rng.sample(range(len(candidates)), SCANNED)]
     ranks = [(wait(each, request), each.load.requests, each.load.recent_tokens) for each in candidates]
     best = min(ranks)
     return rng.choice([candidate.worker for candidate, rank in zip(candidates, ranks, strict=True) if rank == best])

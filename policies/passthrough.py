@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from random import Random
 
+from policies.cost.fleet_view import view_of
 from policies.least_load import least_loaded
 from policies.policy import Candidate, Decision, Policy, RouteRequest
 
@@ -35,4 +36,5 @@ def named(request: RouteRequest, candidates: Sequence[Candidate]) -> str | None:
         index = int(target) if len(target) <= MAX_DIGITS else len(candidates)
         return candidates[index].worker if index < len(candidates) else None
     wanted = target.rstrip("/")
-    return next((c.worker for c in candidates if c.worker == wanted or c.worker.endswith(f"//{wanted}")), None)
+    workers = view_of(candidates).workers
+    return next((worker for worker in workers if worker == wanted or worker.endswith(f"//{wanted}")), None)

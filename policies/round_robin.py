@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from policies.cost.fleet_view import view_of
 from policies.policy import Candidate, Decision, Policy, RouteRequest
 
 
@@ -21,8 +22,8 @@ class RoundRobinPolicy(Policy):
         self._last_turn: dict[str, int] = {}
 
     def choose(self, request: RouteRequest, candidates: Sequence[Candidate], now: float) -> Decision:
-        chosen = min(candidates, key=lambda candidate: self._last_turn.get(candidate.worker, 0))
-        return Decision(chosen.worker, reason="turn")
+        chosen = min(view_of(candidates).workers, key=lambda worker: self._last_turn.get(worker, 0))
+        return Decision(chosen, reason="turn")
 
     def record(self, request: RouteRequest, worker: str, now: float) -> None:
         self._turn += 1

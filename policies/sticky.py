@@ -7,11 +7,15 @@ from collections.abc import Sequence
 from random import Random
 from typing import NamedTuple
 
+from xxhash import xxh3_128_hexdigest
+
+from policies.cost.fleet_view import view_of
 from policies.least_load import least_loaded
 from policies.policy import Candidate, Decision, Policy, RouteRequest
 
 ASSIGNMENT_MODES = ("random", "min_load", "min_group")
 MAX_SESSIONS = 200_000  # the one that was idle longest is forgotten
+MAX_KEY = 128  # characters; a longer one is kept as its hash
 
 
 class _Session(NamedTuple):
@@ -39,13 +43,13 @@ class StickyPolicy(Policy):
         self._groups: Counter[str] = Counter()  # sessions of each worker
 
     def choose(self, request: RouteRequest, candidates: Sequence[Candidate], now: float) -> Decision:
-        key = request.routing_key
+        key = _short(request.routing_key)
         if not key:
             return Decision(least_loaded(request, candidates, self._rng), reason="less_loaded")
         session = self._sessions.get(key)
         if session is None or now - session.used_at > self._max_idle_s:
             return Decision(self._assign(request, candidates), reason="new")
-        if any(candidate.worker == session.worker for candidate in candidates):
+        if view_of(candidates).find(session.worker) is not None:
             return Decision(session.worker, reason="session")
         return Decision(self._assign(request, candidates), reason="moved")
 
@@ -54,14 +58,16 @@ class StickyPolicy(Policy):
             return self._rng.choice(candidates).worker
         if self._assignment == "min_load":
             return least_loaded(request, candidates, self._rng)
-        fewest = min(self._groups[candidate.worker] for candidate in candidates)
-        return self._rng.choice([c.worker for c in candidates if self._groups[c.worker] == fewest])
+        workers = view_of(candidates).workers
+        fewest = min(self._groups[worker] for worker in workers)
+        return self._rng.choice([worker for worker in workers if self._groups[worker] == fewest])
 
     def record(self, request: RouteRequest, worker: str, now: float) -> None:
-        if not request.routing_key:
+        key = _short(request.routing_key)
+        if not key:
             return
-        self._drop(request.routing_key)
-        self._sessions[request.routing_key] = _Session(worker, now)
+        self._drop(key)
+        self._sessions[key] = _Session(worker, now)
         self._groups[worker] += 1
         while len(self._sessions) > MAX_SESSIONS or self._oldest_is_idle(now):
             self._drop(next(iter(self._sessions)))
@@ -82,3 +88,8 @@ class StickyPolicy(Policy):
             self._groups[session.worker] -= 1
             if not self._groups[session.worker]:
                 del self._groups[session.worker]
+
+
+def _short(key: str) -> str:
+    """Keys come from clients, of any length, and are kept for hours."""
+    return key if len(key) <= MAX_KEY else xxh3_128_hexdigest(key.encode("utf-8", "surrogatepass"))

@@ -132,6 +132,11 @@ class FleetView(Sequence[Candidate]):
         now, half_life_s = self._now, self._roster.half_life_s
         return [self._standings[index].recent(now, half_life_s) for index in indices]
 
+    def requests(self) -> list[int]:
+        """Requests in flight at each worker."""
+        standings = self._standings or self._roster.standings(self._now)
+        return [standing.requests for standing in standings]
+
     def __len__(self) -> int:
         return len(self.workers)
 
@@ -194,6 +199,9 @@ class Listed:
 
     def recent(self, indices: Sequence[int]) -> list[float]:
         return [self._candidates[index].load.recent_tokens for index in indices]
+
+    def requests(self) -> list[int]:
+        return [candidate.load.requests for candidate in self._candidates]
 
     def __len__(self) -> int:
         return len(self.workers)

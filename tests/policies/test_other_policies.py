@@ -8,10 +8,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from policies import Candidate, PolicyOptions, RouteRequest, WorkerLoad, WorkerSpeed, make_policy
+from policies import POLICY_NAMES, Candidate, PolicyOptions, RouteRequest, WorkerLoad, WorkerSpeed, make_policy
+from policies.cost.fleet_view import SCANNED, FleetView, Roster
+from policies.cost.leases import LeaseBook
+from policies.cost.rates import RateBook
+from policies.prefix import hash_ring
 from policies.prefix.hash_ring import HashRing
 
 HASHING = ["prefix_hash", "consistent_hashing"]
+points_of = hash_ring._points_of
 
 
 def fleet(*requests):
@@ -24,6 +29,20 @@ def keyed(key, text=b"", tokens=10):
 
 def choose(policy, request, candidates, now=0.0):
     return policy.choose(request, candidates, now)
+
+
+@pytest.mark.parametrize("name", POLICY_NAMES)
+def test_of_a_large_fleet_only_some_are_weighed(name, monkeypatch):
+    made, candidate = [], FleetView._candidate
+    monkeypatch.setattr(FleetView, "_candidate", lambda view, index: made.append(index) or candidate(view, index))
+    policy = make_policy(name, seed=1)
+    roster = Roster([f"http://w{index}:80" for index in range(512)], LeaseBook(), RateBook())
+    for now in (1.0, 2.0):
+        made.clear()
+        request = keyed("somebody")
+        decision = policy.choose(request, roster.view(now), now)
+        policy.record(request, decision.worker, now)
+        assert len(made) <= SCANNED + 4
 
 
 class TestLeastLoad:
@@ -88,6 +107,19 @@ class TestHashing:
         after = left[next(ring.walk(key))]
         assert after == before or before == gone
 
+    def test_rings_of_several_models_are_kept(self, monkeypatch):
+        built = []
+        monkeypatch.setattr(hash_ring, "_points_of", lambda workers: built.append(workers) or points_of(workers))
+        ring = HashRing()
+        for _ in range(3):
+            for workers in (("a", "b"), ("c", "d", "e")):
+                ring.place(workers)
+                assert len(list(ring.walk(7))) == len(workers)
+        assert len(built) == 2
+        for number in range(100):
+            ring.place((f"w{number}",))
+        assert len(ring._built) <= hash_ring.MAX_SETS
+
     @given(st.integers(1, 8), st.integers(0, 2**64 - 1))
     def test_a_walk_meets_every_worker_once(self, count, key):
         ring = HashRing()
@@ -110,6 +142,14 @@ class TestManual:
         moved = self.serve(policy, "alice", rest)
         assert moved.reason == "moved"
         assert self.serve(policy, "alice", workers).worker == moved.worker
+
+    def test_a_long_key_is_no_burden(self):
+        policy, workers = make_policy("manual", seed=1), fleet(0, 0, 0)
+        for user in "ab":
+            first = self.serve(policy, user * 10**6, workers)
+            assert self.serve(policy, user * 10**6, workers).worker == first.worker
+        assert policy.stats() == {"sticky_sessions": 2}
+        assert max(map(len, policy._sessions)) < 200
 
     def test_an_idle_session_is_forgotten(self):
         policy = make_policy("manual", seed=1, options=PolicyOptions(max_idle_secs=60))
