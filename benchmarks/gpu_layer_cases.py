@@ -14,8 +14,10 @@ from backend.attention.base import KVTarget
 from backend.layers.norm import RMSNorm
 from backend.layers.ops import TORCH_OPS, LayerOps, triton_ops
 from backend.layers.rotary import RotaryTables
+from backend.runner.draw import DrawFromLogits
 from backend.runner.draw import draw as draw_by_sorting
 from backend.runner.kernels.draw import draw as draw_by_search
+from backend.runner.kernels.draw_logits import draw_from_logits
 from benchmarks.gpu_case import Case, Cases
 
 DTYPE = torch.bfloat16
@@ -94,12 +96,14 @@ def _rotation(kernel: str, tokens: int, heads: int, kv_heads: int, size: int, de
 
 
 def sampling(device: torch.device) -> Cases:
-    """From probabilities to tokens, with top-k 50 and top-p 0.9, and without limits."""
+    """From probabilities to tokens, with top-k 50 and top-p 0.9, and without limits; the latter from logits as well."""
     vocab = 151936 if device.type == "cuda" else 100
     for rows in (1, 64, 256) if device.type == "cuda" else (2,):
         for limited in (True, False):
             for kernel, draw in (("triton", draw_by_search), ("torch", draw_by_sorting)):
                 yield partial(_sampling, kernel, draw, rows, vocab, limited, device)
+        for kernel, from_logits in (("triton", draw_from_logits), ("torch", _draw_by_softmax)):
+            yield partial(_from_logits, kernel, from_logits, rows, vocab, device)
 
 
 def _sampling(
@@ -111,3 +115,18 @@ def _sampling(
     call = partial(draw, probabilities, *(limits if limited else (None, None)), None, at)
     work = f"draw {rows} x {vocab}{', top-k, top-p' if limited else ''}"
     return Case(work, kernel, call, moved=probabilities.nbytes, operations=0, captures=kernel == "triton")
+
+
+def _draw_by_softmax(
+    logits: torch.Tensor, temperature: torch.Tensor, hot: torch.Tensor, at: torch.Tensor
+) -> torch.Tensor:
+    probabilities = torch.softmax(logits.float() / temperature[:, None], dim=-1)
+    return torch.where(hot, draw_by_sorting(probabilities, None, None, None, at), logits.argmax(-1))
+
+
+def _from_logits(kernel: str, draw: DrawFromLogits, rows: int, vocab: int, device: torch.device) -> Case:
+    logits = (torch.randn(rows, vocab, device=device) * 3).to(DTYPE)
+    at = torch.rand(rows, device=device)
+    call = partial(draw, logits, torch.ones_like(at), at < 2, at)
+    work = f"draw {rows} x {vocab}, from logits"
+    return Case(work, kernel, call, moved=logits.nbytes, operations=0, captures=kernel == "triton")

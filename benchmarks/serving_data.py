@@ -23,6 +23,7 @@ class Ask:
     prompt: str | Sequence[int] = ""
     messages: tuple[dict[str, str], ...] = ()
     ends_early: bool = False  # whether the model may stop before ``max_tokens``
+    temperature: float | None = None  # None: what the server takes
 
     @property
     def path(self) -> str:
@@ -30,6 +31,8 @@ class Ask:
 
     def body(self) -> dict[str, Any]:
         said: dict[str, Any] = {"messages": list(self.messages)} if self.messages else {"prompt": self.prompt}
+        if self.temperature is not None:
+            said["temperature"] = self.temperature
         return {"model": self.model, "max_tokens": self.max_tokens, "ignore_eos": not self.ends_early, **said}
 
 

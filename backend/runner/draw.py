@@ -25,14 +25,38 @@ class Draw(Protocol):
         """
 
 
+class DrawFromLogits(Protocol):
+    def __call__(
+        self, logits: torch.Tensor, temperature: torch.Tensor, hot: torch.Tensor, at: torch.Tensor
+    ) -> torch.Tensor:
+        """The same for rows without limits, from logits (floating ``[R, vocab]``, not changed): int64[R].
+
+        ``temperature`` is float32[R]; rows that are not ``hot`` (bool[R]) take their likeliest token.
+        """
+
+
 @cache
 def draw_on(device: torch.device) -> Draw:
     """The fastest draw for tensors on ``device``."""
-    if device.type == "cuda" and importlib.util.find_spec("triton"):
+    if _has_kernels(device):
         from backend.runner.kernels.draw import draw as without_sorting
 
         return without_sorting
     return draw
+
+
+@cache
+def draw_from_logits_on(device: torch.device) -> DrawFromLogits | None:
+    """A draw that needs no probabilities, where there is one."""
+    if _has_kernels(device):
+        from backend.runner.kernels.draw_logits import draw_from_logits
+
+        return draw_from_logits
+    return None
+
+
+def _has_kernels(device: torch.device) -> bool:
+    return device.type == "cuda" and importlib.util.find_spec("triton") is not None
 
 
 def draw(

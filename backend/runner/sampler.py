@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import torch
 
-from backend.runner.draw import draw_on
+from backend.runner.draw import draw_from_logits_on, draw_on
 from backend.runner.penalties import apply_penalties
 from backend.runner.sampling_plan import SamplingPlan
 
@@ -19,20 +19,22 @@ def sample(logits: torch.Tensor, plan: SamplingPlan, pool: torch.Tensor) -> torc
 
     ``pool`` is the flat token pool, from which penalties read what the rows hold.
     """
-    if not plan.greedy:
+    row = plan.row
+    straight = draw_from_logits_on(logits.device) if row.unlimited else None
+    if not plan.greedy and (plan.touches or straight is None):
         logits = logits.float()
     if plan.penalties is not None:
         apply_penalties(logits, plan.penalties, pool)
-    if plan.row.bias is not None:
-        bias = plan.row.bias
-        logits.index_put_((bias.rows, bias.tokens), bias.values, accumulate=True)
+    if row.bias is not None:
+        logits.index_put_((row.bias.rows, row.bias.tokens), row.bias.values, accumulate=True)
     if plan.forbidden is not None:
         logits.index_put_(plan.forbidden, logits.new_full((), float("-inf")))
     if plan.mask is not None:
         plan.mask.apply(logits)
-    greedy = logits.argmax(dim=-1)
-    if plan.row.hot is None or plan.uniform is None:
-        return greedy
-    probabilities = torch.softmax(logits / plan.row.temperature[:, None], dim=-1)
-    drawn = draw_on(logits.device)(probabilities, plan.row.top_k, plan.row.top_p, plan.row.min_p, plan.uniform)
-    return torch.where(plan.row.hot, drawn, greedy)
+    if row.hot is None or plan.uniform is None:
+        return logits.argmax(dim=-1)
+    if straight is not None:
+        return straight(logits, row.temperature, row.hot, plan.uniform)
+    probabilities = torch.softmax(logits / row.temperature[:, None], dim=-1)
+    drawn = draw_on(logits.device)(probabilities, row.top_k, row.top_p, row.min_p, plan.uniform)
+    return torch.where(row.hot, drawn, logits.argmax(dim=-1))

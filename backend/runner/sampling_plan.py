@@ -57,6 +57,11 @@ class RowSampling:
     penalised: bool
     min_known: int  # the largest known length below which some row may not stop; 0 when all may at once
 
+    @property
+    def unlimited(self) -> bool:
+        """No row has top-k, top-p or min-p."""
+        return self.top_k is None and self.top_p is None and self.min_p is None
+
     @staticmethod
     def of(slots: Slots, rows: NDArray[np.int64], vocab_size: int, device: torch.device) -> RowSampling:
         temperature, top_p, min_p = slots.temperature[rows], slots.top_p[rows], slots.min_p[rows]
@@ -91,8 +96,13 @@ class SamplingPlan:
     @property
     def greedy(self) -> bool:
         """Every row takes the model's likeliest token: nothing to draw, nothing to add."""
-        untouched = self.penalties is None and self.forbidden is None and self.row.bias is None and self.mask is None
-        return untouched and self.row.hot is None
+        return self.row.hot is None and not self.touches
+
+    @property
+    def touches(self) -> bool:
+        """Something is added to logits, or tokens are forbidden."""
+        parts = (self.penalties, self.forbidden, self.row.bias, self.mask)
+        return any(part is not None for part in parts)
 
 
 class SamplingPlanner:

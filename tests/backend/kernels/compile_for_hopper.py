@@ -24,6 +24,7 @@ import backend.layers.kernels.norm as norm
 import backend.layers.kernels.rotary as rotary
 import backend.layers.kernels.routing as routing
 import backend.runner.kernels.draw as draw
+import backend.runner.kernels.draw_logits as draw_logits
 import backend.runner.kernels.likeliest as likeliest
 from backend.attention.base import AttentionShape, KVTarget
 from backend.layers.experts import ExpertWeights
@@ -86,6 +87,7 @@ KERNELS = {
     routing: ("choose_experts",),
     rotary: ("_rotate_and_store",),
     draw: ("_draw_rows",),
+    draw_logits: ("sum_blocks", "draw_in_block"),
     likeliest: ("_copy_blocks", "_best_of_blocks"),
 }
 
@@ -136,6 +138,7 @@ def sampling() -> None:
     draw.draw(torch.zeros(3, 151936), torch.zeros(3, dtype=torch.int64), shares, shares, shares)
     logits = torch.zeros(3, 151936, dtype=torch.bfloat16)
     likeliest.keep_and_find(logits, logits, torch.zeros(3, dtype=torch.int64))
+    draw_logits.draw_from_logits(logits, shares, shares > 0, shares)
 
 
 def cases() -> Iterator[None]:

@@ -37,11 +37,12 @@ def test_attention_uses_tensor_cores_and_asynchronous_copies(found):
 
 
 def test_elementwise_kernels_read_sixteen_bytes_at_once(found):
-    names = ("_rms_norm", "_gate", "store_tokens", "_draw_rows", "pair_gates", "token_outputs")
+    names = ("_rms_norm", "_gate", "store_tokens", "_draw_rows", "sum_blocks", "pair_gates", "token_outputs")
     assert all("ld.global.v4" in found[name]["instructions"] for name in names)
 
 
 def test_chained_kernels_wait_for_the_one_before(found):
     names = ("decode_parts", "decode_merge", "_rms_norm", "_gate", "_rotate_and_store", "_few_rows", "choose_experts")
     names += ("latent_inputs", "arrange", "expert_gates", "expert_outputs", "combine", "pair_gates", "token_outputs")
+    names += ("sum_blocks", "draw_in_block")
     assert all("griddepcontrol.wait" in found[name]["instructions"] for name in names)

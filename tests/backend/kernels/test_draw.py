@@ -7,6 +7,7 @@ import torch
 
 from backend.runner.draw import draw as draw_by_sorting
 from backend.runner.kernels.draw import draw
+from backend.runner.kernels.draw_logits import draw_from_logits
 from backend.runner.kernels.likeliest import keep_and_find
 
 LARGE = torch.cuda.is_available()
@@ -64,6 +65,38 @@ def test_draws_are_those_of_the_definition(kind, limits, implementation, device)
             )
             assert low < high
             assert low - 1e-4 <= float(at[i]) <= high + 1e-4
+
+
+@pytest.mark.parametrize("kind", ["sharp", "flat", "ties", "gaps"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_draws_from_logits_are_those_of_the_definition(kind, dtype, device):
+    for vocab in (*VOCABS, 9000):
+        count = 12 if LARGE else 4
+        logits = rows_of(kind, vocab, count, vocab).log().to(dtype)
+        temperature = torch.tensor([0.05, 0.7, 1.0, 3.0] * (count // 4))
+        hot = torch.tensor([True, True, False, True] * (count // 4))
+        at = torch.rand(count, generator=torch.Generator().manual_seed(vocab))
+        at[1] = 1 - 2**-24  # the largest below one
+        tokens = draw_from_logits(*(x.to(device) for x in (logits, temperature, hot, at))).tolist()
+        for i, token in enumerate(tokens):
+            if not hot[i]:
+                assert token == int((logits[i] == logits[i].max()).nonzero()[0, 0])
+                continue
+            low, high = interval((logits[i].double() / temperature[i]).softmax(-1), vocab, 1.0, 0.0, token)
+            assert low < high
+            assert low - 1e-4 <= float(at[i]) <= high + 1e-4
+
+
+def test_draws_skip_blocks_without_an_allowed_token(device):
+    logits = torch.full((3, 20_000), float("-inf"))
+    logits[0, 19_999] = logits[1, 4096] = 1.0
+    logits[2, [5, 8192]] = 0.0
+    ones, at = torch.ones(3), torch.tensor([0.0, 0.999, 0.5])
+    tokens = draw_from_logits(*(x.to(device) for x in (logits, ones, ones.bool(), at)))
+    assert tokens.tolist() == [19_999, 4096, 8192]
+    nobody = torch.full((2, 9000), float("nan"))
+    tokens = draw_from_logits(*(x.to(device) for x in (nobody, ones[:2], at[:2] < 0.5, at[:2])))
+    assert ((tokens >= 0) & (tokens < 9000)).all()
 
 
 @pytest.mark.parametrize("kind", ["sharp", "ties", "gaps"])
