@@ -36,7 +36,7 @@ COMPILED = {
         "leases", "rates", "line", "felt", "score", "fleet_view", "traffic", "reuse", "pressure", "gate",
     ),
     "router/http": (
-        "message", "rush", "repeated", "deadline", "intake", "response", "answer", "client", "pool", "server",
+        "message", "rush", "lull", "repeated", "deadline", "intake", "response", "answer", "client", "pool", "server",
     ),
     "router/fleet": ("registry",),
     "router": (

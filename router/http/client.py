@@ -10,6 +10,7 @@ from httptools import HttpParserError, HttpResponseParser
 
 from router.http.answer import Answer, Fault
 from router.http.deadline import NEVER, Deadline
+from router.http.lull import Lull, Pace
 from router.http.message import bodiless, without_length
 from router.http.repeated import Repeated
 
@@ -21,10 +22,18 @@ class ClientConnection(asyncio.Protocol):
     """Serves one answer at a time. ``on_free`` is told when it can serve another one, ``on_lost`` when never again."""
 
     def __init__(
-        self, on_free: Callable[[ClientConnection], None], on_lost: Callable[[ClientConnection], None], idle: float
+        self,
+        on_free: Callable[[ClientConnection], None],
+        on_lost: Callable[[ClientConnection], None],
+        idle: float,
+        lull: Lull,
     ) -> None:
+        """``lull``: shared by those that may rest together."""
         self._on_free = on_free
         self._on_lost = on_lost
+        self._lull = lull
+        self._pace = Pace()
+        self._resting: Answer | None = None  # is not read for a moment
         self._idle_limit = idle  # seconds between two pieces of an answer
         self._loop = asyncio.get_running_loop()
         self._timer = Deadline(self._loop, self._expired)
@@ -48,6 +57,7 @@ class ClientConnection(asyncio.Protocol):
         self._total = total
         self._head_bytes = 0
         self._began = False
+        self._pace.begin()
         self._timer.set(min(first_byte_by, total))
         if self._transport.is_closing():
             answer.fail(Fault("stale" if self._reused else "reset", "the backend closed the connection"))
@@ -83,7 +93,7 @@ class ClientConnection(asyncio.Protocol):
 
     def go_on(self) -> None:
         if not self._transport.is_closing():
-            self._expect_more()
+            self._expect_more(self._loop.time())
             self._transport.resume_reading()
 
     def drop(self, answer: Answer) -> None:
@@ -118,8 +128,24 @@ class ClientConnection(asyncio.Protocol):
             self._answer = None
             self._finish()
         elif self._began:
-            self._expect_more()
+            now = self._loop.time()
+            self._expect_more(now)
+            answer.arrived()
+            if self._pace.hurries(len(data), now) and answer.flows and self._answer is answer:
+                self._rest_a_moment(answer)
+            return
         answer.arrived()
+
+    def _rest_a_moment(self, answer: Answer) -> None:
+        self._resting = answer
+        self._transport.pause_reading()
+        self._lull.rest(self._wake)
+
+    def _wake(self) -> None:
+        resting, self._resting = self._resting, None
+        if resting is self._answer and not self._transport.is_closing():
+            self._pace.rested(self._loop.time())
+            self._transport.resume_reading()
 
     def connection_lost(self, error: Exception | None) -> None:
         self._timer.close()
@@ -217,8 +243,8 @@ class ClientConnection(asyncio.Protocol):
         self._parser = HttpResponseParser(self)
         self._keep = self._until_close = self._in_head = False
 
-    def _expect_more(self) -> None:
-        at = self._loop.time() + self._idle_limit  # for every piece of every stream: no call for the lesser one
+    def _expect_more(self, now: float) -> None:
+        at = now + self._idle_limit  # for every piece of every stream: no call for the lesser one
         self._timer.set(at if at < self._total else self._total)
 
     def _expired(self) -> None:

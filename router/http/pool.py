@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from router.http.answer import Fault
 from router.http.client import ClientConnection
+from router.http.lull import Lull
 
 IDLE_SECONDS = 60.0  # an unused connection is kept, unless its backend keeps it for less
 LEAST_IDLE_SECONDS = 3.0  # below the keep-alive of the usual servers (uvicorn: 5)
@@ -42,6 +43,7 @@ class Pool:
         self._all: set[ClientConnection] = set()
         self._closed = False
         self._loop = asyncio.get_running_loop()
+        self._lull = Lull(self._loop)
 
     @property
     def open(self) -> int:
@@ -90,7 +92,7 @@ class Pool:
             connection.close()
 
     def _make(self) -> ClientConnection:
-        return ClientConnection(self._freed, self._lost, self._idle_seconds)
+        return ClientConnection(self._freed, self._lost, self._idle_seconds, self._lull)
 
     def _freed(self, connection: ClientConnection) -> None:
         if self._closed:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import msgspec
 
+from router.http.answer import Sink
 from router.http.message import Reply, Request, block, bodiless, status_line
 
 LAST_CHUNK = b"0\r\n\r\n"
@@ -31,7 +32,7 @@ def malformed(status: int, message: str, code: str) -> Reply:
     return reply
 
 
-class ResponseWriter:
+class ResponseWriter(Sink):
     """Writes the answers of one connection, one at a time.
 
     ``begun``: a head went out; ``done``: the answer is whole; ``paused``: the client reads slower than it is sent to.
@@ -39,13 +40,12 @@ class ResponseWriter:
     """
 
     def __init__(self, transport: asyncio.Transport) -> None:
+        super().__init__()
         self._transport = transport
         self.begun = False
         self.done = True
-        self.paused = False
         self.keep_alive = True
         self.lines = b""
-        self.on_resume: Callable[[], None] | None = None  # told once when a paused client reads again
         self._gone = False
         self._chunked = False
         self._silent = False  # the answer has no body

@@ -16,7 +16,6 @@ from hypothesis import strategies as st
 
 from router.app import Router
 from router.config import RouterConfig
-from router.http.client import ClientConnection
 from router.http.pool import Pool
 from router.http.server import Limits, ServerConnection
 from router.retry import Failure
@@ -146,7 +145,7 @@ async def stage(workers: int = 2, **fields):
     for worker in router.registry.all():
         pool: Pool = upstream._pool(worker)
         wire = Wire()
-        wire.protocol = connection = ClientConnection(pool._freed, pool._lost, 60.0)
+        wire.protocol = connection = pool._make()
         connection.connection_made(wire)
         pool._all.add(connection)
         pool._freed(connection)
