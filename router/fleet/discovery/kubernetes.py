@@ -84,8 +84,9 @@ class KubernetesSource:
         while not self._stopped.is_set():
             self._watch = importlib.import_module("kubernetes.watch").Watch()
             for event in self._watch.stream(
-                ask, *where, label_selector=labels, resource_version=version, timeout_seconds=WATCH_SECONDS
-            ):
+                ask, *where, label_selector=labels, resource_version=version, timeout_seconds=WATCH_SECONDS,
+                _request_timeout=WATCH_SECONDS + LIST_SECONDS,  # a server that is gone without a word ends no watch
+            ):  # fmt: skip
                 self._slices.changed(event["type"], event["raw_object"])
                 tell(self._slices.workers())
             version = self._watch.resource_version or version

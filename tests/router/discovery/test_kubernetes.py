@@ -142,6 +142,18 @@ async def test_while_the_server_is_away_the_workers_stay(monkeypatch):
         await become(registry, "10.0.0.9:30000")
 
 
+async def test_a_watch_of_a_server_that_fell_silent_is_given_up(monkeypatch):
+    monkeypatch.setattr(discovery, "RETRY_SECONDS", 0.01)
+    monkeypatch.setattr(discovery, "WATCH_SECONDS", 1)
+    monkeypatch.setattr(discovery, "LIST_SECONDS", 1)
+    api = FakeApi()
+    api.slices = [endpoints("one", "10.0.0.1")]
+    async with watching(api) as registry:
+        await become(registry, "10.0.0.1:30000")
+        api.slices = [endpoints("one", "10.0.0.2")]
+        await become(registry, "10.0.0.2:30000")
+
+
 @pytest.mark.parametrize(
     ("item", "port", "expected"),
     [
