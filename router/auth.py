@@ -70,7 +70,7 @@ class Auth:
         if self._admin_keys:
             if self._admin_keys.name(_authorization(request)) is None:
                 raise Refusal(401, "The admin key is needed (Authorization: Bearer KEY).", code="invalid_api_key")
-        elif not _is_loopback(request) or was_forwarded(request.headers) or "origin" in request.headers:
+        elif not _is_loopback(request) or was_forwarded(request.headers) or _from_page(request.headers):
             raise Refusal(
                 403,
                 "Admin routes answer only direct callers on the router's own machine; set --admin-api-key for others.",
@@ -84,6 +84,11 @@ class Auth:
 
 def _authorization(request: Asked) -> str:
     return request.headers.get("authorization", "")
+
+
+def _from_page(headers: Mapping[str, str]) -> bool:
+    """Did a web page send it? Browsers say so, of a form and of a picture's address too; none: somebody typed it."""
+    return "origin" in headers or headers.get("sec-fetch-site", "none") != "none"
 
 
 def _is_loopback(request: Asked) -> bool:

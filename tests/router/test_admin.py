@@ -167,6 +167,13 @@ async def test_keys_of_backends_are_not_told():
         assert "s3cret" not in said
 
 
+@pytest.mark.parametrize(("site", "status"), [("cross-site", 403), ("same-origin", 403), ("none", 200)])
+async def test_a_picture_on_a_web_page_empties_no_cache(site, status):
+    async with running(FakeBackend()) as fleet:
+        answer = await fleet.client.get("/flush_cache", headers={"Sec-Fetch-Site": site})
+        assert (answer.status, fleet.backends[0].flushed) == (status, int(status == 200))
+
+
 @pytest.mark.parametrize("header", ["X-Forwarded-For", "X-Forwarded-Host", "Forwarded", "X-Real-IP", "Via", "Origin"])
 @pytest.mark.parametrize("path", ["/workers", "/flush_cache", "/get_loads", "/workers/x"])
 async def test_admin_routes_answer_no_proxy_and_no_web_page(path, header):
