@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from policies import PolicyOptions
 from router.fleet.worker import worker_url
-from router.headers import REQUEST_ID_HEADERS
+from router.headers import NOT_ON, REQUEST_ID_HEADERS
 
 MIB = 1024 * 1024
 _HEADER_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
@@ -200,9 +200,11 @@ class RouterConfig(BaseModel):
     @field_validator("request_id_headers")
     @classmethod
     def _header_names(cls, names: list[str]) -> list[str]:
+        if not names:
+            raise ValueError("must be followed by one name or more")
         for name in names:
-            if not _HEADER_NAME.fullmatch(name):
-                raise ValueError(f"{name!r} is no name of a header")
+            if not _HEADER_NAME.fullmatch(name) or name.lower().encode() in NOT_ON:
+                raise ValueError(f"{name!r} is no name of a header that may carry an id")
         return names
 
     @field_validator("cors_allowed_origins")
@@ -220,6 +222,13 @@ class RouterConfig(BaseModel):
         if not endpoint.startswith("/"):
             raise ValueError(f"must be a path that starts with /, got {endpoint!r}")
         return endpoint
+
+    @model_validator(mode="after")
+    def _selected(self) -> Self:
+        """Without labels every Service of the cluster would be taken for a backend, and be sent prompts."""
+        if self.service_discovery and not self.selector:
+            raise ValueError("--service-discovery needs --selector LABEL=VALUE")
+        return self
 
     @model_validator(mode="after")
     def _processes(self) -> Self:

@@ -23,7 +23,7 @@ _HOP_BY_HOP = frozenset(
         b"upgrade",
     }
 )
-_NOT_ON = _HOP_BY_HOP | {b"host", b"content-length", b"expect", b"x-forwarded-for", b"authorization"}
+NOT_ON = _HOP_BY_HOP | {b"host", b"content-length", b"expect", b"x-forwarded-for", b"authorization"}
 _NOT_BACK = _HOP_BY_HOP | {b"content-length"}
 _SERVER = b"Server: warmlane\r\n"
 
@@ -54,7 +54,7 @@ def to_backend(request: Request, id_name: str, id_value: str) -> tuple[bytes, by
 def _passed_on(request: Request, id_name: str) -> bytes:
     """The lines that do not depend on the request's id."""
     headers = request.headers
-    dropped = _NOT_ON | {id_name.encode("latin-1")}
+    dropped = NOT_ON | {id_name.encode("latin-1")}
     if "connection" in headers:
         dropped |= _named(headers["connection"])
     lines = [b"%b: %b\r\n" % pair for pair in request.pairs if pair[0].lower() not in dropped]

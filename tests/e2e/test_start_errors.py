@@ -78,7 +78,8 @@ def test_a_missing_file_of_workers_is_said(workers: str) -> None:
 def test_no_way_to_a_cluster_is_said(workers: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("KUBECONFIG", "/nowhere/config")
     monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
-    done = start(ROUTER, "--service-discovery", "--host", "127.0.0.1", "--port", "0", "--workers", workers)
+    flags = ("--service-discovery", "--selector", "app=llm", "--host", "127.0.0.1", "--port", "0")
+    done = start(ROUTER, *flags, "--workers", workers)
     assert done.returncode == 1
     assert "--service-discovery found no way to a cluster" in done.stderr
     assert "Traceback" not in done.stderr

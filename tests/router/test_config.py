@@ -119,3 +119,16 @@ def test_flags_of_sglang_router_are_all_known():
 def test_a_config_error_names_the_flag():
     with pytest.raises(ConfigError, match="--request-timeout-secs"):
         RouterConfig.from_values({"request_timeout_secs": -1})
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({"service_discovery": True}, "--service-discovery needs --selector"),
+        ({"request_id_headers": []}, "--request-id-headers: must be followed by one name or more"),
+        ({"request_id_headers": ["X-Id", "Content-Length"]}, "--request-id-headers: 'Content-Length' is no name"),
+    ],
+)
+def test_what_would_break_every_request_is_refused_at_the_start(values, words):
+    with pytest.raises(ConfigError, match=words):
+        RouterConfig.from_values(values)
