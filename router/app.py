@@ -195,10 +195,14 @@ class Router:
         self.metrics.worker_added(worker.url)
         self.protection.worker_came(worker.url)
         self._monitor.watch(worker)
-        self._worker_changed(worker)
+        self._limit(worker)
         self.insight.worker_came(worker)
 
     def _worker_changed(self, worker: Worker) -> None:
+        self._monitor.changed(worker)
+        self._limit(worker)
+
+    def _limit(self, worker: Worker) -> None:
         admission = self.protection.admission
         admission.worker_limits |= worker.spec.max_concurrent_requests is not None
         admission.move()

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from router.body import read_body
 from router.errors import Refusal
-from router.fleet.registry import Registry
+from router.fleet.registry import LimitError, Registry
 from router.fleet.worker import Health, Worker, WorkerChange, WorkerSpec
 
 MAX_BODY = 1024 * 1024
@@ -40,7 +40,10 @@ class WorkerRoutes:
         """Fields that are not named stay as they are."""
         worker = self._named(request)
         change = _valid(WorkerChange, await read_body(request, MAX_BODY))
-        self._registry.change(worker, worker.spec.model_copy(update=change.model_dump(exclude_unset=True)))
+        try:
+            self._registry.change(worker, worker.spec.model_copy(update=change.model_dump(exclude_unset=True)))
+        except LimitError as error:
+            raise _limit_refused(error) from None
         return _accepted(worker, "The worker was changed.")
 
     async def remove(self, request: web.Request) -> web.Response:
@@ -79,6 +82,8 @@ class WorkerRoutes:
     def _add(self, spec: WorkerSpec) -> Worker:
         try:
             return self._registry.add(spec)
+        except LimitError as error:
+            raise _limit_refused(error) from None
         except ValueError as error:
             raise Refusal(409, str(error), param="url", code="worker_exists") from None
 
@@ -130,6 +135,11 @@ def _refused(error: ValidationError) -> Refusal:
     first = error.errors()[0]
     field = ".".join(map(str, first["loc"])) or "body"
     return Refusal(400, f"{field}: {first['msg']}", param=field, code="invalid_worker")
+
+
+def _limit_refused(error: LimitError) -> Refusal:
+    field = "max_concurrent_requests"
+    return Refusal(400, f"{field}: {error}", param=field, code="invalid_worker")
 
 
 def _url(request: web.Request) -> str:

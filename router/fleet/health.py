@@ -81,6 +81,11 @@ class HealthMonitor:
         if watch is not None and watch.task is not None:
             watch.task.cancel()
 
+    def changed(self, worker: Worker) -> None:
+        """``worker`` is to be watched otherwise."""
+        if (watch := self._watches.get(worker)) is not None:
+            watch.wake.set()
+
     def suspect(self, worker: Worker) -> None:
         """A request failed on ``worker``: check it now instead of at the next tick."""
         if (watch := self._watches.get(worker)) is not None:
@@ -125,7 +130,9 @@ class HealthMonitor:
         was = worker.health
         if was is Health.UNHEALTHY:
             timeout = min(timeout, RECHECK_TIMEOUT)
-        if not self._unchecked(worker):
+        if self._unchecked(worker):
+            worker.health = Health.HEALTHY
+        else:
             vital = await self._prober.check(worker, self._settings.endpoint, timeout)
             well = vital is Vital.WELL
             worker.gone = vital is Vital.GONE

@@ -13,6 +13,10 @@ Listener = Callable[[Worker], None]
 MAX_VIEWS = 256  # models asked for, whatever clients call them
 
 
+class LimitError(ValueError):
+    """A worker's own limit cannot be kept."""
+
+
 class _View(NamedTuple):
     """What a model means for the fleet as it is."""
 
@@ -22,9 +26,13 @@ class _View(NamedTuple):
 
 
 class Registry:
-    """Workers by address. Listeners are told of each one that comes and goes."""
+    """Workers by address. Listeners are told of each one that comes and goes.
 
-    def __init__(self) -> None:
+    ``processes``: so many divide each worker's own limit among them.
+    """
+
+    def __init__(self, processes: int = 1) -> None:
+        self._processes = processes
         self._workers: dict[str, Worker] = {}
         self._on_add: list[Listener] = []
         self._on_remove: list[Listener] = []
@@ -39,7 +47,10 @@ class Registry:
             self._on_change.append(on_change)
 
     def add(self, spec: WorkerSpec, name: str | None = None) -> Worker:
-        """Take a worker in, with the id ``name``. Raises ``ValueError`` when its address is already known."""
+        """Take a worker in, with the id ``name``. Raises ``ValueError`` when its address is already known, and
+        :class:`LimitError`.
+        """
+        self.check(spec)
         if spec.url in self._workers:
             raise ValueError(f"worker {spec.url} is already registered")
         worker = self._workers[spec.url] = Worker(spec) if name is None else Worker(spec, name)
@@ -48,6 +59,12 @@ class Registry:
         for listener in self._on_add:
             listener(worker)
         return worker
+
+    def check(self, spec: WorkerSpec) -> None:
+        """Raise :class:`LimitError` for a limit that leaves some of the processes without a part."""
+        limit = spec.max_concurrent_requests
+        if limit is not None and limit < self._processes:
+            raise LimitError(f"{limit} cannot be divided among --workers {self._processes} processes")
 
     def remove(self, worker: Worker) -> None:
         """Send no more requests to ``worker``; those under way finish."""
@@ -59,7 +76,8 @@ class Registry:
             listener(worker)
 
     def change(self, worker: Worker, spec: WorkerSpec) -> None:
-        """Reach and watch ``worker`` as ``spec`` says from now on; its address stays."""
+        """Reach and watch ``worker`` as ``spec`` says from now on; its address stays. Raises :class:`LimitError`."""
+        self.check(spec)
         if spec.url != worker.url:
             raise ValueError(f"worker {worker.url} cannot move to {spec.url}: remove it and add another")
         worker.spec = spec

@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
+_NEVER_NULL = frozenset({"priority", "cost", "labels", "disable_health_check"})
 _HOST = re.compile(r"[\w.:%-]+")
 
 
@@ -41,7 +42,7 @@ def worker_url(text: str) -> str:
 class WorkerSpec(BaseModel):
     """How to reach and watch a worker: the body of ``POST /workers``."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=(), allow_inf_nan=False)
 
     url: Annotated[str, AfterValidator(worker_url)]
     api_key: str | None = Field(default=None, repr=False)
@@ -77,7 +78,7 @@ class WorkerSpec(BaseModel):
 class WorkerChange(BaseModel):
     """What may be changed of a worker: the body of ``PUT /workers/{id}``. Fields as in :class:`WorkerSpec`."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     api_key: str | None = Field(default=None, repr=False)
     priority: int = 50
@@ -89,6 +90,14 @@ class WorkerChange(BaseModel):
     health_failure_threshold: int | None = Field(default=None, ge=1)
     disable_health_check: bool = False
     max_concurrent_requests: int | None = Field(default=None, ge=1)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _null_is_unnamed(cls, data: Any) -> Any:
+        """But for the fields of which null says something: no key, no limit, the time of the flag."""
+        return (
+            {k: v for k, v in data.items() if v is not None or k not in _NEVER_NULL} if isinstance(data, dict) else data
+        )
 
 
 @dataclass(slots=True, eq=False)

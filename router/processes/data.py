@@ -10,16 +10,19 @@ import logging
 import signal
 import socket
 import sys
+from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 from router.app import Router
 from router.config import ConfigError, RouterConfig
 from router.control import ControlPlane
 from router.exchange import now_seconds
+from router.fleet.worker import WorkerSpec
 from router.http.message import Reply, Request
 from router.processes.channel import Channel
-from router.processes.data_parts import DataParts, SharedControl
+from router.processes.data_parts import DataParts, SharedControl, worker_part
 from router.processes.guard_mirror import GuardMirror
 from router.processes.messages import Drained, Emptied, Listening, Message, Noted, Refused, Setup, Snapshot, Stop
 from router.processes.mirror import FleetMirror
@@ -45,6 +48,7 @@ class DataProcess:
         self._stop = asyncio.Event()
         self._latest: Snapshot | None = None
         self._router: Router | None = None
+        self._part: Callable[[WorkerSpec], WorkerSpec] = lambda spec: spec
         self._mirror: FleetMirror | None = None
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -75,6 +79,7 @@ class DataProcess:
             update={"host": setup.host, "port": setup.port, "prometheus_port": None, "seed": seed}
         )
         prepare(config, f"[{setup.index}]")
+        self._part = partial(worker_part, index=setup.index, processes=setup.processes)
         shared = SharedLoads(setup.processes, self._loads)
         parts = DataParts(self._channel, shared, setup.index, setup.processes, self._follow)
         return Router(config, load_text(config), parts)
@@ -86,7 +91,7 @@ class DataProcess:
             return
         guards, leases = router.protection.guards, router.leases
         if isinstance(guards, GuardMirror) and isinstance(leases, SharedLeases):
-            self._mirror = FleetMirror(router.registry, guards, leases, router.inflight)
+            self._mirror = FleetMirror(router.registry, guards, leases, router.inflight, self._part)
             self._apply()
 
     def _apply(self) -> None:

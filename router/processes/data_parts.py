@@ -15,7 +15,7 @@ from router.control import ControlPlane
 from router.fleet.discovery.sources import Source
 from router.fleet.health import Listener
 from router.fleet.registry import Registry
-from router.fleet.worker import Worker
+from router.fleet.worker import Worker, WorkerSpec
 from router.guards import Changed, Guards
 from router.http.message import Reply, Request
 from router.parts import Monitor, Parts
@@ -80,6 +80,9 @@ class OwnersMonitor(Monitor):
     def unwatch(self, worker: Worker) -> None:
         """The owner does."""
 
+    def changed(self, worker: Worker) -> None:
+        """The owner sees to it."""
+
     def suspect(self, worker: Worker) -> None:
         self._channel.send(Suspect(worker.url))
 
@@ -128,7 +131,7 @@ def part_of(settings: AdmissionSettings, index: int, processes: int) -> Admissio
     """One process's part of the limits, so that all of them together keep to them."""
 
     def count(limit: int | None) -> int | None:
-        return limit and limit // processes + (index < limit % processes)
+        return limit and _part(limit, index, processes)
 
     def rate(limit: float | None) -> float | None:
         return limit and limit / processes
@@ -144,3 +147,15 @@ def part_of(settings: AdmissionSettings, index: int, processes: int) -> Admissio
         request_rate_per_key=rate(settings.request_rate_per_key),
         token_rate_per_key=rate(settings.token_rate_per_key),
     )
+
+
+def worker_part(spec: WorkerSpec, index: int, processes: int) -> WorkerSpec:
+    """``spec`` with one process's part of the worker's own limit."""
+    limit = spec.max_concurrent_requests
+    if limit is None:
+        return spec
+    return spec.model_copy(update={"max_concurrent_requests": _part(limit, index, processes)})
+
+
+def _part(limit: int, index: int, processes: int) -> int:
+    return limit // processes + (index < limit % processes)

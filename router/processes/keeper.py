@@ -21,6 +21,7 @@ log = logging.getLogger(__name__)
 BACKOFF_SECONDS = (0.0, 0.5, 1.0, 2.0, 5.0, 10.0)
 STEADY_SECONDS = 10.0  # after that long a process's earlier deaths are forgotten
 STOP_SECONDS = 5.0
+ASK_SECONDS = 2.0
 
 
 HOME = Path(__file__).resolve().parents[2]  # where this router was imported from
@@ -79,12 +80,13 @@ class Keeper:
             self._channel.send_placements(batch)
 
     async def ask(self, request: Request) -> Reply | None:
-        """Its answer; None when it does not run."""
+        """Its answer; None when it does not run, or says nothing in time."""
         if self._channel is None:
             return None
         try:
-            return await self._channel.ask(request)
-        except Refusal:  # it died meanwhile
+            async with asyncio.timeout(ASK_SECONDS):
+                return await self._channel.ask(request)
+        except (Refusal, TimeoutError):  # it died meanwhile, or hangs
             return None
 
     async def stop(self) -> None:
@@ -108,28 +110,34 @@ class Keeper:
         deaths = 0
         while True:
             started = time.monotonic()
-            code = await self._run()
+            try:
+                end = f"ended with status {await self._run()}"
+            except OSError as error:  # no memory or no room for another process now
+                end = f"cannot be started: {error}"
             if not self._listening.done():
-                self._listening.set_exception(
-                    DataProcessError(f"data process {self.index} ended with status {code} before it listened")
-                )
+                self._listening.set_exception(DataProcessError(f"data process {self.index} {end} before it listened"))
                 return
             deaths = 0 if time.monotonic() - started > STEADY_SECONDS else deaths
             pause = BACKOFF_SECONDS[min(deaths, len(BACKOFF_SECONDS) - 1)]
             deaths += 1
-            log.warning("data process %d ended with status %d; starting it again in %g s", self.index, code, pause)
+            log.warning("data process %d %s; starting it again in %g s", self.index, end, pause)
             await asyncio.sleep(pause)
 
     async def _run(self) -> int:
         """One life of the process; its exit status."""
         ours, theirs = socket.socketpair()
         with theirs:
-            self._process = process = await asyncio.create_subprocess_exec(
-                sys.executable, *_import_flags(), "-m", "router.processes.data", str(theirs.fileno()), str(self._loads),
-                stdin=asyncio.subprocess.DEVNULL,
-                pass_fds=(theirs.fileno(), self._loads),
-                start_new_session=True,  # Ctrl-C reaches the owner alone
-            )  # fmt: skip
+            try:
+                self._process = process = await asyncio.create_subprocess_exec(
+                    sys.executable, *_import_flags(), "-m", "router.processes.data", str(theirs.fileno()),
+                    str(self._loads),
+                    stdin=asyncio.subprocess.DEVNULL,
+                    pass_fds=(theirs.fileno(), self._loads),
+                    start_new_session=True,  # Ctrl-C reaches the owner alone
+                )  # fmt: skip
+            except OSError:
+                ours.close()
+                raise
         ours.setblocking(False)
         channel = Channel(self._told, self._placed, self._household.answer, lambda: None)
         await channel.connect(ours)

@@ -33,9 +33,19 @@ def take(version: int, registry: Registry, guards: Guards, slot: Callable[[str],
 
 
 class FleetMirror:
-    """Writes the registry, the guards and the state of a data process."""
+    """Writes the registry, the guards and the state of a data process. ``part`` makes this process's spec of a worker:
+    its part of the worker's own limit.
+    """
 
-    def __init__(self, registry: Registry, guards: GuardMirror, leases: SharedLeases, inflight: Inflight) -> None:
+    def __init__(
+        self,
+        registry: Registry,
+        guards: GuardMirror,
+        leases: SharedLeases,
+        inflight: Inflight,
+        part: Callable[[WorkerSpec], WorkerSpec] = lambda spec: spec,
+    ) -> None:
+        self._part = part
         self._registry = registry
         self._guards = guards
         self._leases = leases
@@ -64,7 +74,7 @@ class FleetMirror:
         if worker is None:
             worker = self._add(state)
         elif self._specs[state.id] != state.spec:
-            self._registry.change(worker, WorkerSpec.model_validate_json(state.spec))
+            self._registry.change(worker, self._part(WorkerSpec.model_validate_json(state.spec)))
         self._specs[state.id] = state.spec
         worker.health = Health(state.health)
         worker.gone = state.gone
@@ -73,6 +83,6 @@ class FleetMirror:
         self._guards.show(worker.url, state.breaker, state.rest_until, now)
 
     def _add(self, state: WorkerState) -> Worker:
-        spec = WorkerSpec.model_validate_json(state.spec)
+        spec = self._part(WorkerSpec.model_validate_json(state.spec))
         self._leases.place(spec.url, state.slot)
         return self._registry.add(spec, state.id)

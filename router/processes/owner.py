@@ -57,7 +57,7 @@ class Owner:
         make_policy(config.policy, prefix_bytes=1, seed=config.seed, options=config.policy_options)
         self._auth = make_auth(config)
         self._backend_tls = tls.towards_backends(config)
-        self.registry = Registry()
+        self.registry = Registry(config.workers)
         self.inflight = Inflight()
         self.metrics = Metrics(self.registry.knows, config.prometheus_duration_buckets)
         self.guards = Guards(config.breaker, self._breaker_turned)
@@ -84,7 +84,7 @@ class Owner:
         self._upstream = Upstream(config.timeouts, self._backend_tls)
         self._monitor = HealthMonitor(Vitals(self._upstream), config.health, self, lambda _worker: self._changed())
         self._sources = make_sources(config, self.registry)
-        self.registry.listen(self._worker_came, self._worker_went, lambda _worker: self._changed())
+        self.registry.listen(self._worker_came, self._worker_went, self._worker_changed)
         self.keepers = [Keeper(index, self._loads.descriptor, self) for index in range(config.workers)]
         self._control = ControlPlane(self._app())
         await self._control.start()
@@ -194,6 +194,10 @@ class Owner:
         self._slots.give_back(worker.url)
         self._upstream.forget(worker)
         self.metrics.worker_removed(worker.url)
+        self._changed()
+
+    def _worker_changed(self, worker: Worker) -> None:
+        self._monitor.changed(worker)
         self._changed()
 
     def recovered(self, worker: Worker) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from router.fleet.worker import Health
 from tests.router.conftest import chat, running, until
 from tests.router.fake_backend import FakeBackend
 
@@ -22,6 +23,44 @@ async def test_a_put_changes_what_it_names_and_nothing_else():
         async with fleet.client.post("/generate", json={"text": "x"}) as answer:
             assert answer.status == 200
         assert fleet.backends[0].received[-1].header("Authorization") == "Bearer secret"
+
+
+async def test_null_in_a_put_names_nothing():
+    async with running(FakeBackend()) as fleet:
+        (worker,) = fleet.router.registry.all()
+        body = {"priority": None, "cost": None, "labels": None, "disable_health_check": None, "api_key": "k"}
+        async with fleet.client.put(f"/workers/{worker.id}", json=body) as answer:
+            assert answer.status == 202
+        assert (worker.spec.priority, worker.spec.api_key) == (50, "k")
+
+
+@pytest.mark.parametrize("field", ["cost", "health_check_interval_secs"])
+async def test_numbers_that_json_cannot_say_are_refused(field):
+    async with running(FakeBackend()) as fleet:
+        body = f'{{"url": "b:1", "{field}": 1e999}}'
+        async with fleet.client.post("/workers", data=body) as answer:
+            assert (answer.status, (await answer.json())["error"]["param"]) == (400, field)
+
+
+async def test_a_worker_that_is_no_longer_checked_gets_requests():
+    backend = FakeBackend(healthy=False)
+    async with running(backend, ready=False) as fleet:
+        (worker,) = fleet.router.registry.all()
+        await until(lambda: backend.health_checks)
+        async with fleet.client.put(f"/workers/{worker.id}", json={"disable_health_check": True}) as answer:
+            assert answer.status == 202
+        await until(lambda: worker.health is Health.HEALTHY)
+
+
+async def test_a_workers_own_limit_that_processes_cannot_divide_is_refused():
+    async with running(FakeBackend()) as fleet:
+        fleet.router.registry._processes = 3
+        (worker,) = fleet.router.registry.all()
+        body = {"max_concurrent_requests": 2}
+        async with fleet.client.put(f"/workers/{worker.id}", json=body) as answer:
+            assert (answer.status, (await answer.json())["error"]["param"]) == (400, "max_concurrent_requests")
+        async with fleet.client.post("/workers", json={"url": "b:1", **body}) as answer:
+            assert answer.status == 400
 
 
 @pytest.mark.parametrize("body", [{"url": "b:1"}, {"health_check_interval_secs": 0}, {"priority": "high"}])

@@ -23,19 +23,23 @@ class WorkerFileError(DiscoveryError):
 
 
 class FileSource:
-    """Watches ``path``. A file that cannot be used is reported once, and the workers stay as they were."""
+    """Watches ``path``. A file that cannot be used is reported once, and the workers stay as they were.
+
+    A change counts once two looks in a row saw it: half of a list that is being written is a list too.
+    """
 
     def __init__(self, path: str, membership: Membership, look_seconds: float = LOOK_SECONDS) -> None:
         self._path = path
         self._membership = membership
         self._look_seconds = look_seconds
         self._content: bytes | None = None
+        self._seen: bytes | None = None  # at the last look
         self._complaint = ""
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
         """Read the file now and watch it. Raises :class:`WorkerFileError` when it cannot be used."""
-        self._content = _read(self._path)
+        self._content = self._seen = _read(self._path)
         self._membership.become(parse_workers(self._path, self._content))
         self._task = asyncio.get_running_loop().create_task(self._run(), name=f"watch {self._path}")
 
@@ -47,14 +51,15 @@ class FileSource:
         """Read the file again if it has another content."""
         try:
             content = _read(self._path)
-            if content == self._content:
+            settled, self._seen = content == self._seen, content
+            if content == self._content or not settled:
                 return
             self._content = content
             if not content.strip():  # whoever writes a file anew empties it first
                 raise WorkerFileError(f"{self._path} is empty ([] means no workers)")
             self._membership.become(parse_workers(self._path, content))
             self._complaint = ""
-        except WorkerFileError as error:
+        except DiscoveryError as error:
             if str(error) != self._complaint:
                 self._complaint = str(error)
                 log.error("%s; the workers stay as they are", error)
@@ -69,7 +74,7 @@ def parse_workers(path: str, content: bytes) -> list[WorkerSpec]:
     """Workers of YAML or JSON: a list of addresses or of bodies of POST /workers, also under the key ``workers``."""
     try:
         parsed = yaml.safe_load(content)
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: a date that is none
         mark = getattr(error, "problem_mark", None)
         where = f" in line {mark.line + 1}" if mark else ""
         raise WorkerFileError(f"{path} is not valid YAML or JSON{where}") from None

@@ -38,6 +38,8 @@ def test_no_worker_is_a_list_too(content):
     [
         (b"- {", "not valid YAML or JSON in line"),
         (b"\xff\xfe\x00", "not valid"),
+        (b"- 2024-13-45", "not valid YAML or JSON"),
+        (b"[" * 5000, "not valid YAML or JSON"),
         (b"5", "a list of workers, got a int"),
         (b"workers: x", "a list of workers, got a str"),
         (b"- a:1\n- grpc://b:1", "worker 2: url: worker 'grpc://b:1' must be"),
@@ -78,3 +80,29 @@ async def test_changes_are_followed_and_a_broken_file_changes_nothing(tmp_path, 
         assert sum("cannot be read" in record.message for record in caplog.records) == 1
     finally:
         source.close()
+
+
+def test_half_a_file_is_waited_for(tmp_path):
+    file, registry = tmp_path / "workers.yaml", Registry()
+    source = FileSource(str(file), Membership(registry, "file"))
+    file.write_text("- a:1\n- b:1\n")
+    source.look()
+    source.look()
+    assert urls(registry) == ["http://a:1", "http://b:1"]
+    for content in ("- a:1\n", "- a:1\n- b:1\n- c:1\n"):
+        file.write_text(content)
+        source.look()
+        assert urls(registry) == ["http://a:1", "http://b:1"]
+    source.look()
+    assert urls(registry) == ["http://a:1", "http://b:1", "http://c:1"]
+
+
+def test_a_worker_whose_limit_cannot_be_kept_changes_nothing(tmp_path, caplog):
+    file, registry = tmp_path / "workers.yaml", Registry(processes=3)
+    source = FileSource(str(file), Membership(registry, "file"))
+    for content in ("[a:1]", "[{url: 'a:1', max_concurrent_requests: 2}, b:1]"):
+        file.write_text(content)
+        source.look()
+        source.look()
+        assert urls(registry) == ["http://a:1"]
+    assert "max_concurrent_requests: 2 cannot be divided among --workers 3 processes" in caplog.text

@@ -10,9 +10,10 @@ from policies import make_policy
 from policies.policy import Candidate, Policy, RouteRequest
 from router.config import AdmissionSettings, ConfigError, RouterConfig
 from router.errors import Refusal
+from router.fleet.worker import WorkerSpec
 from router.http.message import Reply, Request
 from router.processes.channel import HINTS_BYTES, Channel
-from router.processes.data_parts import part_of
+from router.processes.data_parts import part_of, worker_part
 from router.processes.messages import Drained, Suspect
 from router.processes.metrics_sum import Summed
 from router.processes.port import Reservation
@@ -180,6 +181,13 @@ def test_metrics_are_added_up():
         ("wait_seconds_count",): 6.0,
         ("wait_seconds_sum",): 15.0,
     }
+
+
+@pytest.mark.parametrize("limit", [None, 4, 5, 7, 64])
+def test_the_parts_of_a_workers_own_limit_add_up_to_it(limit):
+    spec = WorkerSpec(url="a:1", max_concurrent_requests=limit)
+    parts = [worker_part(spec, index, 4).max_concurrent_requests for index in range(4)]
+    assert parts == [None] * 4 if limit is None else sum(parts) == limit and 0 not in parts
 
 
 @pytest.mark.parametrize("limit", [4, 5, 7, 64])
