@@ -6,6 +6,7 @@ cache; the head of a JSON body waits until it can say it.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Callable
 from http import HTTPStatus
@@ -16,9 +17,10 @@ from aiohttp import HttpVersion11, web
 
 from backend.api.errors import json_response
 from backend.api.event_style import DATA_EVENTS, EventStyle
-from backend.api.event_writer import BuildEvents, EventWriter
+from backend.api.event_writer import BuildEvents, EventWriter, TextWriter
+from backend.api.ready_made import Around
 from backend.frontend.errors import RequestError
-from backend.frontend.generation import Generation
+from backend.frontend.generation import Generation, Sink
 from backend.frontend.request import RequestState
 
 logger = logging.getLogger(__name__)
@@ -27,6 +29,7 @@ CACHED_TOKENS = "x-warmlane-cached-tokens"
 _encode = msgspec.json.Encoder().encode
 
 BuildBody = Callable[[list[RequestState]], Any]
+AroundText = Callable[[RequestState], Around | None]
 
 
 async def answer_whole(request: web.Request, generation: Generation, build: BuildBody) -> web.StreamResponse:
@@ -70,36 +73,59 @@ async def answer_stream(
     build: BuildEvents,
     last: BuildEvents | None = None,
     style: EventStyle = DATA_EVENTS,
+    around: AroundText | None = None,
 ) -> web.StreamResponse:
     """Server-sent events, one write for each message of the scheduler. ``last`` builds events for the end.
 
-    An error before the first token is raised; later it becomes an event.
+    ``around`` tells what stands around the text of a request that has begun, where all its further events until the end
+    are alike. An error before the first token is raised; later it becomes an event.
     """
     response: web.StreamResponse | None = None
     passed_on = False
+    frames = b""
     async with generation:
         try:
             async for moved in generation:
                 if response is None:
-                    response = _head(generation.states, "text/event-stream")
-                    response.headers["Cache-Control"] = "no-cache"
-                    if request.version >= HttpVersion11:
-                        response.enable_chunked_encoding()
-                    await response.prepare(request)
-                if frames := style.frames(build(moved)):
+                    response = await _begin_stream(request, generation.states)
+                frames = style.frames(build(moved))
+                if _finished(generation):
+                    break  # these go out with the end
+                if frames:
                     await response.write(frames)
                     if response.chunked and not passed_on and request.transport is not None:
-                        generation.pass_on(EventWriter(request.transport, build, style))
+                        generation.pass_on(_writer(request.transport, generation, build, style, around))
                         passed_on = True
         except RequestError as error:
             if response is None:
                 raise
-            await response.write(style.frames([style.error(error)]) + style.done)
+            await response.write_eof(style.frames([style.error(error)]) + style.done)
             return response
     if response is None:
         raise RequestError("The server gave no answer.", HTTPStatus.INTERNAL_SERVER_ERROR)
-    await response.write(style.frames(last(generation.states) if last else ()) + style.done)
+    await response.write_eof(frames + style.frames(last(generation.states) if last else ()) + style.done)
     return response
+
+
+async def _begin_stream(request: web.Request, states: list[RequestState]) -> web.StreamResponse:
+    response = _head(states, "text/event-stream")
+    response.headers["Cache-Control"] = "no-cache"
+    if request.version >= HttpVersion11:
+        response.enable_chunked_encoding()
+    await response.prepare(request)
+    return response
+
+
+def _writer(
+    transport: asyncio.WriteTransport,
+    generation: Generation,
+    build: BuildEvents,
+    style: EventStyle,
+    around: AroundText | None,
+) -> Sink:
+    if around is not None and len(generation.states) == 1 and (parts := around(generation.states[0])) is not None:
+        return TextWriter(transport, parts)
+    return EventWriter(transport, build, style)
 
 
 def _head(states: list[RequestState], content_type: str) -> web.StreamResponse:

@@ -16,7 +16,7 @@ from backend.api.logprobs import LogprobBodies
 from backend.api.openai import check_model, finish_fields, usage
 from backend.api.parsed_answers import ParsedAnswers
 from backend.api.parsers import ToolCall
-from backend.api.ready_made import ReadyMade
+from backend.api.ready_made import Around, ReadyMade
 from backend.api.sampling_defaults import with_defaults
 from backend.api.schema import parse_json, refuse_not_yet
 from backend.frontend.request import RequestState
@@ -34,7 +34,7 @@ async def chat_completions(request: web.Request) -> web.StreamResponse:
     chat = _Chat(body, answer_id, serving.model.name, answers, logprobs)
     if body.stream:
         chat.states = generation.states
-        return await answer_stream(request, generation, chat.chunks, chat.last_chunks)
+        return await answer_stream(request, generation, chat.chunks, chat.last_chunks, around=chat.around)
     return await answer_whole(request, generation, chat.whole)
 
 
@@ -72,12 +72,15 @@ class _Chat:
     def chunks(self, moved: list[RequestState]) -> Iterable[dict[str, Any] | bytes]:
         events: list[dict[str, Any] | bytes] = []
         for state in moved:
-            text = self._answers.plain(state) if self._bare and state.finish is None else None
-            if text is None:
+            if not self._bare or state.finish is not None or not self._answers.unparsed(state):
                 events += self._any_chunks(state)
-            elif text:
+            elif text := state.take():
                 events.append(self._texts.frame(state.index, text))
         return events
+
+    def around(self, state: RequestState) -> Around | None:
+        """Where only text follows until the end: what stands before and behind it."""
+        return self._texts.around(state.index) if self._bare and self._answers.unparsed(state) else None
 
     def _any_chunks(self, state: RequestState) -> Iterator[dict[str, Any] | bytes]:
         """A request's first chunk names the role, its last one the reason why it ended."""

@@ -14,11 +14,10 @@ from backend.api.answers import answer_stream, answer_whole
 from backend.api.best_of import best, check_best_of
 from backend.api.constraints import openai_constraint
 from backend.api.context import CONTEXT
-from backend.api.deltas import Deltas
 from backend.api.errors import SchemaError
 from backend.api.logprobs import MOST_LIKELY, LogprobBodies
 from backend.api.openai import OPENAI_NOT_YET, OpenAIRequest, check_model, finish_fields, usage
-from backend.api.ready_made import ReadyMade
+from backend.api.ready_made import Around, ReadyMade
 from backend.api.sampling_defaults import with_defaults
 from backend.api.sampling_fields import OPENAI_NAMES, Count
 from backend.api.schema import Harmless, parse_json, refuse_not_yet
@@ -57,7 +56,7 @@ async def completions(request: web.Request) -> web.StreamResponse:
     generation = await serving.frontend.submit(prompts, options)
     if body.stream:
         answer.states = generation.states
-        return await answer_stream(request, generation, answer.chunks, answer.last_chunks)
+        return await answer_stream(request, generation, answer.chunks, answer.last_chunks, around=answer.around)
     return await answer_whole(request, generation, answer.whole)
 
 
@@ -92,7 +91,8 @@ class _Completion:
         self._echoes = echoes  # one for each prompt, or none
         self._id = body.answer_id("cmpl")
         self._head = {"id": self._id, "object": OBJECT, "created": int(time.time()), "model": model}
-        self._deltas = Deltas()
+        self._bare = body.logprobs is None and not body.stream_options.continuous_usage_stats  # chunks of text alone
+        self._echoed: set[int] = set()
         self._logprobs = logprobs
         self._texts = ReadyMade(self._text_event)
 
@@ -121,16 +121,18 @@ class _Completion:
 
     def chunks(self, moved: list[RequestState]) -> Iterable[dict[str, Any] | bytes]:
         for state in moved:
-            echo = "" if self._deltas.begun(state) else self._echo(state)
-            text = echo + self._deltas.take(state)
-            usages = self._body.stream_options.continuous_usage_stats
-            if text and not (state.finish or state.logprobs or usages):
+            text = self._echo_once(state) + state.take()
+            if text and self._bare and state.finish is None:
                 yield self._texts.frame(state.index, text)
             elif text or state.finish:
                 chunk = {**self._head, "choices": [self._choice(state, text, state.index)]}
-                if usages:
+                if self._body.stream_options.continuous_usage_stats:
                     chunk["usage"] = usage(self.states, self._body.n)
                 yield chunk
+
+    def around(self, state: RequestState) -> Around | None:
+        """Where only text follows until the end: what stands before and behind it."""
+        return self._texts.around(state.index) if self._bare else None
 
     def _text_event(self, index: int, text: str) -> dict[str, Any]:
         choice = {"index": index, "text": text, "logprobs": None, "finish_reason": None, "matched_stop": None}
@@ -142,6 +144,13 @@ class _Completion:
 
     def _echo(self, state: RequestState) -> str:
         return self._echoes[state.index // self._made] if self._echoes else ""
+
+    def _echo_once(self, state: RequestState) -> str:
+        """The same before the first piece of a text, and nothing before the others."""
+        if not self._echoes or state.uid in self._echoed:
+            return ""
+        self._echoed.add(state.uid)
+        return self._echo(state)
 
     def _choice(self, state: RequestState, text: str, index: int) -> dict[str, Any]:
         asked = self._body.logprobs is not None

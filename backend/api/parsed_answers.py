@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from backend.api.deltas import Deltas
 from backend.api.parsers import AnswerParser, Parsed
 from backend.api.parsers.events import join
 from backend.api.parsers.spans import tokens_between
@@ -49,7 +48,6 @@ class ParsedAnswers:
         self._whole_reasoning = whole_reasoning
         self._reasoning_end = reasoning_end
         self._reasoning_spans = reasoning_spans
-        self._deltas = Deltas()
         self._answers: dict[int, _Answer] = {}
 
     def begun(self, state: RequestState) -> bool:
@@ -61,7 +59,7 @@ class ParsedAnswers:
         answer = self._answers.get(state.uid)
         if answer is None:
             answer = self._answers[state.uid] = _Answer(self._make_parser(self._prompt_end(state)))
-        text = self._deltas.take(state)
+        text = state.take()
         if answer.parser is None:
             return Parsed(content=text)
         parsed = answer.parser.push(text)
@@ -70,10 +68,10 @@ class ParsedAnswers:
         answer.reasoned = answer.reasoned or bool(parsed.reasoning)
         return self._name_calls(answer, self._gather(answer, parsed, state.finish is not None))
 
-    def plain(self, state: RequestState) -> str | None:
-        """What :meth:`take` would give out, where a text that has begun is not parsed; else None."""
+    def unparsed(self, state: RequestState) -> bool:
+        """Whether a text that has begun is given out as it is: ``state.take()`` does what :meth:`take` does."""
         answer = self._answers.get(state.uid)
-        return None if answer is None or answer.parser is not None else self._deltas.take(state)
+        return answer is not None and answer.parser is None
 
     def calls(self, state: RequestState) -> int:
         """How many calls were given out for this request."""

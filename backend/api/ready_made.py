@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 
 _encode = msgspec.json.Encoder().encode
+Around = tuple[bytes, bytes]
 _GAP = "\x00gap\x00"
 
 
@@ -16,14 +17,20 @@ class ReadyMade:
     the same bytes faster.
     """
 
+    __slots__ = ("_build", "_parts")
+
     def __init__(self, build: Callable[[int, str], dict[str, Any]]) -> None:
         self._build = build
-        self._parts: dict[int, tuple[bytes, bytes]] = {}
+        self._parts: dict[int, Around] = {}
 
     def frame(self, index: int, text: str) -> bytes:
         """The whole server-sent event."""
-        parts = self._parts.get(index)
-        if parts is None:
+        before, after = self._parts.get(index) or self.around(index)
+        return before + _encode(text) + after
+
+    def around(self, index: int) -> Around:
+        """What is before and behind the text, which is a JSON string, in each of these events."""
+        if index not in self._parts:
             before, _, after = _encode(self._build(index, _GAP)).rpartition(_encode(_GAP))
-            parts = self._parts[index] = b"data: " + before, after + b"\n\n"
-        return parts[0] + _encode(text) + parts[1]
+            self._parts[index] = b"data: " + before, after + b"\n\n"
+        return self._parts[index]

@@ -9,6 +9,8 @@ from collections.abc import Sequence
 class ByteDetokenizer:
     """Decodes one growing sequence. ``table`` has the bytes of each id; ids beyond it have none."""
 
+    __slots__ = ("_decoder", "_table", "_whole")
+
     def __init__(self, table: Sequence[bytes]) -> None:
         self._table = table
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")

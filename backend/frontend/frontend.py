@@ -15,7 +15,7 @@ from backend.frontend.errors import RequestError
 from backend.frontend.generation import Generation
 from backend.frontend.intake import ChatPrompt, Intake, Prompt, RequestOptions, TextPair, check_sampling, fan_out
 from backend.frontend.output import OutputProcessor, StepResult
-from backend.frontend.request import RequestState
+from backend.frontend.request import Listener, RequestState
 from backend.frontend.timeouts import Timeouts
 from backend.grammar import GrammarBusy, GrammarChecker, GrammarError
 from backend.grammar.errors import NO_GRAMMARS
@@ -55,7 +55,6 @@ class Frontend:
         self._observer = observer
         self._clock = clock
         self._outputs = OutputProcessor()
-        self._generations: dict[int, Generation] = {}
         self._pool = ThreadPoolExecutor(TOKENIZER_THREADS, thread_name_prefix="tokenize")
         self._failure: RequestError | None = None
         self._fewer = asyncio.Event()  # set when a request ended
@@ -91,8 +90,8 @@ class Frontend:
             raise RequestError(f"The request cannot be passed to the scheduler: {error}") from None
         generation = Generation([state for state, _ in accepted], self.release)
         for state in generation.states:
+            state.listener = generation
             self._outputs.add(state)
-            self._generations[state.uid] = generation
         return generation
 
     async def _check_grammars(self, options: Sequence[RequestOptions]) -> None:
@@ -149,24 +148,24 @@ class Frontend:
 
     def _tell(self, result: StepResult) -> None:
         """Hand what moved to those who wait for it, once for each call."""
-        generations, told = self._generations, []
+        told: list[Listener] = []
         for update in result.updates:
             state = update.state
-            generation = generations.get(state.uid)
-            if generation is None:
+            listener = state.listener
+            if listener is None or listener.offer(state):
                 continue
             if state.finish is not None:
-                del generations[state.uid]
-            if generation.notify(state):
-                told.append(generation)
-        for generation in told:
-            generation.deliver()
+                state.listener = None
+            if listener.notify(state):
+                told.append(listener)
+        for listener in told:
+            listener.deliver()
 
     def release(self, generation: Generation) -> None:
         """Abort what is unfinished of a call that nobody waits for any more."""
         for state in generation.states:
             if self._outputs.remove(state.uid) is not None:
-                self._generations.pop(state.uid, None)
+                state.listener = None
                 self._client.abort(state.uid)
                 self._observer.on_abort(state)
         self._fewer.set()
@@ -208,14 +207,14 @@ class Frontend:
 
     def _end(self, state: RequestState, message: str, status_code: int | None = None) -> None:
         """Abort a request; who waits for it gets what it has, or with a status an error."""
-        generation = self._generations.pop(state.uid, None)
+        listener, state.listener = state.listener, None
         self._outputs.abort(state.uid, message, self._clock(), status_code)
         self._client.abort(state.uid)
         self._observer.on_abort(state)
         self._fewer.set()
-        if generation is not None:
-            generation.notify(state)
-            generation.deliver()
+        if listener is not None:
+            listener.notify(state)
+            listener.deliver()
 
     @property
     def paused(self) -> bool:
@@ -256,13 +255,15 @@ class Frontend:
         self._failure = error
         self._client.fail(error)
         self._going.set()
+        listeners: dict[int, Listener] = {}
         for state in self._outputs.running():
             self._outputs.remove(state.uid)
+            if state.listener is not None:
+                listeners[id(state.listener)] = state.listener
+                state.listener = None
         self._fewer.set()
-        generations = set(self._generations.values())
-        self._generations.clear()
-        for generation in generations:
-            generation.fail(error)
+        for listener in listeners.values():
+            listener.fail(error)
 
     def close(self) -> None:
         self._pool.shutdown(wait=False, cancel_futures=True)

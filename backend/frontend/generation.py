@@ -20,6 +20,8 @@ class Generation:
     declined wakes the handler as ever, in the same order.
     """
 
+    __slots__ = ("_ended", "_error", "_moved", "_release", "_sink", "_waiting", "_wake", "states")
+
     def __init__(self, states: list[RequestState], release: Callable[[Generation], None]) -> None:
         self.states = states
         self._release = release
@@ -69,6 +71,12 @@ class Generation:
         """From now on ``sink`` is offered what moves while the handler waits, as long as none of it ended."""
         self._sink = sink
 
+    def offer(self, state: RequestState) -> bool:
+        """The request moved: whether the sink took that at once. Only where no other one's can come with it."""
+        if not self._waiting or self._sink is None or state.finish is not None or len(self.states) > 1:
+            return False
+        return self._give(self.states)
+
     def notify(self, state: RequestState) -> bool:
         """The request moved; :meth:`deliver` follows. Whether it is the first one that the handler has not seen."""
         first = not self._moved
@@ -79,17 +87,21 @@ class Generation:
 
     def deliver(self) -> None:
         """Pass on what moved, or wake the handler."""
-        if self._waiting and self._sink is not None and not self._ended:
-            try:
-                taken = self._sink(list(self._moved.values()))
-            except Exception as error:  # it is the handler's, and no other call's
-                self.fail(error)
-                return
-            if taken:
-                self._moved.clear()
-                return
+        if self._waiting and not self._ended and self._give(list(self._moved.values())):
+            self._moved.clear()
+            return
         self._waiting = False
         self._wake.set()
+
+    def _give(self, moved: list[RequestState]) -> bool:
+        """Whether the sink took what moved, or failed: then the handler knows."""
+        if self._sink is None:
+            return False
+        try:
+            return self._sink(moved)
+        except Exception as error:  # it is the handler's, and no other call's
+            self.fail(error)
+            return True
 
     def fail(self, error: Exception) -> None:
         """The call ends with ``error``."""

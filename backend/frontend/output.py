@@ -53,7 +53,7 @@ class OutputProcessor:
         if state is None:
             return None
         if state.decodes_eagerly and state.text_stream is not None:
-            state.text += state.text_stream.finish()
+            state.fresh += state.text_stream.finish()
         else:
             _decode_all(state)
         _finish(state, FinishReason("abort", message=message, status_code=status_code), now)
@@ -107,6 +107,12 @@ def _tokens(message: FromScheduler) -> dict[int, list[int]]:
 
 
 def _advance(state: RequestState, ids: list[int], finish: Finish | None, now: float) -> Update:
+    last, stream = state.last_token_at, state.text_stream
+    if finish is None and last is not None and state.streaming and stream is not None and stream.stops is None:
+        state.last_token_at = now  # nearly every token comes this way
+        state.output_ids += ids
+        state.fresh += stream.detokenizer.push(ids)
+        return Update(state, len(ids), False, now - last)
     before = len(state.output_ids)
     first = state.last_token_at is None and bool(ids)
     gap = now - (state.created if state.last_token_at is None else state.last_token_at)
@@ -140,10 +146,10 @@ def _append(state: RequestState, ids: list[int], finish: Finish | None) -> str |
         return None
     text, used = stream.push(shown)
     matched = stream.matched
-    state.text += text
+    state.fresh += text
     state.output_ids += ids if matched is None else shown[:used]
     if finish is not None and matched is None:
-        state.text += stream.finish()
+        state.fresh += stream.finish()
     return stream.matched
 
 
@@ -151,7 +157,7 @@ def _decode_all(state: RequestState, hidden: int = 0) -> None:
     """The whole text at once, without the last ``hidden`` tokens."""
     if state.text_stream is not None:
         text, _ = state.text_stream.push(state.output_ids[: state.completion_tokens - hidden])
-        state.text = text + state.text_stream.finish()
+        state.fresh = text + state.text_stream.finish()
 
 
 def _ends_in_hidden_stop(state: RequestState, ids: list[int], finish: Finish) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,32 +32,62 @@ class FinishReason:
         return {"type": "abort", "message": self.message, "status_code": self.status_code, "err_type": None}
 
 
+class Listener(Protocol):
+    """Who waits for what a request brings; see :class:`backend.frontend.generation.Generation`."""
+
+    def offer(self, state: RequestState) -> bool: ...
+
+    def notify(self, state: RequestState) -> bool: ...
+
+    def deliver(self) -> None: ...
+
+    def fail(self, error: Exception) -> None: ...
+
+
 @dataclass(slots=True, kw_only=True)
 class RequestState:
-    """One request from its arrival to its last token. Times are seconds of one monotonic clock."""
+    """One request from its arrival to its last token. Times are seconds of one monotonic clock.
+
+    What each token of a stream touches stands together: with hundreds of streams it is in no cache any more.
+    """
 
     uid: int
+    finish: FinishReason | None = None
+    last_token_at: float | None = None
+    output_ids: list[int] = field(default_factory=list)
+    text_stream: TextStream | None = None  # None without a tokenizer
+    fresh: str = ""  # the end of the text that :meth:`take` has not given out
+    taken: list[str] = field(default_factory=list)  # the text before it, in pieces
+    listener: Listener | None = None  # who is told of what comes
+    streaming: bool = False
+    log_metrics: bool = True  # whether it counts in histograms and counters
+    logprobs: Logprobs | None = None  # None when nobody asked for them
     rid: str  # what the client calls it
     index: int  # position among the answers of one call
     sample: int = 0  # position among the answers to one prompt
     prompt_ids: list[int]
     sampling: SamplingParams
     created: float
-    text_stream: TextStream | None = None  # None without a tokenizer
-    streaming: bool = False
-    log_metrics: bool = True  # whether it counts in histograms and counters
     structured: bool = False  # whether its output follows a grammar
-    logprobs: Logprobs | None = None  # None when nobody asked for them
-    output_ids: list[int] = field(default_factory=list)
-    text: str = ""  # grows only; holds nothing that may still change
     embedding: NDArray[np.float32] | None = None  # of the prompt, when that was asked for
     cached_tokens: int = 0
     fetched_tokens: int = 0  # those of them that came from the host tier
     started_at: float | None = None  # when the prompt was looked up in the cache: from then on cached_tokens is true
-    finish: FinishReason | None = None
     first_token_at: float | None = None
-    last_token_at: float | None = None
     finished_at: float | None = None
+
+    @property
+    def text(self) -> str:
+        """Grows only; holds nothing that may still change."""
+        return "".join([*self.taken, self.fresh])
+
+    def take(self) -> str:
+        """The text that has come since the last call."""
+        text = self.fresh
+        if text:
+            self.taken.append(text)
+            self.fresh = ""
+        return text
 
     @property
     def started(self) -> bool:

@@ -20,34 +20,36 @@ class Detokenizer(Protocol):
 class TextStream:
     """The text of one request. ``matched`` is the stop string or expression that ended it."""
 
+    __slots__ = ("detokenizer", "stops")
+
     def __init__(self, detokenizer: Detokenizer, stops: Stops | None) -> None:
-        self._detokenizer = detokenizer
-        self._stops = stops
+        self.detokenizer = detokenizer
+        self.stops = stops
 
     @property
     def matched(self) -> str | None:
-        return self._stops.matched if self._stops else None
+        return self.stops.matched if self.stops else None
 
     def push(self, ids: Sequence[int]) -> tuple[str, int]:
         """The text that became certain, and how many of ``ids`` were used: the rest comes after a stop string.
 
         Raises StopRegexError when a stop expression takes too long.
         """
-        if self._stops is None:
-            return self._detokenizer.push(ids), len(ids)
+        if self.stops is None:
+            return self.detokenizer.push(ids), len(ids)
         parts = []
         for used, token in enumerate(ids, 1):
-            parts.append(self._stops.push(self._detokenizer.push([token])))
-            if self._stops.matched is not None:
+            parts.append(self.stops.push(self.detokenizer.push([token])))
+            if self.stops.matched is not None:
                 return "".join(parts), used
         return "".join(parts), len(ids)
 
     def finish(self) -> str:
         """The text that was held back until the end was known."""
-        rest = self._detokenizer.flush()
-        if self._stops is None:
+        rest = self.detokenizer.flush()
+        if self.stops is None:
             return rest
         try:
-            return self._stops.push(rest) + self._stops.flush()
+            return self.stops.push(rest) + self.stops.flush()
         except StopRegexError:  # nothing is left to stop: what was held is shown, not lost
-            return self._stops.flush()
+            return self.stops.flush()

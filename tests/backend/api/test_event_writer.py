@@ -30,9 +30,11 @@ async def connect(backend: Backend) -> tuple[asyncio.StreamReader, asyncio.Strea
     return await asyncio.open_connection(sock=raw, limit=4096)
 
 
-async def send(writer: asyncio.StreamWriter, version: str) -> None:
-    content = json.dumps(BODY).encode()
-    head = f"POST /generate HTTP/{version}\r\nHost: x\r\nConnection: close\r\nContent-Length: {len(content)}\r\n\r\n"
+async def send(
+    writer: asyncio.StreamWriter, version: str, path: str = "/generate", body: dict[str, object] = BODY
+) -> None:
+    content = json.dumps(body).encode()
+    head = f"POST {path} HTTP/{version}\r\nHost: x\r\nConnection: close\r\nContent-Length: {len(content)}\r\n\r\n"
     writer.write(head.encode() + content)
     await writer.drain()
 
@@ -71,6 +73,30 @@ async def test_a_slow_client_gets_everything_in_order_and_in_fewer_events(backen
         assert told[-1] == whole
         assert told == sorted(set(told), key=len)
     assert len(events) < TOKENS * ANSWERS
+
+
+@pytest.mark.parametrize("path", ["/v1/completions", "/v1/chat/completions"])
+@pytest.mark.parametrize("more", [{}, {"stream_options": {"continuous_usage_stats": True, "include_usage": True}}])
+async def test_a_slow_client_of_one_plain_answer_gets_all_of_its_text_once(
+    backend: Backend, path: str, more: dict[str, object]
+) -> None:
+    asked = {"messages": [{"role": "user", "content": "abc"}]} if "chat" in path else {"prompt": "abcdefghij"}
+    body = {"rid": "r" * 20_000, "stream": True, "max_tokens": TOKENS, "ignore_eos": True, **asked}
+    whole = (await backend.http.post(path, json=body | {"stream": False})).json()["choices"][0]
+    reader, writer = await connect(backend)
+    await send(writer, "1.1", path, body | more)
+    await backend.nothing_runs()
+    raw = await reader.read(-1)
+    writer.close()
+    *events, done = unchunked(raw.partition(b"\r\n\r\n")[2]).decode().split("\n\n")[:-1]
+    assert done == "data: [DONE]"
+    told = [json.loads(event.removeprefix("data: ")) for event in events]
+    choices = [each["choices"][0] for each in told if each["choices"]]
+    texts = [choice.get("text") or choice.get("delta", {}).get("content", "") for choice in choices]
+    assert "".join(texts) == (whole["message"]["content"] if "message" in whole else whole["text"])
+    assert [choice["finish_reason"] for choice in choices] == [None] * (len(choices) - 1) + ["length"]
+    assert len(events) < TOKENS
+    assert all(("usage" in each) == bool(more) for each in told)
 
 
 def test_an_event_is_the_same_ready_made_whatever_its_client_called_it() -> None:

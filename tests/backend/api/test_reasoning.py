@@ -115,8 +115,8 @@ def test_reasoning_tokens_are_counted_up_to_the_one_that_ends_them() -> None:
     answers = ParsedAnswers(lambda prompt_end: make_parser("qwen3", None), None, reasoning_end=9)
     state = RequestState(uid=1, rid="r", index=0, prompt_ids=[1], sampling=SamplingParams(), created=0.0)
     assert answers.reasoning_tokens(state) == 0
-    for text, ids, count in (("<think>hm", [5, 6], 2), ("<think>hm</think>Yes", [5, 6, 9, 7, 8], 3)):
-        state.text, state.output_ids = text, ids
+    for text, ids, count in (("<think>hm", [5, 6], 2), ("</think>Yes", [5, 6, 9, 7, 8], 3)):
+        state.fresh, state.output_ids = text, ids
         answers.take(state)
         assert answers.reasoning_tokens(state) == count
 
