@@ -157,24 +157,27 @@ class Exchange:
         self._guards = protection.guards
         self._silence = protection.silence
 
-    def begin(self, visit: Visit, worker: Worker, decision: Decision) -> Leg:
-        """The request is as good as sent to ``worker``: book it. Whoever gets the leg has to end it."""
+    def begin(self, visit: Visit, worker: Worker, decision: Decision, outgoing: Outgoing | None = None) -> Leg:
+        """The request is as good as sent to ``worker``: book it. Whoever gets the leg has to end it.
+
+        ``outgoing`` is sent at once if there is an idle connection; then the leg has its answer to come.
+        """
         now = now_seconds()
         booking = self._placement.book(visit.facts.route, decision, now, visit.dossier)
         leg = Leg(worker, booking, self._guards, self._silence, now)
         try:
-            booking.record(now)
+            if outgoing is not None:
+                self._send_now(visit, leg, outgoing)
+            booking.record(now)  # behind the sending: the worker need not wait for it
         except BaseException:
             leg.over()
             raise
         return leg
 
-    def send_now(self, visit: Visit, leg: Leg, outgoing: Outgoing) -> bool:
-        """Send if there is an idle connection; then the leg has its answer to come."""
+    def _send_now(self, visit: Visit, leg: Leg, outgoing: Outgoing) -> None:
         answer = leg.answer = self._upstream.send_now(leg.worker, outgoing, visit.deadline)
         if answer is not None:
             leg.watch.can_end(answer.give_up)
-        return answer is not None
 
     async def finish(self, visit: Visit, leg: Leg, outgoing: Outgoing) -> int:
         """Send if that was not done, and relay the answer, whose status is returned. Ends the leg.

@@ -88,16 +88,14 @@ class Gateway:
         visit = self._admit(request, client)
         try:
             outgoing = self._read(visit)
-            leg = self._begin(visit) if self._goes_straight(visit) else None
+            leg = self._begin(visit, outgoing) if self._goes_straight(visit) else None
         except Refusal as refusal:
             turn.run(self._refuse(visit, refusal))
             return
         except BaseException:
             self.answered(visit, 500)
             raise
-        if leg is None:
-            turn.run(self._handle(visit, outgoing, None))
-        elif self._exchange.send_now(visit, leg, outgoing) and leg.answer is not None:
+        if leg is not None and leg.answer is not None:
             StraightWay(self._exchange, self, visit, leg, leg.answer, turn, CLIENT_LEFT).begin()
         else:
             turn.run(self._handle(visit, outgoing, leg))
@@ -145,14 +143,14 @@ class Gateway:
             and not self._placement.needs_tokens(visit.facts)
         )
 
-    def _begin(self, visit: Visit) -> Leg | None:
-        """The first choice, booked; None when nobody is there to be chosen."""
+    def _begin(self, visit: Visit, outgoing: Outgoing) -> Leg | None:
+        """The first choice, booked, and sent if a connection is idle; None when nobody is there to be chosen."""
         workers = self._registry.eligible(visit.facts.model)
         if not workers:
             return None
         visit.dossier = Dossier(visit.id_value, visit.facts.form, visit.facts.prompts)
         worker, decision = self._choose(visit, workers)
-        return self._exchange.begin(visit, worker, decision)
+        return self._exchange.begin(visit, worker, decision, outgoing)
 
     def answered(self, visit: Visit, status: int) -> None:
         """The request is over."""

@@ -73,22 +73,25 @@ class StraightWay:
         if answer.failed or answer.status >= 300 or (answer.ended and not answer.size):
             self._hand_over()
             return
-        self._exchange.head(visit, leg, answer)
-        if not answer.size:
-            return
-        leg.first_byte()
-        if visit.facts.stream or answer.ended:
-            self._exchange.first_byte(visit, leg, True)
+        if answer.size and (visit.facts.stream or answer.ended):
             self._send()
-        elif answer.size > BUFFERED_BYTES // 2:
-            self._hand_over()
+            return
+        self._exchange.head(visit, leg, answer)
+        if answer.size:
+            leg.first_byte()
+            if answer.size > BUFFERED_BYTES // 2:
+                self._hand_over()
 
     def _send(self) -> None:
-        """What has come goes out, and what follows will."""
-        answer, visit = self._answer, self._visit
+        """What has come goes out, and what follows will. The client need not wait for what is learned by it."""
+        answer, visit, leg = self._answer, self._visit, self._leg
         answer.first = answer.take()
         head = to_client(answer, visit.id_name, visit.id_value)
-        if relay.begin(visit.client, answer, head, self._tail):
+        whole = relay.begin(visit.client, answer, head, self._tail)
+        self._exchange.head(visit, leg, answer)
+        leg.first_byte()
+        self._exchange.first_byte(visit, leg, True)
+        if whole:
             self._finish()
         else:
             answer.pour(visit.client, self._tail.add)
