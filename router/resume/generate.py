@@ -23,6 +23,8 @@ class GenerateTranscript(Transcript):
 
     def _note(self, fields: dict[str, Any]) -> None:
         text, ids = fields.get("text") or "", fields.get("output_ids")
+        if not isinstance(text, str):
+            raise TypeError("several texts")
         if not self._incremental and self.text and not text.startswith(self.text):
             self._incremental = True
         self.text = self.text + text if self._incremental else text

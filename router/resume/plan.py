@@ -43,6 +43,7 @@ _STRUCTURED = (
     "guided_choice", "guided_grammar", "guided_whitespace_pattern",
 )  # fmt: skip
 _LOGPROBS = ("logprobs", "top_logprobs", "prompt_logprobs", "return_logprob", "top_logprobs_num", "token_ids_logprob")
+_COUNTED_LOGPROBS = ("logprobs", "prompt_logprobs")  # 0 asks for those of the chosen tokens
 _SEEDS = ("seed", "sampling_seed")
 _TOOLS = ("tools", "functions", "function_call")
 _UNKNOWN = ("input_embeds", "return_hidden_states", "echo", "use_beam_search", "suffix")
@@ -55,7 +56,7 @@ def plan(path: str, body: bytes) -> Plan | Refused:
         return Refused(f"streams of {path} cannot be continued")
     try:
         fields = msgspec.json.decode(body, type=dict[str, Any])
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return Refused("its body is not a JSON object")
     if fields.get("stream") is not True:
         return Refused("it is no stream")
@@ -71,6 +72,8 @@ def _objection(fields: dict[str, Any]) -> str:
     for names, what in ((_TOOLS, "tools"), (_LOGPROBS, "logprobs"), (_STRUCTURED, "structured output")):
         if name := _used(every, names):
             return f"it uses {what} ({name})"
+    if name := next((name for name in _COUNTED_LOGPROBS if type(every.get(name)) is int), ""):
+        return f"it uses logprobs ({name})"
     if name := next((name for name in _SEEDS if every.get(name) is not None), ""):
         return f"its sampling is seeded ({name})"
     wanted = fields.get("response_format")

@@ -39,13 +39,17 @@ class Transcript(ABC):
             return event
         try:
             fields = msgspec.json.decode(data, type=dict[str, Any])
-        except (msgspec.DecodeError, UnicodeDecodeError):
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             self.spoiled = "an event is not a JSON object"
             return event
-        if not self._resumed:
-            self._note(fields)
+        try:
+            if not self._resumed:
+                self._note(fields)
+                return event
+            fitted = self._fit(fields)
+        except (AttributeError, TypeError, ValueError):  # the client may well understand it
+            self.spoiled = "an event has another shape than is known"
             return event
-        fitted = self._fit(fields)
         return b"" if fitted is None else b"data: " + msgspec.json.encode(fitted) + b"\n\n"
 
     @property

@@ -169,6 +169,7 @@ REFUSED = [
     ({"return_logprob": True}, "logprobs"),
     ({"response_format": {"type": "json_object"}}, "structured"),
     ({"sampling_params": {"regex": "a"}}, "structured"),
+    ({"logprobs": 0}, "logprobs"),
     ({"seed": 0}, "seeded"),
     ({"sampling_params": {"sampling_seed": 4}}, "seeded"),
     ({"stream": False}, "no stream"),
@@ -238,3 +239,34 @@ def test_a_message_that_was_continued_already_is_continued_further():
     continued = json.loads(transcript.resume([0]))
     assert continued["messages"][-1] == {"role": "assistant", "content": "He said: Once"}
     assert len(continued["messages"]) == 2
+
+
+@pytest.mark.parametrize("resumed", [False, True])
+@pytest.mark.parametrize(
+    ("path", "odd"),
+    [
+        ("/v1/chat/completions", {"choices": [{"delta": {"content": [{"type": "text", "text": "a"}]}}]}),
+        ("/v1/chat/completions", {"choices": [None]}),
+        ("/v1/chat/completions", {"choices": {"0": {}}}),
+        ("/v1/completions", {"choices": [{"text": 5}]}),
+        ("/generate", {"text": ["a"]}),
+        ("/generate", {"meta_info": 5}),
+    ],
+)
+def test_an_event_of_another_shape_passes_and_ends_the_hope_to_continue(path, odd, resumed):
+    body = {"stream": True, **({"text": "x"} if path == "/generate" else {"prompt": "x", "messages": []})}
+    judged = plan(path, json.dumps(body).encode())
+    transcript = make_transcript(judged)
+    if resumed:
+        assert transcript.resume([]) is not None
+    assert transcript.relay(event(odd)) == event(odd)
+    assert transcript.spoiled
+    assert transcript.resume([]) is None
+
+
+def test_nothing_is_too_deep_to_be_looked_at():
+    deep = b"[" * 5000 + b"]" * 5000
+    assert isinstance(plan("/generate", b'{"stream": true, "text": "x", "a": %b}' % deep), Refused)
+    transcript = make_transcript(plan("/generate", b'{"stream": true, "text": "x"}'))
+    odd = b'data: {"a": %b}\n\n' % deep
+    assert transcript.relay(odd) == odd
