@@ -149,12 +149,11 @@ class SamplingPlanner:
     def _forbidden(
         self, slots: Slots, rows: NDArray[np.int64], lengths: NDArray[np.int32]
     ) -> tuple[torch.Tensor, torch.Tensor] | None:
-        early = lengths < slots.min_known[rows]
-        ids = np.where(early[:, None], slots.stop_ids[rows], -1)
-        row, column = ((ids >= 0) & (ids < self._vocab_size)).nonzero()
+        early = (lengths < slots.min_known[rows]).nonzero()[0]
+        index, tokens = slots.stops_of(rows[early])
+        row, tokens = early[index][tokens < self._vocab_size], tokens[tokens < self._vocab_size]
         if not len(row):
             return None
-        tokens = ids[row, column].astype(np.int64)
         return to_device(row, self._device), to_device(tokens, self._device)
 
 

@@ -13,7 +13,8 @@ from backend.scheduler.order import make_order
 from backend.scheduler.queue import Request, WaitingQueue
 from backend.scheduler.ratio import RESERVED_OUTPUT_MAX, NewTokenRatio
 from backend.scheduler.rows import Cached, Reserve, Rows
-from backend.scheduler.running import NO_ROWS, Running
+from backend.scheduler.running import Running
+from backend.scheduler.slots import NO_ROWS
 
 WAITING_LOOKAHEAD = 64  # waiting requests that are looked at beyond the free slots: some are put off
 IN_FLIGHT_PREFIX_MIN = 32  # tokens; a shorter shared prefix is computed again rather than waited for

@@ -9,7 +9,8 @@ from backend.scheduler.admission import Admission
 from backend.scheduler.batch import LogprobRow, PooledRow, StepBatch
 from backend.scheduler.limits import SchedulerLimits
 from backend.scheduler.rows import Rows
-from backend.scheduler.running import NO_ROWS, Running
+from backend.scheduler.running import Running
+from backend.scheduler.slots import NO_ROWS
 
 NO_LENS = np.empty(0, np.int32)
 

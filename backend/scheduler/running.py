@@ -13,7 +13,6 @@ from backend.scheduler.guided import Guides
 from backend.scheduler.queue import Request
 from backend.scheduler.rows import Rows
 
-NO_ROWS = np.empty(0, np.int64)
 STEP_FAILED = "The model failed on this request; the server's log says more."
 
 
@@ -61,8 +60,7 @@ class Running:
         if batch.pooled:
             self._tell_vectors(batch, live, launched.pooled())
 
-        stops = slots.stop_ids[new_rows] == new_tokens[:, None]
-        stopped = new[stops.any(axis=1)] if np.count_nonzero(stops) else NO_ROWS
+        stopped = new[slots.stopped(new_rows, new_tokens)]
         full = ends + batch.samples >= slots.limit[rows]
         ending = np.count_nonzero(full) > 0 or len(stopped) > 0
         if batch.in_prompt is not None:

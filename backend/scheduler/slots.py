@@ -7,6 +7,7 @@ there are no prefill and decode phases.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -16,8 +17,9 @@ from backend.cache.pages import PADDING_PAGE
 from backend.sampling_params import SamplingParams
 from backend.scheduler.seeds import hash_seed
 
-STOP_IDS_PER_SLOT = 16  # grown when a request asks for more
+STOP_IDS_PER_SLOT = 16  # that every step looks at; of a slot with more, all are kept apart
 NO_TOKEN = -1
+NO_ROWS = np.empty(0, np.int64)
 INT32_MAX = 2**31 - 1
 MIN_REPETITION_PENALTY = 1e-2  # less would take float32 logits to infinity
 
@@ -68,6 +70,7 @@ class Slots:
         self.pooled = np.zeros(num_slots, np.bool_)  # the hidden states of the prompt are wanted as one vector
         self.guided = np.zeros(num_slots, np.bool_)  # a grammar says what may be sampled
         self.stop_ids = np.full((num_slots, STOP_IDS_PER_SLOT), NO_TOKEN, np.int32)
+        self.many_stop_ids: dict[int, NDArray[np.int32]] = {}  # of the slots with more of them: all, ascending
 
         self.version = 0  # grows whenever the set of running rows, or what belongs to one for its whole run, changes
         self._free = list(range(num_slots - 1, -1, -1))
@@ -81,6 +84,7 @@ class Slots:
         self.in_flight[:] = self.pages[:] = self.tree_pages[:] = 0
         self.page_table[:] = PADDING_PAGE
         self.logit_bias.clear()
+        self.many_stop_ids.clear()
         self.version += 1
         self._free = list(range(self.num_slots - 1, -1, -1))
 
@@ -125,11 +129,34 @@ class Slots:
             self.logit_bias[slot] = params.logit_bias
         self.min_known[slot] = self.prompt_len[slot] + params.min_new_tokens
         stop_ids = [each for each in stop_ids if 0 <= each <= INT32_MAX]
-        if len(stop_ids) > self.stop_ids.shape[1]:
-            extra = np.full((self.num_slots, len(stop_ids) - self.stop_ids.shape[1]), NO_TOKEN, np.int32)
-            self.stop_ids = np.concatenate((self.stop_ids, extra), axis=1)
         self.stop_ids[slot] = NO_TOKEN
-        self.stop_ids[slot, : len(stop_ids)] = stop_ids
+        if len(stop_ids) > STOP_IDS_PER_SLOT:
+            self.many_stop_ids[slot] = np.unique(np.array(stop_ids, np.int32))
+        else:
+            self.stop_ids[slot, : len(stop_ids)] = stop_ids
+
+    def stopped(self, rows: NDArray[np.int64], tokens: NDArray[np.int32]) -> NDArray[np.int64]:
+        """Indices in ``rows`` of those that end with their token of ``tokens``."""
+        ends = self.stop_ids[rows] == tokens[:, None]
+        if not self.many_stop_ids:
+            return ends.any(axis=1).nonzero()[0] if np.count_nonzero(ends) else NO_ROWS
+        found = ends.any(axis=1)
+        for i, ids in self._with_many(rows):
+            found[i] = np.searchsorted(ids, tokens[i], "right") > np.searchsorted(ids, tokens[i])
+        return found.nonzero()[0]
+
+    def stops_of(self, rows: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """(index in ``rows``, token) for each of their stop tokens."""
+        index, column = (self.stop_ids[rows] != NO_TOKEN).nonzero()
+        tokens = self.stop_ids[rows[index], column].astype(np.int64)
+        many = list(self._with_many(rows)) if self.many_stop_ids else []
+        index = np.concatenate((index, *(np.full(len(ids), i) for i, ids in many)))
+        return index, np.concatenate((tokens, *(ids for _, ids in many)))
+
+    def _with_many(self, rows: NDArray[np.int64]) -> Iterator[tuple[int, NDArray[np.int32]]]:
+        for i, slot in enumerate(rows.tolist()):
+            if slot in self.many_stop_ids:
+                yield i, self.many_stop_ids[slot]
 
     def stop_running(self, slot: int) -> None:
         """The request is over: results of steps in flight no longer count.
@@ -145,6 +172,7 @@ class Slots:
         if self.uid[slot] != -1 or self.in_flight[slot]:
             raise ValueError(f"slot {slot} is still in use")
         self.logit_bias.pop(slot, None)
+        self.many_stop_ids.pop(slot, None)
         self.page_table[slot, : self.pages[slot]] = PADDING_PAGE
         self.pages[slot] = self.tree_pages[slot] = 0
         self._free.append(slot)

@@ -127,8 +127,9 @@ def test_logit_bias_is_added_to_its_row_only():
     assert draw(LOGITS, make_slots([SamplingParams(temperature=0, logit_bias={0: -100.0})])) == [1]
 
 
-def test_stop_tokens_are_forbidden_before_min_new_tokens():
-    slots = make_slots([SamplingParams(temperature=0, min_new_tokens=2)], [5], stop_ids=[0, 1])
+@pytest.mark.parametrize("more", [(), range(5, 60)])
+def test_stop_tokens_are_forbidden_before_min_new_tokens(more):
+    slots = make_slots([SamplingParams(temperature=0, min_new_tokens=2)], [5], stop_ids=[0, 1, *more])
     assert draw(LOGITS, slots, np.array([1], np.int32)) == [2]
     assert draw(LOGITS, slots, np.array([2], np.int32)) == [2]
     assert draw(LOGITS, slots, np.array([3], np.int32)) == [0]

@@ -359,6 +359,29 @@ def test_extreme_parameters_do_not_break_the_slots():
     assert len(harness.finished) == 1
 
 
+def test_stop_ids_of_one_request_cost_the_others_nothing():
+    harness, others = Harness(), tuple(range(1000, 50_000))
+    width = harness.scheduler.slots.stop_ids.shape[1]
+    harness.add([1, 2], [3, 4], stop_ids=(STOP, *others), max_new=20)
+    harness.add([5, 6], max_new=20)
+    harness.run()
+    harness.check_answers()
+    assert harness.scheduler.slots.stop_ids.shape[1] == width
+    assert not harness.scheduler.slots.many_stop_ids
+
+
+def test_many_stop_ids_of_one_request_cost_the_others_nothing():
+    harness, many = Harness(), (STOP, 1, 2, 3, *range(1000, 50_000))
+    width = harness.scheduler.slots.stop_ids.shape[1]
+    first, second = harness.add([1, 2], [3, 4], stop_ids=many, max_new=30)
+    harness.add([5, 6], max_new=30)
+    harness.run()
+    harness.check_answers()
+    assert (harness.finished[first].kind, harness.finished[second].kind) == ("stop", "stop")
+    assert harness.scheduler.slots.stop_ids.shape[1] == width
+    assert not harness.scheduler.slots.many_stop_ids
+
+
 def test_a_higher_priority_takes_the_place_of_a_running_request():
     harness = Harness(max_running_requests=1, schedule_policy="priority", preemption_threshold=10)
     (low,) = harness.add([1, 2], max_new=10, stop_ids=())
