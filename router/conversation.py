@@ -14,7 +14,7 @@ import xxhash
 
 _TOOLS, _ROLE, _CONTENT, _EXTRA, _PART, _VARIABLES = b"\xf8", b"\xf9", b"\xfa", b"\xfb", b"\xfc", b"\xfd"
 CONTINUES = b"\xc0"  # ends a conversation whose last message the model goes on with
-_LONG = 1024  # bytes of a part that is no text (an image as data URL): beyond this only its hash counts
+_LONG = 1024  # characters of data (an image as data URL): beyond this only its hash counts
 _SORTED = msgspec.json.Encoder(order="sorted")
 
 Join = Callable[[Sequence[bytes]], bytes]  # parts of a text, in a row
@@ -37,6 +37,8 @@ def conversation_bytes(
     for message in messages:
         if isinstance(message, dict):
             _add_message(parts, message)
+        elif isinstance(message, str):
+            parts += (_CONTENT, _text(message))
         else:
             parts.append(_opaque(message))
     if continues:
@@ -46,7 +48,7 @@ def conversation_bytes(
 
 def is_stand_in(text: bytes) -> bool:
     """Was ``text`` made here, and not by a chat template?"""
-    return text[:1] in (_VARIABLES, _TOOLS, _ROLE, _EXTRA)
+    return text[:1] in (_VARIABLES, _TOOLS, _ROLE, _CONTENT, _EXTRA)
 
 
 def _add_message(parts: list[bytes], message: Mapping[str, Any]) -> None:
@@ -82,4 +84,21 @@ def _text(value: Any) -> bytes:
 
 def _opaque(value: Any) -> bytes:
     encoded = _SORTED.encode(value)
-    return _EXTRA + (encoded if len(encoded) <= _LONG else xxhash.xxh3_128_hexdigest(encoded).encode())
+    return _EXTRA + (encoded if len(encoded) <= _LONG else _SORTED.encode(_without_data(value)))
+
+
+def _without_data(value: Any) -> Any:
+    """Texts stay (what a tool answered): they are tokens, and others may begin alike."""
+    if isinstance(value, dict):
+        return {key: _without_data(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_without_data(item) for item in value]
+    return xxhash.xxh3_128_hexdigest(value.encode("utf-8", "surrogatepass")) if _is_data(value) else value
+
+
+def _is_data(value: Any) -> bool:
+    """Long, and a data URL or base64."""
+    if not isinstance(value, str) or len(value) <= _LONG:
+        return False
+    head = value[:_LONG]
+    return head.startswith("data:") or (head.isascii() and not any(space in head for space in " \n\t"))

@@ -72,8 +72,10 @@ class PromptText:
         return conversation_bytes(messages, tools, arguments, continues, join)
 
     def plain(self, messages: Sequence[Any], tools: Any, join: Join = b"".join) -> bytes:
-        """A conversation that no chat template knows (the Responses API, lists of texts)."""
-        return conversation_bytes([message for message in messages if message is not None], tools, join=join)
+        """A conversation that no chat template knows (the Responses API, lists of texts). Instructions come first."""
+        instructions, *rest = messages
+        begin = [] if instructions is None else [{"role": "system", "content": instructions}]
+        return conversation_bytes([*begin, *(item for item in rest if item is not None)], tools, join=join)
 
     def tokens(self, model: str, text: bytes) -> int:
         """How many tokens ``text`` has, as far as the answers of ``model`` have shown."""

@@ -65,6 +65,28 @@ def test_an_image_counts_by_its_hash():
     assert len(image("A" * 100_000)) < 200
 
 
+def test_texts_that_no_template_knows_are_compared_byte_by_byte():
+    head = "a long text that many requests begin with. " * 100
+    one, other = (PromptText().plain([None, head + end], None) for end in ("one", "other"))
+    assert len(one) >= len(head)
+    assert one[: len(head)] == other[: len(head)]
+    with_instructions = PromptText().plain([head, "hi"], None)
+    assert with_instructions[: len(head)] == PromptText().plain([head, "ho"], None)[: len(head)]
+    assert PromptText().plain(["a", "b"], None) != PromptText().plain([None, "a", "b"], None)
+
+
+def test_what_a_tool_answered_counts_as_text_and_its_pictures_by_their_hash():
+    def asked(text: str, picture: str) -> bytes:
+        inner = [{"type": "text", "text": text}, {"type": "image", "source": {"type": "base64", "data": picture}}]
+        result = {"type": "tool_result", "tool_use_id": "1", "content": inner}
+        return conversation_bytes([{"role": "user", "content": [result]}])
+
+    text = "what the tool found in the file\n" * 300
+    assert len(text) < len(asked(text, "A" * 100_000)) < len(text) + 1000
+    assert asked(text, "A" * 100_000) != asked(text, "A" * 99_999 + "B")
+    assert len(asked("\u6771\u4eac" * 1000, "A")) > 2000  # not every language has spaces
+
+
 def test_variables_of_the_template_never_look_equal():
     messages = [{"role": "user", "content": "hi"}]
     plain = PromptText().chat(messages, None, {}, False)
