@@ -50,11 +50,15 @@ class Tail:
         if b'_tokens"' not in end:
             return _SILENT
         prompt, output = _last(end, b'"prompt_tokens"'), _last(end, b'"completion_tokens"')
-        if prompt is None:
-            prompt = _last(end, b'"input_tokens"')
         if output is None:
             output = _last(end, b'"output_tokens"')
-        return Usage(prompt, output, _last(end, b'"cached_tokens"'))
+        cached = _last(end, b'"cached_tokens"')
+        if prompt is None and (prompt := _last(end, b'"input_tokens"')) is not None:
+            # Anthropic's form counts them apart; a server that does not know says 0, which proves nothing.
+            read = _last(end, b'"cache_read_input_tokens"') or 0
+            prompt += read + (_last(end, b'"cache_creation_input_tokens"') or 0)
+            cached = (read or None) if cached is None else cached
+        return Usage(prompt, output, cached)
 
 
 def _last(text: bytes, name: bytes) -> int | None:

@@ -118,6 +118,23 @@ async def test_bodies_whose_bytes_and_tokens_do_not_belong_together_teach_no_len
         assert told == ([] if facts.prompts > 1 else [200] * 30)
 
 
+@pytest.mark.parametrize(
+    ("usage", "told"),
+    [
+        ({"prompt_tokens": 9, "completion_tokens": 2, "prompt_tokens_details": {"cached_tokens": 4}}, (9, 2, 4)),
+        ({"input_tokens": 9, "input_tokens_details": {"cached_tokens": 4}, "output_tokens": 2}, (9, 2, 4)),
+        ({"input_tokens": 5, "cache_read_input_tokens": 4, "output_tokens": 2}, (9, 2, 4)),
+        ({"input_tokens": 3, "cache_creation_input_tokens": 6, "cache_read_input_tokens": 0}, (9, None, None)),
+        ({"input_tokens": 9, "cache_read_input_tokens": None, "output_tokens": 2}, (9, 2, None)),
+        ({}, (None, None, None)),
+    ],
+)
+def test_usage_in_each_dialect(usage, told):
+    tail = Tail()
+    tail.add(json.dumps({"content": [], "usage": usage}).encode())
+    assert tail.usage() == told
+
+
 async def test_put_is_placed_like_post():
     async with running(FakeBackend(), FakeBackend(), policy="cache_aware") as fleet:
         for _ in range(3):
