@@ -76,7 +76,7 @@ class ResponseWriter(Sink):
         head = status_line(reply.status, reply.reason) + block(reply.pairs) + reply.lines + self.lines
         if not self.keep_alive:
             head += CLOSE
-        if request is not None and bodiless(request.method, reply.status):
+        if bodiless("" if request is None else request.method, reply.status):
             known = reply.status in (204, 304) or _has_length(reply.pairs)
             self._write(head + (b"\r\n" if known else b"Content-Length: %d\r\n\r\n" % len(reply.body)))
         elif len(reply.body) <= SMALL:

@@ -151,6 +151,7 @@ async def test_pages_of_named_origins_may_call_and_others_get_no_header():
         asking = {"Origin": "https://a.example", "Access-Control-Request-Method": "POST"}
         async with fleet.client.options("/v1/chat/completions", headers=asking) as answer:
             assert (answer.status, answer.headers["Access-Control-Allow-Origin"]) == (204, "https://a.example")
+            assert "Content-Length" not in answer.headers  # RFC 9110: not in a 204
         for origin, expected in [("https://a.example", "https://a.example"), ("https://b.example", None)]:
             for stream in (False, True):
                 body = chat("hi", stream=stream)
