@@ -28,19 +28,15 @@ class Bias:
 
     @staticmethod
     def of(slots: Slots, rows: NDArray[np.int64], vocab_size: int, device: torch.device) -> Bias | None:
-        entries = [
-            (i, token, value)
-            for i, slot in enumerate(rows.tolist())
-            for token, value in slots.logit_bias.get(slot, {}).items()
-            if 0 <= token < vocab_size
-        ]
-        if not entries:
+        found = [(i, slots.logit_bias[slot]) for i, slot in enumerate(rows.tolist()) if slot in slots.logit_bias]
+        if not found:
             return None
-        places, tokens, values = zip(*entries, strict=True)
+        places = np.concatenate([np.full(len(bias.tokens), i, np.int64) for i, bias in found])
+        tokens = np.concatenate([bias.tokens for _, bias in found])
+        values = np.concatenate([bias.values for _, bias in found])
+        known = (tokens >= 0) & (tokens < vocab_size)
         return Bias(
-            to_device(np.array(places, np.int64), device),
-            to_device(np.array(tokens, np.int64), device),
-            to_device(np.array(values, np.float32), device),
+            to_device(places[known], device), to_device(tokens[known], device), to_device(values[known], device)
         )
 
 

@@ -31,6 +31,17 @@ class WindowTable(NamedTuple):
     first: NDArray[np.int32]  # [num_slots]
 
 
+class LogitBias(NamedTuple):
+    """What is added to the logits of some tokens; parallel arrays."""
+
+    tokens: NDArray[np.int64]
+    values: NDArray[np.float32]
+
+    @staticmethod
+    def of(bias: dict[int, float]) -> LogitBias:
+        return LogitBias(np.fromiter(bias, np.int64, len(bias)), np.fromiter(bias.values(), np.float32, len(bias)))
+
+
 class Slots:
     """Arrays over ``num_slots`` rows. What can be derived is not stored."""
 
@@ -65,7 +76,7 @@ class Slots:
         self.repetition_penalty = np.ones(num_slots, np.float32)
         self.seed = np.zeros(num_slots, np.uint64)  # hashed, so that close seeds start far apart
         self.min_known = np.zeros(num_slots, np.int32)  # no stop token before this length
-        self.logit_bias: dict[int, dict[int, float]] = {}  # of the slots that have any
+        self.logit_bias: dict[int, LogitBias] = {}  # of the slots that have any
         self.wants_logprobs = np.zeros(num_slots, np.bool_)
         self.pooled = np.zeros(num_slots, np.bool_)  # the hidden states of the prompt are wanted as one vector
         self.guided = np.zeros(num_slots, np.bool_)  # a grammar says what may be sampled
@@ -126,7 +137,7 @@ class Slots:
         self.repetition_penalty[slot] = max(params.repetition_penalty, MIN_REPETITION_PENALTY)
         self.seed[slot] = hash_seed(seed)
         if params.logit_bias:
-            self.logit_bias[slot] = params.logit_bias
+            self.logit_bias[slot] = LogitBias.of(params.logit_bias)
         self.min_known[slot] = self.prompt_len[slot] + params.min_new_tokens
         stop_ids = [each for each in stop_ids if 0 <= each <= INT32_MAX]
         self.stop_ids[slot] = NO_TOKEN
