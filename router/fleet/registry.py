@@ -167,6 +167,6 @@ class Registry:
         """The models of the healthy workers by id; of a model served by several, the first card."""
         cards: dict[str, dict[str, Any]] = {}
         for worker in self.healthy():
-            for model, card in worker.models.items():
+            for model, card in worker.cards.items():
                 cards.setdefault(model, card)
         return cards

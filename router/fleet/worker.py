@@ -138,6 +138,15 @@ class Worker:
         """The models it serves, as far as known."""
         return [self.spec.model_id] if self.spec.model_id is not None else list(self.models)
 
+    @property
+    def cards(self) -> dict[str, dict[str, Any]]:
+        """The model cards under the names that it serves."""
+        name = self.spec.model_id
+        if name is None:
+            return self.models
+        told = self.models.get(name) or next(iter(self.models.values()), {"object": "model", "created": 0})
+        return {name: {**told, "id": name}}
+
     def may_serve(self, model: str) -> bool:
         """False only when the worker is known to serve other models and not this one."""
         if self.spec.model_id is not None:

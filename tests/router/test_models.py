@@ -113,3 +113,16 @@ async def test_information_is_gathered_from_all_backends_without_their_addresses
         assert told["model_path"] in ("a", "b")
         assert {one["model_path"] for one in told["workers"]} == {"a", "b"}
         assert "127.0.0.1" not in str(told)
+
+
+async def test_a_worker_is_listed_under_the_name_that_it_was_given():
+    async with running(FakeBackend(models=("a",)), FakeBackend(models=("a",)), FakeBackend(models=())) as fleet:
+        for worker, name in zip(fleet.router.registry.all()[1:], ("b", "c"), strict=True):
+            fleet.router.registry.change(worker, worker.spec.model_copy(update={"model_id": name}))
+        async with fleet.client.get("/v1/models") as answer:
+            cards = (await answer.json())["data"]
+        assert [(card["id"], card["object"]) for card in cards] == [(name, "model") for name in "abc"]
+        for model in "abc":
+            assert await ask(fleet, model) == 200
+            async with fleet.client.get(f"/v1/models/{model}") as answer:
+                assert (await answer.json())["id"] == model
