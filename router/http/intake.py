@@ -125,10 +125,14 @@ class Intake:
             return read
         if not self._progress:
             self._count_stalled(len(data))
-        if begins and (first := self._first or self._request) is not None:
+        if begins and (first := self._begun_with()) is not None:
             self._keep(bytes(data), first)
         self._first = None
         return len(data)
+
+    def _begun_with(self) -> Request | None:
+        # Apart: where the name was set to None, compiled code takes it to stay so.
+        return self._first or self._request
 
     def _keep(self, data: bytes, request: Request) -> None:
         """``data`` began with ``request``: when it was nothing else, the next one may come with the same head."""
