@@ -7,12 +7,14 @@ from collections.abc import Awaitable, Callable
 from aiohttp import web
 
 from router.auth import Auth
-from router.body import INFERENCE_ROUTES, read_body, read_facts
+from router.body import INFERENCE_ROUTES, ROUTING_KEY_HEADERS, TARGET_HEADER, read_body, read_facts
 from router.errors import Refusal, unavailable, unknown_model
 from router.exchange import now_seconds
 from router.explain import ExplainRing, decision_json
 from router.fleet.registry import Registry
 from router.placement import Placement
+
+HEADERS = (*ROUTING_KEY_HEADERS, TARGET_HEADER)  # that decide
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -51,7 +53,8 @@ class ExplainRoutes:
         if path not in INFERENCE_ROUTES:
             raise Refusal(400, f"path must be an inference route, got {path!r}.", param="path", code="invalid_path")
         body = await read_body(request, self._max_body)
-        facts = read_facts(path, {}, body, self._placement.prompt_text, self._registry.canonical)
+        headers = {name: request.headers[name] for name in HEADERS if name in request.headers}
+        facts = read_facts(path, headers, body, self._placement.prompt_text, self._registry.canonical)
         facts, dossier = await self._placement.open(facts, "")
         if not self._registry.serves(facts.model):
             raise unknown_model(facts.model)

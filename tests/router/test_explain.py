@@ -1,5 +1,7 @@
 """Decisions that can be read back: the header on demand, the ring by id, and decisions without sending."""
 
+import pytest
+
 from policies.policy import Candidate, Decision, RouteRequest, Score
 from router.dossier import Attempt, Dossier
 from router.explain import ASK_HEADER, DECISION_HEADER, ExplainRing
@@ -92,6 +94,23 @@ async def test_a_decision_without_sending():
         for query, body, status in (("?path=/x", b"{}", 400), ("", b"no", 400), ("", b'{"model": "other"}', 404)):
             async with fleet.client.post(f"/router/simulate{query}", data=body) as answer:
                 assert answer.status == status
+
+
+@pytest.mark.parametrize(
+    ("policy", "header"), [("consistent_hashing", "x-smg-routing-key"), ("passthrough", "x-smg-target-worker")]
+)
+async def test_headers_that_decide_count_in_a_simulation(policy, header):
+    async with running(FakeBackend(), FakeBackend(), FakeBackend(), policy=policy) as fleet:
+        for value in "012":
+            answers = []
+            for path in ("/router/simulate", CHAT):
+                headers = {header: value, "X-Request-Id": value}
+                async with fleet.client.post(path, json=chat("hi"), headers=headers) as answer:
+                    answers.append(await answer.json())
+            async with fleet.client.get(f"/router/explain/{value}") as answer:
+                sent = (await answer.json())["attempts"][0]
+            assert (answers[0]["worker"], answers[0]["reason"]) == (sent["worker"], sent["reason"])
+            assert sent["reason"] in ("home", "target")
 
 
 def test_the_ring_is_bounded_and_the_last_of_an_id_counts():
