@@ -23,6 +23,7 @@ NODE_BYTES = 152  # measured on CPython 3.11: the object, the header of its text
 FORK_BYTES = 250  # measured: what a node with kids has more
 EXTRA_BYTES = 70  # measured: an end beside the first one at a node
 STAMP_S = 0.02  # time stamps are rounded down to it: they are objects, which many ends then share
+LONG = 4096  # bytes from which on a new prompt is not copied for the sake of what is behind its last block
 MANY = 3  # a prefix with so many continuations is a common head
 
 NOBODY = Holder(0)
@@ -151,6 +152,8 @@ class TextTree:
             if node is None:
                 new = True
                 break
+            if len(node.text) % block:
+                self._cut_edge(node)
             if text.startswith(node.text, position):
                 position += len(node.text)
                 path.append((node.mask, position))
@@ -183,8 +186,9 @@ class TextTree:
             child = next(known_nodes, None)
             if child is None and (new or (child := self._next(node, text, position)) is None):
                 known = position
-                child = self._add_leaf(node, text[position:end])
-            position += len(child.text)
+                as_it_came = not position and LONG <= end > len(text) - self.block
+                child = self._add_leaf(node, text if as_it_came else text[position:end])
+            position += self._size(child)
             if child.mask & bit:
                 held = position
             else:
@@ -256,9 +260,22 @@ class TextTree:
     def _next(self, node: Node, text: bytes, position: int) -> Node | None:
         """The child of ``node`` that spells the text from ``position`` on, split off where it has to be."""
         child = node.kid(text[position : position + self.block])
-        if child is not None and not text.startswith(child.text, position):
+        if child is None:
+            return None
+        if len(child.text) % self.block:
+            self._cut_edge(child)
+        if not text.startswith(child.text, position):
             child = self._split(child, self._common(child.text, text, position))
         return child
+
+    def _size(self, node: Node) -> int:
+        """The bytes of its edge."""
+        size = len(node.text)
+        return size - size % self.block
+
+    def _cut_edge(self, node: Node) -> None:
+        """``node`` is a long prompt that was kept with what is behind its last block. Few are ever met again."""
+        node.text = node.text[: self._size(node)]
 
     def _cut(self, text: bytes) -> bytes:
         """Its whole blocks, within what one prompt may take."""
@@ -306,7 +323,11 @@ class TextTree:
         path: list[tuple[Node, int]] = []
         while node is not None and position < len(text):
             node = node.kid(text[position : position + self.block])
-            if node is None or not text.startswith(node.text, position):
+            if node is None:
+                return []
+            if len(node.text) % self.block:
+                self._cut_edge(node)
+            if not text.startswith(node.text, position):
                 return []
             position += len(node.text)
             path.append((node, position))
@@ -319,7 +340,7 @@ class TextTree:
         self._forks += not more.count
         more.attach(leaf, text[: self.block])
         self._nodes += 1
-        self._text_bytes += len(text)
+        self._text_bytes += self._size(leaf)
         return leaf
 
     def _split(self, node: Node, length: int) -> Node:
@@ -332,7 +353,7 @@ class TextTree:
         """``holder`` holds ``node`` from now on."""
         bit = holder.bit
         node.mask = node.mask | bit if node.mask else bit  # most masks are one bit: those are one object then
-        holder.size += len(node.text)
+        holder.size += self._size(node)
         if node.parent is not None and node.parent.more is not None:
             node.parent.more.add(bit)
 
@@ -388,7 +409,7 @@ class TextTree:
         parent = node.parent
         if parent is None or parent.more is None:
             return
-        holder.size -= len(node.text)
+        holder.size -= self._size(node)
         parent.more.lose(holder.bit)
         node.mask &= ~holder.bit
         if node.mask:
@@ -397,7 +418,7 @@ class TextTree:
         self._shape += 1
         parent.more.detach(node, node.text[: self.block])
         self._nodes -= 1
-        self._text_bytes -= len(node.text)
+        self._text_bytes -= self._size(node)
         if not parent.more.count:
             self._forks -= 1
             parent.shed()

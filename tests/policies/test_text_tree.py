@@ -10,7 +10,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from policies.prefix import node
+from policies.prefix import node, text_tree
 from policies.prefix.reference import ReferenceTree
 from policies.prefix.text_tree import FORK_BYTES, NODE_BYTES, TextTree
 
@@ -87,7 +87,7 @@ class TreeAgainstReference(RuleBasedStateMachine):
 
 
 class BlocksAgainstReference(TreeAgainstReference):
-    """The same in blocks of three bytes, with the tables that nodes have for many kids."""
+    """The same in blocks of three bytes, with the tables for many kids and the edges of long prompts."""
 
     block = 3
 
@@ -96,6 +96,7 @@ class BlocksAgainstReference(TreeAgainstReference):
         self.patch = pytest.MonkeyPatch()
         self.patch.setattr(node, "LONGEST_CHUNK", 2)
         self.patch.setattr(node, "COUNTED", 2)
+        self.patch.setattr(text_tree, "LONG", 3)
 
     def teardown(self):
         self.patch.undo()
@@ -237,3 +238,45 @@ def test_the_byte_count_is_close_to_what_python_allocates():
     finally:
         tracemalloc.stop()
     assert tree.used_bytes == pytest.approx(allocated, rel=0.15)
+
+
+LONG_TEXT = b"0123456789abcdef" * 300 + b"its end"
+
+
+@pytest.mark.parametrize(
+    "then",
+    [
+        lambda tree: tree.insert(LONG_TEXT, "b", now=2.0),
+        lambda tree: tree.insert(LONG_TEXT + b" goes on for more than a block", "a", now=2.0),
+        lambda tree: tree.insert(LONG_TEXT[:-1] + b"? And then it goes on", "b", now=2.0),
+        lambda tree: tree.insert(LONG_TEXT[:3000] + b"parts from it here, early", "b", now=2.0),
+        lambda tree: tree.touched(LONG_TEXT, "a"),
+        lambda tree: tree.trim(LONG_TEXT, "a", 16, before=5.0),
+        lambda tree: tree.forget("a"),
+        lambda tree: tree.match(LONG_TEXT),
+    ],
+)
+def test_a_long_prompt_that_was_not_copied_ends_with_its_last_block(then):
+    tree, copying = TextTree(100_000), TextTree(100_000)
+    for each in (tree, copying):
+        each.insert(b"something else altogether", "a", now=1.0)
+    tree.walk(LONG_TEXT)  # which finds that it is new, so that nothing of it is compared or copied
+    tree.insert(LONG_TEXT, "a", now=1.0)
+    copying.insert(LONG_TEXT, "a", now=1.0)
+    assert then(tree) == then(copying)
+    known = [(each.used_bytes, each.nodes, each.held("a"), each.held("b")) for each in (tree, copying)]
+    assert known[0] == known[1]
+    assert tree.match(LONG_TEXT + b"and more of it") == copying.match(LONG_TEXT + b"and more of it")
+    assert tree.insert(LONG_TEXT + b"and more of it", "a", now=3.0) == copying.insert(
+        LONG_TEXT + b"and more of it", "a", now=3.0
+    )
+    assert (tree.used_bytes, tree.nodes) == (copying.used_bytes, copying.nodes)
+
+
+def test_one_giant_prompt_is_cut_to_its_part_of_the_budget():
+    tree, text = TextTree(100_000), b"x" * 99_999
+    tree.insert(b"something else altogether", "b")
+    tree.walk(text)
+    tree.insert(text, "a")
+    assert tree.held("a") == 24_992
+    assert tree.match(text) == {"a": 24_992}
