@@ -28,7 +28,8 @@ class ExactPrefixes:
 
     def wanted(self, facts: Facts) -> bool:
         """Can anybody's cache be compared with the prompt's tokens?"""
-        return facts.form is not Form.OTHER and self._events.followed
+        form = facts.form
+        return self._events.followed and (form is Form.IDS or (form is not Form.OTHER and self._pool.can_encode))
 
     async def tokens(self, facts: Facts) -> Tokens | None:
         """The prompt's tokens and blocks; None when they cannot be had now."""

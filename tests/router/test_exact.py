@@ -11,6 +11,7 @@ from backend.cache.events import CacheLog
 from backend.flags.kv_events import KVEventsConfig
 from backend.scheduler.kv_publisher import KVPublisher
 from policies.prefix.block_index import PromptKey, chain_of
+from router.body import Facts, Form
 from router.exact import prompt_key
 from router.namespace import joined
 from router.tokenise import INLINE_IDS, TokenPool
@@ -71,6 +72,14 @@ async def generate(fleet, ids, name="x", **fields):
         await answer.read()
     async with fleet.client.get(f"/router/explain/{name}") as answer:
         return await answer.json()
+
+
+async def test_a_router_without_a_tokenizer_waits_for_the_tokens_of_ids_only():
+    async with exact_fleet() as fleet:
+        await fleet.known([0, 0])
+        placement = fleet.router.placement
+        wanted = {form for form in Form if placement.needs_tokens(Facts(form=form))}
+        assert wanted == {Form.IDS}
 
 
 async def test_the_worker_that_says_it_holds_the_prompt_gets_it():
