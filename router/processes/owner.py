@@ -67,6 +67,7 @@ class Owner:
         self._version = 0
         self._sending: asyncio.TimerHandle | None = None
         self._listener: Listener | None = None
+        self._controls: list[ControlPlane] = []
         self.port = config.port
         self.metrics_port = config.prometheus_port
 
@@ -86,15 +87,14 @@ class Owner:
         self._sources = make_sources(config, self.registry)
         self.registry.listen(self._worker_came, self._worker_went, self._worker_changed)
         self.keepers = [Keeper(index, self._loads.descriptor, self) for index in range(config.workers)]
-        self._control = ControlPlane(self._app())
-        await self._control.start()
+        self._control = await self._started(self._app())
         self._port = Reservation(config.host, config.port)
         self.port = self._port.port
         try:
             for source in self._sources:
                 source.start()
             if config.prometheus_port is not None:
-                self._listener = Listener(MetricsFront(self._control), Limits())
+                self._listener = Listener(MetricsFront(await self._metrics_alone()), Limits())
                 self.metrics_port = await self._listener.start(config.prometheus_host, config.prometheus_port)
             await asyncio.gather(*(keeper.start() for keeper in self.keepers))
         except (OSError, DataProcessError, DiscoveryError):
@@ -125,7 +125,8 @@ class Owner:
         for source in self._sources:
             source.close()
         self._monitor.close()
-        await self._control.stop()
+        for control in self._controls:
+            await control.stop()
         await self._upstream.close()
 
     def _app(self) -> web.Application:
@@ -135,6 +136,17 @@ class Owner:
         self._gathered = Gathered(self.keepers, self.metrics)
         self._gathered.add_routes(app)
         return app
+
+    async def _metrics_alone(self) -> ControlPlane:
+        app = web.Application()
+        self._gathered.add_metrics(app)
+        return await self._started(app)
+
+    async def _started(self, app: web.Application) -> ControlPlane:
+        control = ControlPlane(app)
+        self._controls.append(control)
+        await control.start()
+        return control
 
     # What keepers ask for and tell.
 

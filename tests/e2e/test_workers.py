@@ -148,6 +148,18 @@ async def test_a_worker_added_at_one_process_serves_at_all(processes: Processes,
 
 
 @pytest.mark.timeout(120)
+def test_the_metrics_port_tells_metrics_of_all_and_nothing_else(processes: Processes, engines: list[str]) -> None:
+    port = free_port()
+    flags = ("--api-key", "secret", "--prometheus-host", "127.0.0.1", "--prometheus-port", str(port))
+    router = start(processes, engines, *flags)
+    try:
+        told = {path: httpx.get(f"http://127.0.0.1:{port}{path}") for path in ("/metrics", "/workers", "/flush_cache")}
+        assert [answer.status_code for answer in told.values()] == [200, 404, 404]
+        assert "smg_worker_health" in told["/metrics"].text
+    finally:
+        router.stop()
+
+
 async def test_sigterm_lets_all_processes_finish(processes: Processes, engines: list[str]) -> None:
     router = start(processes, engines)
     pids = children(router)
