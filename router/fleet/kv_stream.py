@@ -130,7 +130,8 @@ class KVStream:
 
     async def _close_gap(self, number: int, batch: Batch) -> Verdict:
         self._tally.gap()
-        if self._position.expected is not None and await self._replay(self._position.expected):
+        expected = self._position.expected
+        if expected is not None and await self._replay(max(0, expected - 1)):
             verdict = self._position.judge(number, batch.stamp)
             if verdict is not Verdict.GAP:
                 return verdict
@@ -173,7 +174,10 @@ class KVStream:
             )  # fmt: skip
 
     async def _replay(self, first: int) -> bool:
-        """Take in what the source still has from ``first`` on. False when it does not answer."""
+        """Take in what the source still has from ``first`` on. False when it does not answer, or is another one.
+
+        A ``first`` that was taken in before tells: another engine has another batch of that number.
+        """
         if self.at.replay_endpoint is None:
             return False
         dealer = self._context.socket(zmq.DEALER)
@@ -187,20 +191,24 @@ class KVStream:
                     frames = await dealer.recv_multipart()
                 if len(frames) < 2 or frames[-2] == END:
                     return True
-                await self._replayed(frames[-2], frames[-1])
+                if not await self._replayed(frames[-2], frames[-1]):
+                    return False
         except TimeoutError:
             log.warning("%s does not answer on its replay socket %s", self._source.worker, self.at.replay_endpoint)
             return False
         finally:
             dealer.close(linger=0)
 
-    async def _replayed(self, number: bytes, payload: bytes) -> None:
+    async def _replayed(self, number: bytes, payload: bytes) -> bool:
+        """False when the engine counts from the start again."""
         batch = self._decoded(payload)
         value = int.from_bytes(number, "big")
-        if batch is None or self._position.judge(value, batch.stamp) is not Verdict.NEXT:
+        verdict = Verdict.GAP if batch is None else self._position.judge(value, batch.stamp)
+        if batch is not None and verdict is Verdict.NEXT:
+            await self._take(value, batch)
+        elif verdict is not Verdict.OLD:
             self.complete = False
-            return
-        await self._take(value, batch)
+        return verdict is not Verdict.RESET
 
     def _decoded(self, payload: bytes) -> Batch | None:
         try:

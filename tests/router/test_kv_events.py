@@ -195,6 +195,22 @@ async def test_numbers_that_start_over_mean_another_engine():
         assert events.exact(URL)  # from the beginning
 
 
+async def test_another_engine_that_is_further_already_is_no_gap():
+    """Its first batches were not heard: those of the same numbers are of the engine before it."""
+    async with following() as (engine, events, worker):
+        await connect(engine, events, worker)
+        await engine.publish(stored(7))
+        await until(lambda: held(events, 7))
+        further = engine.next + 2
+        engine.ring, engine.next = [], 0
+        for token in range(20, 20 + further):
+            last = engine.batch(stored(token))
+        await engine.send(*last)
+        await until(lambda: held(events, 20 + further - 1))
+        assert [held(events, token) for token in (7, 20, 21)] == [0, 1, 1]
+        assert events.exact(URL)
+
+
 async def test_without_replay_the_middle_of_a_stream_is_only_part():
     async with following(replay=False) as (engine, events, worker):
         engine.next = 5
