@@ -11,6 +11,20 @@ MAX_STOP_STRINGS = 32
 TINY, HUGE = 1e-30, 1e30
 INT32_MAX = 2**31 - 1
 MAX_BIAS = 1000  # more forces or forbids a token no better
+_WANTED = {
+    "max_new_tokens": "at least 0",
+    "min_new_tokens": "between 0 and max_new_tokens",
+    "temperature": f"between 0 and {HUGE:g}",
+    "top_k": f"-1 (all) or between 1 and {INT32_MAX}",
+    "top_p": f"in (0, 1] and at least {TINY:g}",
+    "min_p": "in [0, 1]",
+    "frequency_penalty": "in [-2, 2]",
+    "presence_penalty": "in [-2, 2]",
+    "repetition_penalty": f"in (0, 2] and at least {TINY:g}",
+    "n": "between 1 and 128",
+    "stop": f"at most {MAX_STOP_STRINGS} non-empty strings",
+    "stop_regex": f"at most {MAX_STOP_STRINGS} non-empty expressions",
+}
 
 
 class SamplingError(ValueError):
@@ -50,31 +64,23 @@ class SamplingParams(msgspec.Struct, kw_only=True, omit_defaults=True):
 
     def validate(self) -> None:
         """Raise :class:`SamplingError`, with the value, for the first field that is out of range."""
-        checks = (
-            ("max_new_tokens", self.max_new_tokens >= 0, "at least 0"),
-            ("min_new_tokens", 0 <= self.min_new_tokens <= self.max_new_tokens, "between 0 and max_new_tokens"),
-            ("temperature", 0 <= self.temperature <= HUGE, f"between 0 and {HUGE:g}"),
-            ("top_k", self.top_k == -1 or 1 <= self.top_k <= INT32_MAX, f"-1 (all) or between 1 and {INT32_MAX}"),
-            ("top_p", TINY <= self.top_p <= 1, f"in (0, 1] and at least {TINY:g}"),
-            ("min_p", 0 <= self.min_p <= 1, "in [0, 1]"),
-            ("frequency_penalty", -2 <= self.frequency_penalty <= 2, "in [-2, 2]"),
-            ("presence_penalty", -2 <= self.presence_penalty <= 2, "in [-2, 2]"),
-            ("repetition_penalty", TINY <= self.repetition_penalty <= 2, f"in (0, 2] and at least {TINY:g}"),
-            ("n", 1 <= self.n <= 128, "between 1 and 128"),
-            (
-                "stop",
-                len(self.stop) <= MAX_STOP_STRINGS and all(self.stop),
-                f"at most {MAX_STOP_STRINGS} non-empty strings",
-            ),
-            (
-                "stop_regex",
-                len(self.stop_regex) <= MAX_STOP_STRINGS and all(self.stop_regex),
-                f"at most {MAX_STOP_STRINGS} non-empty expressions",
-            ),
+        in_range = (
+            ("max_new_tokens", self.max_new_tokens >= 0),
+            ("min_new_tokens", 0 <= self.min_new_tokens <= self.max_new_tokens),
+            ("temperature", 0 <= self.temperature <= HUGE),
+            ("top_k", self.top_k == -1 or 1 <= self.top_k <= INT32_MAX),
+            ("top_p", TINY <= self.top_p <= 1),
+            ("min_p", 0 <= self.min_p <= 1),
+            ("frequency_penalty", -2 <= self.frequency_penalty <= 2),
+            ("presence_penalty", -2 <= self.presence_penalty <= 2),
+            ("repetition_penalty", TINY <= self.repetition_penalty <= 2),
+            ("n", 1 <= self.n <= 128),
+            ("stop", len(self.stop) <= MAX_STOP_STRINGS and all(self.stop)),
+            ("stop_regex", len(self.stop_regex) <= MAX_STOP_STRINGS and all(self.stop_regex)),
         )
-        for name, ok, wanted in checks:
+        for name, ok in in_range:
             if not ok:
-                raise SamplingError(name, f"must be {wanted}, got {getattr(self, name)!r}")
+                raise SamplingError(name, f"must be {_WANTED[name]}, got {getattr(self, name)!r}")
         seed = self.sampling_seed
         if seed is not None and not -(2**63) <= seed < 2**64:
             raise SamplingError("sampling_seed", f"must be an integer of 64 bits, got {seed}")

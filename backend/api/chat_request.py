@@ -6,9 +6,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Annotated, Any
 
+from msgspec import structs
 from pydantic import Field, StrictInt
 
 from backend.api.answer_grammar import answer_grammar
@@ -17,6 +17,7 @@ from backend.api.errors import SchemaError, unsupported
 from backend.api.logprobs import MOST_LIKELY
 from backend.api.openai import OPENAI_NOT_YET, OpenAIRequest
 from backend.api.parsed_answers import ParsedAnswers
+from backend.api.parsers import AnswerParser
 from backend.api.parsers.harmony import REASONING
 from backend.api.parsers.registry import HARMONY, reasoning_markers
 from backend.api.sampling_fields import OPENAI_NAMES, UNBOUNDED
@@ -57,7 +58,7 @@ class ChatRequest(OpenAIRequest):
     input_ids: list[StrictInt] | None = None  # the rendered conversation; the messages are then not read
     max_tokens: TokenCount | None = None
     max_completion_tokens: TokenCount | None = None
-    tools: list[dict[str, Any]] = []
+    tools: list[dict[str, Any]] = Field(default_factory=list)
     tool_choice: str | dict[str, Any] = "auto"
     logprobs: bool = False
     top_logprobs: Annotated[int, Field(ge=0, le=MOST_LIKELY)] = 0
@@ -67,7 +68,7 @@ class ChatRequest(OpenAIRequest):
     reasoning_effort: str | None = None
     add_generation_prompt: bool = True
     continue_final_message: bool = False
-    chat_template_kwargs: dict[str, Any] = {}
+    chat_template_kwargs: dict[str, Any] = Field(default_factory=dict)
 
     @property
     def output_limit(self) -> int | None:
@@ -88,14 +89,18 @@ async def start_chat(
     grammar = answer_grammar(serving.parsers, constraint, tools, demanded, several=body.parallel_tool_calls)
     parses = bool(tools and serving.parsers.tool_call) or bool(body.separate_reasoning and serving.parsers.reasoning)
     start, end = _reasoning_tokens(serving)
-    options = replace(_options(body, rid, parses), grammar=grammar)
+    options = _options(body, rid, parses)
     if grammar:
-        options = replace(options, reasoning_start=start, reasoning_end=end)
+        options = structs.replace(options, grammar=grammar, reasoning_start=start, reasoning_end=end)
     generation = await serving.frontend.submit([_prompt(body, tools)], [options])
-    answers = ParsedAnswers(
-        lambda prompt_end: serving.parsers.parser(
+
+    def make_parser(prompt_end: str) -> AnswerParser | None:
+        return serving.parsers.parser(
             reasoning=body.separate_reasoning, tools=tools, demanded=bool(demanded), prompt_end=prompt_end
-        ),
+        )
+
+    answers = ParsedAnswers(
+        make_parser if parses or demanded else None,
         serving.frontend.intake.tokenizer,
         one_call=not body.parallel_tool_calls,
         whole_reasoning=not body.stream_reasoning,

@@ -20,7 +20,7 @@ from backend.api.openai import OPENAI_NOT_YET, OpenAIRequest, check_model, finis
 from backend.api.ready_made import Around, ReadyMade
 from backend.api.sampling_defaults import with_defaults
 from backend.api.sampling_fields import OPENAI_NAMES, Count
-from backend.api.schema import Harmless, parse_json, refuse_not_yet
+from backend.api.schema import IDS_AT_ONCE, Harmless, parse_json, refuse_not_yet
 from backend.frontend.errors import RequestError
 from backend.frontend.intake import Intake, Prompt, RequestOptions
 from backend.frontend.request import RequestState
@@ -36,7 +36,7 @@ OBJECT = "text_completion"
 
 
 class CompletionRequest(OpenAIRequest):
-    prompt: str | list[str] | list[StrictInt] | list[list[StrictInt]]
+    prompt: Annotated[str | list[str] | list[StrictInt] | list[list[StrictInt]], IDS_AT_ONCE]
     max_tokens: Annotated[int, Field(ge=0)] = 16
     echo: bool = False
     logprobs: Annotated[int, Field(ge=0, le=MOST_LIKELY)] | None = None

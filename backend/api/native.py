@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from functools import partial
-from typing import Any
+from typing import Annotated, Any
 
 from aiohttp import web
 from pydantic import StrictInt
@@ -14,7 +14,15 @@ from backend.api.constraints import native_constraint
 from backend.api.context import CONTEXT
 from backend.api.errors import SchemaError
 from backend.api.sampling_fields import NativeSampling
-from backend.api.schema import NOT_YET, SAMPLING_NOT_YET, Harmless, RequestFields, parse_json, refuse_not_yet
+from backend.api.schema import (
+    IDS_AT_ONCE,
+    NOT_YET,
+    SAMPLING_NOT_YET,
+    Harmless,
+    RequestFields,
+    parse_json,
+    refuse_not_yet,
+)
 from backend.frontend.frontend import Frontend
 from backend.frontend.intake import Prompt, RequestOptions, TokenizerLike
 from backend.frontend.logprobs import TokenText
@@ -37,7 +45,7 @@ Tell = Callable[[RequestState], dict[str, Any]]  # a request as it stands
 
 class GenerateRequest(RequestFields):
     text: str | list[str] | None = None
-    input_ids: list[StrictInt] | list[list[StrictInt]] | None = None
+    input_ids: Annotated[list[StrictInt] | list[list[StrictInt]] | None, IDS_AT_ONCE] = None
     sampling_params: dict[str, Any] | list[dict[str, Any]] = {}
     rid: str | list[str] | None = None
     log_metrics: bool = True

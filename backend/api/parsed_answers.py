@@ -29,7 +29,7 @@ class ParsedAnswers:
 
     def __init__(
         self,
-        make_parser: MakeParser,
+        make_parser: MakeParser | None,
         tokenizer: TokenizerLike | None,
         *,
         one_call: bool = False,
@@ -37,7 +37,9 @@ class ParsedAnswers:
         reasoning_end: int | None = None,
         reasoning_spans: tuple[list[int], list[int]] | None = None,
     ) -> None:
-        """``one_call``: of several calls the first counts. ``whole_reasoning``: it comes in one piece.
+        """``make_parser``: None where there is nothing to look for.
+
+        ``one_call``: of several calls the first counts. ``whole_reasoning``: it comes in one piece.
 
         ``reasoning_end``: the token that ends the reasoning, where one token does. ``reasoning_spans``: where there may
         be several, the tokens that begin and end each.
@@ -58,7 +60,9 @@ class ParsedAnswers:
         """What is new since the last call; calls have ids."""
         answer = self._answers.get(state.uid)
         if answer is None:
-            answer = self._answers[state.uid] = _Answer(self._make_parser(self._prompt_end(state)))
+            make = self._make_parser
+            parser = None if make is None else make(self._prompt_end(state))
+            answer = self._answers[state.uid] = _Answer(parser)
         text = state.take()
         if answer.parser is None:
             return Parsed(content=text)

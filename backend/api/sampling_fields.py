@@ -34,14 +34,14 @@ class SharedFields(Body):
     frequency_penalty: float = 0.0
     presence_penalty: float = 0.0
     repetition_penalty: float = 1.0
-    stop: Stops = []
-    stop_regex: Stops = []
-    stop_token_ids: TokenIds = []
+    stop: Stops = Field(default_factory=list)  # a default is copied by pydantic, which is slower
+    stop_regex: Stops = Field(default_factory=list)
+    stop_token_ids: TokenIds = Field(default_factory=list)
     ignore_eos: bool = False
     no_stop_trim: bool = False
     skip_special_tokens: bool = True
     spaces_between_special_tokens: bool = True
-    logit_bias: dict[str, float] = {}  # by token id, which JSON writes as text
+    logit_bias: dict[str, float] = Field(default_factory=dict)  # by token id, which JSON writes as text
 
     def shared(self) -> dict[str, Any]:
         """The keyword arguments of SamplingParams that these fields are."""

@@ -14,6 +14,7 @@ from backend.config import ServerArgs
 from backend.frontend.process import SchedulerTarget, run_real_scheduler
 
 PROG = "launch_server"
+COLLECT_AFTER = 20_000  # new objects: by default a crowd of requests is looked through again for each few of them
 logger = logging.getLogger("backend")
 
 
@@ -27,7 +28,7 @@ def serve(args: ServerArgs, target: SchedulerTarget = run_real_scheduler, notes:
     )
     for note in notes:
         logger.warning(note)
-    gc.freeze()  # what is loaded by now stays
+    gc.set_threshold(COLLECT_AFTER)
     try:
         with asyncio.Runner(loop_factory=_new_loop) as runner:
             return runner.run(_serve_until_signal(args, target))

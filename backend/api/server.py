@@ -7,6 +7,7 @@ says 503 meanwhile. One that dies again and again ends the server.
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import os
 import sys
@@ -143,6 +144,8 @@ class Server:
                 await link.while_alive(_warm_up(self.context.loaded.frontend))
         except (ModelError, TemplateError, SchedulerDied) as error:
             raise StartError(str(error)) from None
+        gc.collect()
+        gc.freeze()  # what is loaded by now stays
         self.context.phase = Phase.READY
         return link
 

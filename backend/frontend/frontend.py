@@ -6,7 +6,6 @@ import asyncio
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from http import HTTPStatus
 from typing import Protocol
 
@@ -71,15 +70,13 @@ class Frontend:
     async def submit(self, prompts: Sequence[Prompt], options: Sequence[RequestOptions]) -> Generation:
         """Start one request for each prompt and each of its ``n``; all of them are checked before any is started."""
         arrived = self._clock()
-        accepted: list[tuple[RequestState, NewRequest]] = []
         for option in options:
-            with _named(option):
+            try:
                 check_sampling(option.sampling)
+            except RequestError as error:
+                raise error.renamed(option.names) from None
         _check_count(options)
-        for ids, option in zip(await self._tokenize_all(prompts, options), options, strict=True):
-            with _named(option):
-                for each in fan_out(option):
-                    accepted.append(self.intake.accept(ids, each, len(accepted), arrived))
+        accepted = self._accept(await self._tokenize_all(prompts, options), options, arrived)
         await self._check_grammars(options)
         await self._going.wait()
         if self._failure is not None:
@@ -93,6 +90,19 @@ class Frontend:
             state.listener = generation
             self._outputs.add(state)
         return generation
+
+    def _accept(
+        self, prompts: Sequence[list[int]], options: Sequence[RequestOptions], arrived: float
+    ) -> list[tuple[RequestState, NewRequest]]:
+        """One request for each prompt and each of its ``n``. Errors name fields as the client does."""
+        accepted: list[tuple[RequestState, NewRequest]] = []
+        for ids, option in zip(prompts, options, strict=True):
+            try:
+                for each in fan_out(option):
+                    accepted.append(self.intake.accept(ids, each, len(accepted), arrived))
+            except RequestError as error:
+                raise error.renamed(option.names) from None
+        return accepted
 
     async def _check_grammars(self, options: Sequence[RequestOptions]) -> None:
         """Raise :class:`RequestError` for a grammar that cannot be compiled within the limits."""
@@ -120,8 +130,10 @@ class Frontend:
     def _ids_of(self, part: Sequence[tuple[Prompt, RequestOptions]]) -> list[list[int]]:
         ids = []
         for prompt, option in part:
-            with _named(option):
+            try:
                 ids.append(self.intake.tokenize(prompt))
+            except RequestError as error:
+                raise error.renamed(option.names) from None
         return ids
 
     async def tokenize(self, prompt: Prompt, add_special_tokens: bool | None = None) -> list[int]:
@@ -267,15 +279,6 @@ class Frontend:
 
     def close(self) -> None:
         self._pool.shutdown(wait=False, cancel_futures=True)
-
-
-@contextmanager
-def _named(option: RequestOptions) -> Iterator[None]:
-    """Errors name fields as the client does."""
-    try:
-        yield
-    except RequestError as error:
-        raise error.renamed(option.names) from None
 
 
 def _check_count(options: Sequence[RequestOptions]) -> None:

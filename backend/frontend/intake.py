@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import itertools
+import struct
 import uuid
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import msgspec
-import numpy as np
 
 from backend.frontend.byte_detokenizer import ByteDetokenizer
 from backend.frontend.detokenizer import CONTEXT, IncrementalDetokenizer
@@ -81,8 +81,7 @@ class Limits:
     task: str = "generate"  # "generate", "embed" or "classify": what the model has a head for
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RequestOptions:
+class RequestOptions(msgspec.Struct, frozen=True, kw_only=True):
     """How one request is to be answered, apart from its prompt."""
 
     sampling: SamplingParams
@@ -98,7 +97,7 @@ class RequestOptions:
     grammar: GrammarSpec | None = None  # what the output must follow
     reasoning_start: int | None = None  # the token that begins a reasoning, unless the prompt has it already
     reasoning_end: int | None = None  # the token after which the grammar begins, unless the prompt has it already
-    names: Mapping[str, str] = field(default_factory=dict)  # what the client calls our fields, for errors
+    names: Mapping[str, str] = msgspec.field(default_factory=dict)  # what the client calls our fields, for errors
 
 
 class Intake:
@@ -138,8 +137,8 @@ class Intake:
 
     def check_ids(self, ids: list[int], param: str = "input_ids") -> None:
         """Raise :class:`RequestError` for an id that is not in the vocabulary."""
-        wrong = next((each for each in ids if not 0 <= each < self.limits.vocab_size), None)
-        if wrong is not None:
+        if ids and (min(ids) < 0 or max(ids) >= self.limits.vocab_size):
+            wrong = next(each for each in ids if not 0 <= each < self.limits.vocab_size)
             raise RequestError(
                 f"token id {wrong} is not in the model's vocabulary of {self.limits.vocab_size} ids", param=param
             )
@@ -175,7 +174,7 @@ class Intake:
         after = self._grammar_after(prompt_ids, options)
         message = NewRequest(
             uid=state.uid,
-            input_ids=np.asarray(prompt_ids, dtype="<i4").tobytes(),
+            input_ids=struct.pack(f"<{len(prompt_ids)}i", *prompt_ids),  # faster than through an array
             sampling=sampling,
             stop_token_ids=stop_ids,
             namespace=options.namespace,
@@ -322,7 +321,7 @@ def fan_out(option: RequestOptions) -> list[RequestOptions]:
     if sampling.n <= 1:
         return [option]
     return [
-        replace(
+        msgspec.structs.replace(
             option,
             rid=f"{option.rid}_{i}" if option.rid else "",
             sample=i,

@@ -80,13 +80,15 @@ class _Variant:
             self._compiled = chat_environment().from_string(source)
         except jinja2.TemplateSyntaxError as error:
             raise TemplateError(f"chat template {name!r}, line {error.lineno}: {error.message}") from error
-        self._special_tokens = dict(special_tokens)
+        # What every rendering starts from; the library would gather it anew each time.
+        self._globals = {**self._compiled.globals, **special_tokens}
         self.dialect = probe_dialect(self._render_alone)
         self.knows_developer = "developer" in source
 
     def render(self, **variables: Any) -> str:
         try:
-            return self._compiled.render({**self._special_tokens, **variables})
+            context = self._compiled.new_context({**self._globals, **variables}, shared=True)
+            return "".join(self._compiled.root_render_func(context))
         except Exception as error:  # a template is a program of its own: anything can go wrong inside
             raise TemplateError(f"the chat template refuses this conversation: {error}") from error
 
