@@ -1,8 +1,7 @@
 """Requests that come at once are begun a few at a time.
 
-What a turn of the event loop writes goes out at its end, and what came in meanwhile is read in the next one. Were a
-hundred requests begun in one turn, no backend would hear of the first before the last was placed, and no answer would
-go out meanwhile.
+What comes in during a turn of the event loop is read in the next one. Were a hundred requests begun in one turn, the
+first answer would not be read before the last request was placed.
 """
 
 from __future__ import annotations
