@@ -69,6 +69,8 @@ class Admission:
     def admit(self, budget: int) -> NDArray[np.int64]:
         """Move waiting requests into slots until ``budget`` tokens, slots or pages run out. Returns the new rows."""
         admitted: list[int] = []
+        if budget <= 0 or not self._slots.free_slots:  # asked first: to find an order may cost more than the step
+            return NO_ROWS
         for request in self._candidates():
             if budget <= 0 or not self._slots.free_slots:
                 break

@@ -299,6 +299,21 @@ def test_others_pass_a_request_that_waits_for_a_prefix():
     harness.check_answers()
 
 
+def test_while_no_slot_is_free_nobody_who_waits_is_looked_at(monkeypatch):
+    harness = Harness(max_running_requests=1, schedule_policy="lpm")
+    harness.add([1, 2], max_new=8, stop_ids=())
+    harness.step()
+    asked = []
+    monkeypatch.setattr(harness.scheduler.rows.radix, "matched_tokens", lambda *_: asked.append(1) or 0)
+    harness.add([1, 2, 3], max_new=2)
+    arrived = len(asked)
+    for _ in range(4):
+        harness.step()
+    assert len(asked) == arrived
+    harness.run()
+    harness.check_answers()
+
+
 def test_the_queue_limit_counts_only_those_that_must_wait():
     harness = Harness(max_running_requests=4, max_queued_requests=1)
     harness.add([1], [2], [3], [4], [5], max_new=3, stop_ids=())
