@@ -175,6 +175,7 @@ class RouterConfig(BaseModel):
     prometheus_port: int | None = Field(default=None, ge=0, le=65535)
     prometheus_duration_buckets: list[float] = []
 
+    enable_igw: bool = False
     local_backends: int = Field(default=2, ge=1)
     worker_startup_timeout_secs: float = Field(default=1800.0, gt=0)
     model_path: str | None = None
@@ -259,8 +260,8 @@ class RouterConfig(BaseModel):
 
     @property
     def own_backends(self) -> bool:
-        """Nobody named workers: the router starts its own."""
-        return not (self.router_hosts or self.workers_file or self.service_discovery)
+        """Nobody named workers, or said that they come later: the router starts its own."""
+        return not (self.router_hosts or self.workers_file or self.service_discovery or self.enable_igw)
 
     @property
     def policy_options(self) -> PolicyOptions:

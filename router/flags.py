@@ -61,6 +61,10 @@ WORKERS = _settings(
         help="the backends, as HOST:PORT or http(s)://HOST:PORT; without any, local ones are started",
         sources=BOTH,
     ),
+    switch(
+        "--enable-igw",
+        help="begin with no backends if none are named: they come by POST /workers. Several models always work",
+    ),
     integer("--local-backends", check=AT_LEAST_ONE, help="how many local ones, with no --router-hosts", sources=OURS),
     number("--worker-startup-timeout-secs", check=POSITIVE, help="time for local backends to become ready"),
     text(

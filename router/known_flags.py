@@ -28,7 +28,6 @@ WITHOUT_EFFECT = (
         "the router listens at once and takes each worker in when its own health check passes",
         integer("--worker-startup-check-interval", default=30),
     ),
-    *_accepted("workers", "several models behind one router always work", switch("--enable-igw")),
     *_accepted(
         "tokenizer",
         "the router compares texts, and the backends tokenise",

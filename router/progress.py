@@ -52,9 +52,10 @@ class Progress:
 def announce(config: RouterConfig, port: int) -> None:
     """Say where the router listens and how to try it."""
     host = "127.0.0.1" if config.host in ("0.0.0.0", "::", "") else config.host
-    address = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
-    if config.router_hosts:
-        log.info("listening on %s, policy %s, %d workers", address, config.policy, len(config.router_hosts))
+    scheme = "http" if config.tls_cert_path is None else "https"
+    address = f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
+    if not config.own_backends:
+        log.info("listening on %s, policy %s, %s", address, config.policy, _workers(config))
         return
     sys.stdout.write(
         f"\nReady: {address}  ({config.local_backends} local backends, policy {config.policy}). Try:\n\n"
@@ -63,3 +64,14 @@ def announce(config: RouterConfig, port: int) -> None:
         f"  curl {address}/metrics\n\nCtrl-C stops everything.\n"
     )
     sys.stdout.flush()
+
+
+def _workers(config: RouterConfig) -> str:
+    """Where they come from."""
+    hosts = len(config.router_hosts)
+    named = [f"{hosts} workers"] if hosts else []
+    if config.workers_file:
+        named.append(f"workers from {config.workers_file}")
+    if config.service_discovery:
+        named.append("workers from Kubernetes")
+    return ", ".join(named) or "no workers yet (POST /workers)"

@@ -9,8 +9,11 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import aiohttp
+import pytest
 
+from router.config import RouterConfig
 from router.local import free_ports
+from router.progress import announce
 from tests.router.conftest import chat
 from tests.router.fake_backend import FakeBackend
 from tests.router.test_local import answers
@@ -100,3 +103,41 @@ async def test_a_template_that_cannot_be_had_is_one_warning():
         assert b"/no/such" in error
     finally:
         await backend.stop()
+
+
+@pytest.mark.parametrize("processes", ["1", "2"])
+async def test_a_fleet_may_begin_empty(processes):
+    backend = await FakeBackend().start()
+    try:
+        async with (
+            launched("--enable-igw", "--workers", processes) as (process, url),
+            asyncio.timeout(30),
+            aiohttp.ClientSession(url) as client,
+        ):
+            while b"no workers yet (POST /workers)" not in (line := await process.stderr.readline()):
+                assert line
+            async with client.get("/readiness") as answer:
+                assert (await answer.json())["status"] == "no healthy worker"
+            async with client.post("/workers", json={"url": backend.url}) as answer:
+                assert answer.status == 202
+            while (await client.get("/readiness")).status != 200:  # noqa: ASYNC110
+                await asyncio.sleep(0.02)
+            async with client.post("/v1/chat/completions", json=chat("hi")) as answer:
+                assert answer.status == 200
+    finally:
+        await backend.stop()
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"router_hosts": ["a:1"]}, "listening on http://127.0.0.1:9, policy cache_aware, 1 workers"),
+        ({"workers_file": "w.yaml", "tls_cert_path": "x"}, "https://127.0.0.1:9, policy cache_aware, workers from w"),
+        ({"service_discovery": True, "selector": ["a=b"]}, "workers from Kubernetes"),
+    ],
+)
+def test_where_it_listens_and_whence_workers_come_is_said(settings, said, caplog, capsys):
+    caplog.set_level("INFO")
+    announce(RouterConfig(**settings), 9)
+    assert said in caplog.text
+    assert not capsys.readouterr().out
