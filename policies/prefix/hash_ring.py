@@ -7,7 +7,6 @@ go to the next on the ring (Mirrokni, Thorup and Zadimoghaddam, "Consistent Hash
 
 from __future__ import annotations
 
-import math
 from bisect import bisect
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
@@ -71,8 +70,8 @@ def bounded(ring: HashRing, key: int, candidates: Sequence[Candidate], factor: f
     view = view_of(candidates)
     requests = view.requests()
     ring.place(view.workers)
-    most = math.ceil((sum(requests) + 1) * factor / len(requests))
+    room = (sum(requests) + 1) * factor / len(requests)
     for step, index in enumerate(ring.walk(key)):
-        if requests[index] < most:
+        if requests[index] < room:
             return index, step == 0
     raise ValueError(f"a load factor under 1 leaves no room: got {factor}")

@@ -89,6 +89,13 @@ class TestHashing:
         assert worker != home.worker
         assert reason == "overflow"
 
+    @pytest.mark.parametrize("name", HASHING)
+    def test_without_a_bound_a_home_keeps_its_keys(self, name):
+        policy = make_policy(name, seed=0, options=PolicyOptions(prefix_hash_load_factor=float("inf")))
+        home = choose(policy, keyed("alice"), fleet(0, 0, 0, 0)).worker
+        busy = [c._replace(load=WorkerLoad(requests=900 if c.worker == home else 0)) for c in fleet(0, 0, 0, 0)]
+        assert choose(policy, keyed("alice"), busy)[:3] == (home, 0, "home")
+
     def test_only_the_first_tokens_count(self):
         policy = make_policy("prefix_hash", options=PolicyOptions(prefix_token_count=4))
         head = b"0123456789abcdef"
