@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, TypeVar
 
 from aiohttp import web
@@ -11,7 +12,7 @@ from pydantic import ValidationError
 from router.body import read_body
 from router.errors import Refusal
 from router.fleet.registry import LimitError, Registry
-from router.fleet.worker import Health, Worker, WorkerChange, WorkerSpec
+from router.fleet.worker import Health, Worker, WorkerChange, WorkerSpec, worker_url
 
 MAX_BODY = 1024 * 1024
 Body = TypeVar("Body", WorkerSpec, WorkerChange)
@@ -91,7 +92,7 @@ class WorkerRoutes:
         return self._find(request.match_info["id"])
 
     def _find(self, name: str) -> Worker:
-        worker = self._registry.find(name)
+        worker = self._registry.find(name) or self._registry.find(_normal(name))
         if worker is None:
             raise Refusal(404, f"There is no worker {name!r}.", param="id", code="worker_not_found")
         return worker
@@ -135,6 +136,13 @@ def _refused(error: ValidationError) -> Refusal:
     first = error.errors()[0]
     field = ".".join(map(str, first["loc"])) or "body"
     return Refusal(400, f"{field}: {first['msg']}", param=field, code="invalid_worker")
+
+
+def _normal(name: str) -> str:
+    """An address as the registry knows it: who added ``HOST:PORT`` may ask for it so."""
+    with suppress(ValueError):
+        return worker_url(name)
+    return name
 
 
 def _limit_refused(error: LimitError) -> Refusal:

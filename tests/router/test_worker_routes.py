@@ -109,7 +109,9 @@ async def test_the_older_routes_add_list_and_remove():
                 assert await answer.text() == f"Successfully added worker: {backend.url}"
             async with fleet.client.get("/list_workers") as answer:
                 assert await answer.json() == {"urls": [backend.url]}
-            async with fleet.client.post("/remove_worker", params={"url": backend.url}) as answer:
+            async with fleet.client.get(f"/workers/{backend.url}/") as answer:
+                assert (await answer.json())["url"] == backend.url
+            async with fleet.client.post("/remove_worker", params={"url": address}) as answer:
                 assert answer.status == 200
             for path, status in [("/remove_worker", 404), ("/add_worker?url=grpc://x:1", 400), ("/add_worker", 400)]:
                 async with fleet.client.post(path, params={} if "?" in path else {"url": ""}) as answer:
