@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
-from dataclasses import replace
 
 import numpy as np
 import pytest
+from msgspec import structs
 
 from backend.frontend import ChatPrompt, Intake, Limits, RequestError, RequestOptions
 from backend.frontend.intake import fan_out
@@ -142,6 +142,6 @@ def test_what_a_template_refuses_is_said_once() -> None:
 )
 def test_a_grammar_begins_behind_the_reasoning(prompt: list[int], after: int, unless: int) -> None:
     """Token 7 begins a reasoning, 8 ends it."""
-    option = replace(options(1), grammar=GrammarSpec("regex", "a"), reasoning_start=7, reasoning_end=8)
+    option = structs.replace(options(1), grammar=GrammarSpec("regex", "a"), reasoning_start=7, reasoning_end=8)
     _, message = make().accept(prompt, option, 0, now=0.0)
     assert (message.grammar_after, message.grammar_unless) == (after, unless)
