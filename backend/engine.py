@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from types import TracebackType
+from contextlib import contextmanager
+from types import FrameType, TracebackType
 from typing import Any, Self, cast
 
 import msgspec
@@ -100,7 +102,7 @@ class Engine:
             for option in fan_out(RequestOptions(sampling=sampling, grammar=grammar, streaming=streaming)):
                 accepted.append(self._intake.accept(ids, option, len(accepted), now))
         states = [state for state, _ in accepted]
-        with self._lock:
+        with self._lock, _interrupts_later():
             self._check_open()
             for state in states:
                 self._outputs.add(state)
@@ -144,7 +146,7 @@ class Engine:
 
     def _step(self, message: ToScheduler | None = None) -> FromScheduler:
         """Move everybody's requests on. A step answers messages too, so one without work is no waste."""
-        with self._lock:
+        with self._lock, _interrupts_later():
             self._check_open()
             if message is not None:
                 self._scheduler.receive(message)
@@ -160,7 +162,7 @@ class Engine:
 
     def _abandon(self, states: list[RequestState], shut_down: bool = False) -> None:
         """Abort what is unfinished, after an interrupt or when a stream is closed early."""
-        with self._lock:
+        with self._lock, _interrupts_later():
             self._shut_down |= shut_down
             uids = [state.uid for state in states if state.finish is None and self._outputs.remove(state.uid)]
             if uids:
@@ -191,6 +193,29 @@ class Engine:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.shutdown()
+
+
+@contextmanager
+def _interrupts_later() -> Iterator[None]:
+    """The first Ctrl-C waits for the end of the block, the second one does not: half a step leaves wrong books."""
+    usual = signal.getsignal(signal.SIGINT)
+    if threading.current_thread() is not threading.main_thread() or not callable(usual):
+        yield
+        return
+    caught: list[tuple[int, FrameType | None]] = []
+
+    def note(number: int, frame: FrameType | None) -> None:
+        caught.append((number, frame))
+        if len(caught) > 1:
+            usual(number, frame)
+
+    signal.signal(signal.SIGINT, note)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, usual)
+        if len(caught) == 1:
+            usual(*caught[0])
 
 
 def _prompts(

@@ -168,15 +168,17 @@ class Scheduler:
     def _settle(self, keep: int = 0) -> None:
         """Take in the results of launched steps, oldest first, until ``keep`` are left."""
         while len(self._launched) > keep:
-            batch, launched = self._launched.popleft()
+            batch, launched = self._launched[0]
             try:
-                tokens = launched.tokens()
+                tokens = launched.tokens()  # who interrupts this finds the step again
             except DeviceLost:
                 raise
             except Exception:
                 logger.exception("a step of %d rows failed; their requests are aborted", len(batch.rows))
+                self._launched.popleft()
                 self.running.fail_step(batch)
                 continue
+            self._launched.popleft()
             self.running.take_in(batch, launched, tokens)
 
     def _settle_all(self) -> bool:

@@ -5,6 +5,8 @@ wrong.
 import asyncio
 import itertools
 import re
+import signal
+import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -92,9 +94,11 @@ def test_a_stream_that_is_closed_early_leaves_nothing_running(engine):
 
 def test_a_flush_in_between_takes_nothing_from_a_stream(engine):
     alone = engine.generate("The sky is", GREEDY)
-    for last in engine.generate("The sky is", GREEDY, stream=True):
+    said = []
+    for each in engine.generate("The sky is", GREEDY, stream=True):
         engine.flush_cache()
-    assert last["output_ids"] == alone["output_ids"]
+        said = each["output_ids"]
+    assert said == alone["output_ids"]
 
 
 def test_a_refusal_is_told_when_nothing_else_runs():
@@ -133,6 +137,21 @@ def test_a_shutdown_ends_those_who_generate_in_other_threads():
     for late in (lambda: next(stream), lambda: engine.generate("a", GREEDY)):
         with pytest.raises(RuntimeError, match="the engine was shut down"):
             late()
+
+
+def test_ctrl_c_leaves_nothing_behind():
+    forever = GREEDY | {"max_new_tokens": 900, "ignore_eos": True}
+    with ThreadPoolExecutor(1) as pool, Engine(max_total_tokens=1024, cpu_threads=1, check_invariants=True) as engine:
+        alone = engine.generate("The sky is", GREEDY)
+        for delay in (0.05, 0.1, 0.2, 0.4):
+            timer = threading.Timer(delay, signal.pthread_kill, (threading.get_ident(), signal.SIGINT))
+            timer.start()
+            with pytest.raises(KeyboardInterrupt):
+                engine.generate("One, two", forever)
+            timer.join()
+            after = pool.submit(engine.generate, "The sky is", GREEDY).result(30)
+            assert after["output_ids"] == alone["output_ids"]
+        assert engine.flush_cache()
 
 
 def test_a_tokenizer_of_its_own(tmp_path):

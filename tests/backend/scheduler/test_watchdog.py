@@ -49,8 +49,8 @@ def test_the_process_ends_with_its_stacks_in_the_log():
     assert "hanging_step" in done.stderr
 
 
-@pytest.mark.parametrize("waiter", ["step", "pause"])
-def test_a_loop_whose_step_hangs_is_told_with_its_requests(monkeypatch, waiter):
+@pytest.mark.parametrize(("waiter", "under_way"), [("step", "none"), ("pause", "1 rows with 1 tokens")])
+def test_a_loop_whose_step_hangs_is_told_with_its_requests(monkeypatch, waiter, under_way):
     harness, told, said = Harness(overlap=True), threading.Event(), []
 
     def hang(*_):
@@ -87,4 +87,6 @@ def test_a_loop_whose_step_hangs_is_told_with_its_requests(monkeypatch, waiter):
             loop.join(20)
     watchdog.close()
     assert ended.is_set()
-    assert [message.partition("; ")[2] for message in said] == ["1 requests, 0 of them waiting; steps under way: none"]
+    assert [message.partition("; ")[2] for message in said] == [
+        f"1 requests, 0 of them waiting; steps under way: {under_way}"
+    ]
