@@ -243,13 +243,19 @@ def test_the_byte_count_is_close_to_what_python_allocates():
 LONG_TEXT = b"0123456789abcdef" * 300 + b"its end"
 
 
+def found(tree, text, worker):
+    """What inserting says."""
+    said = tree.insert(text, worker, now=2.0)
+    return said.held, said.known, said.continues
+
+
 @pytest.mark.parametrize(
     "then",
     [
-        lambda tree: tree.insert(LONG_TEXT, "b", now=2.0),
-        lambda tree: tree.insert(LONG_TEXT + b" goes on for more than a block", "a", now=2.0),
-        lambda tree: tree.insert(LONG_TEXT[:-1] + b"? And then it goes on", "b", now=2.0),
-        lambda tree: tree.insert(LONG_TEXT[:3000] + b"parts from it here, early", "b", now=2.0),
+        lambda tree: found(tree, LONG_TEXT, "b"),
+        lambda tree: found(tree, LONG_TEXT + b" goes on for more than a block", "a"),
+        lambda tree: found(tree, LONG_TEXT[:-1] + b"? And then it goes on", "b"),
+        lambda tree: found(tree, LONG_TEXT[:3000] + b"parts from it here, early", "b"),
         lambda tree: tree.touched(LONG_TEXT, "a"),
         lambda tree: tree.trim(LONG_TEXT, "a", 16, before=5.0),
         lambda tree: tree.forget("a"),
@@ -267,9 +273,7 @@ def test_a_long_prompt_that_was_not_copied_ends_with_its_last_block(then):
     known = [(each.used_bytes, each.nodes, each.held("a"), each.held("b")) for each in (tree, copying)]
     assert known[0] == known[1]
     assert tree.match(LONG_TEXT + b"and more of it") == copying.match(LONG_TEXT + b"and more of it")
-    assert tree.insert(LONG_TEXT + b"and more of it", "a", now=3.0) == copying.insert(
-        LONG_TEXT + b"and more of it", "a", now=3.0
-    )
+    assert found(tree, LONG_TEXT + b"and more of it", "a") == found(copying, LONG_TEXT + b"and more of it", "a")
     assert (tree.used_bytes, tree.nodes) == (copying.used_bytes, copying.nodes)
 
 
