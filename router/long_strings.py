@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-LONG = 16384  # bytes of a string from which on it pays
+LONG = 65536  # bytes of a string from which on it pays: the JSON reader needs no code that is not at hand
 _MARK = b"cut-%s-" % secrets.token_hex(8).encode()  # nobody can send it
 _SIZE = len(_MARK) + 8
 

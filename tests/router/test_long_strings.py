@@ -23,7 +23,7 @@ UNITS = st.sampled_from(
     ["a", "word ", "é", "語", "\\n", '\\"', "\\u00e9", "\\\\", "\\ud83d\\ude00", "\\ud800", "\\", '"', "[1, "]
 )
 BAD = st.sampled_from([b"\n", b"\x00", b"\xff", b"\xed\xa0\x80", b'"', b"\\", b"\x7f"])
-SIZES = st.sampled_from([0, 3, LONG - 1, LONG, LONG + 1, 3 * LONG])
+SIZES = st.sampled_from([0, 3, LONG - 1, LONG, LONG + 1, 2 * LONG])
 
 
 @st.composite
@@ -88,12 +88,11 @@ def test_a_long_text_is_not_read_as_json(text: str) -> None:
     assert not strings.left
 
 
-@pytest.mark.parametrize("numbers", [", ".join(["12345"] * LONG), " " * 3 * LONG])
-def test_what_stands_between_strings_is_no_string(numbers: str) -> None:
-    body = f'{{"model": "m", "input_ids": [1{numbers and ", "}{numbers or 2}], "user": "u"}}'.replace(
-        ", ]", "]"
-    ).encode()
+@pytest.mark.parametrize("between", ["12345, " * LONG, " " * 2 * LONG])
+def test_what_stands_between_strings_is_no_string(between: str) -> None:
+    body = f'{{"model": "m", "input_ids": [1, {between}2], "user": "u"}}'.encode()
     assert read(body, PromptText()) == read(body, WHOLE)
+    assert read(body, PromptText())[-1] == 1
 
 
 def test_a_mark_counts_only_where_it_is_a_whole_part() -> None:
@@ -106,4 +105,4 @@ def test_a_mark_counts_only_where_it_is_a_whole_part() -> None:
 
 def test_short_bodies_stay_as_they_are() -> None:
     assert cut_out(b"") is None
-    assert cut_out(json.dumps({"prompt": "a" * (LONG - 1), "text": ["b" * 100] * LONG}).encode()) is None
+    assert cut_out(json.dumps({"prompt": "a" * (LONG - 1), "text": ["b" * 100] * (LONG // 16)}).encode()) is None
