@@ -11,7 +11,7 @@ import torch
 
 from backend.runner.draw import draw_from_logits_on, draw_on
 from backend.runner.penalties import apply_penalties
-from backend.runner.sampling_plan import SamplingPlan
+from backend.runner.sampling_plan import RowSampling, SamplingPlan
 
 
 def sample(logits: torch.Tensor, plan: SamplingPlan, pool: torch.Tensor) -> torch.Tensor:
@@ -19,9 +19,8 @@ def sample(logits: torch.Tensor, plan: SamplingPlan, pool: torch.Tensor) -> torc
 
     ``pool`` is the flat token pool, from which penalties read what the rows hold.
     """
-    row = plan.row
-    straight = draw_from_logits_on(logits.device) if row.unlimited else None
-    if not plan.greedy and (plan.touches or straight is None):
+    row, at = plan.row, plan.uniform
+    if plan.touches:
         logits = logits.float()
     if plan.penalties is not None:
         apply_penalties(logits, plan.penalties, pool)
@@ -31,10 +30,17 @@ def sample(logits: torch.Tensor, plan: SamplingPlan, pool: torch.Tensor) -> torc
         logits.index_put_(plan.forbidden, logits.new_full((), float("-inf")))
     if plan.mask is not None:
         plan.mask.apply(logits)
-    if row.hot is None or plan.uniform is None:
+    if row.hot is None or at is None:
         return logits.argmax(dim=-1)
-    if straight is not None:
-        return straight(logits, row.temperature, row.hot, plan.uniform)
-    probabilities = torch.softmax(logits / row.temperature[:, None], dim=-1)
-    drawn = draw_on(logits.device)(probabilities, row.top_k, row.top_p, row.min_p, plan.uniform)
-    return torch.where(row.hot, drawn, logits.argmax(dim=-1))
+    straight = draw_from_logits_on(logits.device)
+    if straight is None:
+        return torch.where(row.hot, _draw_from_probabilities(logits, row, at), logits.argmax(dim=-1))
+    tokens = straight(logits, row.temperature, row.hot, at)
+    if row.limited is None:
+        return tokens
+    return torch.where(row.limited, _draw_from_probabilities(logits, row, at), tokens)
+
+
+def _draw_from_probabilities(logits: torch.Tensor, row: RowSampling, at: torch.Tensor) -> torch.Tensor:
+    probabilities = torch.softmax(logits.float() / row.temperature[:, None], dim=-1)
+    return draw_on(logits.device)(probabilities, row.top_k, row.top_p, row.min_p, at)

@@ -49,20 +49,17 @@ class RowSampling:
     top_k: torch.Tensor | None  # int64[R], None when no row limits it
     top_p: torch.Tensor | None  # float32[R], the same
     min_p: torch.Tensor | None
+    limited: torch.Tensor | None  # bool[R] rows that draw with any of the three; a row's way is that of its own
     bias: Bias | None
     penalised: bool
     min_known: int  # the largest known length below which some row may not stop; 0 when all may at once
-
-    @property
-    def unlimited(self) -> bool:
-        """No row has top-k, top-p or min-p."""
-        return self.top_k is None and self.top_p is None and self.min_p is None
 
     @staticmethod
     def of(slots: Slots, rows: NDArray[np.int64], vocab_size: int, device: torch.device) -> RowSampling:
         temperature, top_p, min_p = slots.temperature[rows], slots.top_p[rows], slots.min_p[rows]
         top_k = np.where(slots.top_k[rows] > 0, np.minimum(slots.top_k[rows], vocab_size), vocab_size)
         hot = temperature > 0
+        limited = hot & ((top_k < vocab_size) | (top_p < 1) | (min_p > 0))
 
         def on_device(array: NDArray, wanted: NDArray[np.bool_]) -> torch.Tensor | None:
             return to_device(array, device) if wanted.any() else None
@@ -73,6 +70,7 @@ class RowSampling:
             top_k=on_device(top_k.astype(np.int64), top_k < vocab_size),
             top_p=on_device(top_p, top_p < 1),
             min_p=on_device(min_p, min_p > 0),
+            limited=on_device(limited, limited),
             bias=Bias.of(slots, rows, vocab_size, device) if slots.logit_bias else None,
             penalised=Penalties.any(slots, rows),
             min_known=int(slots.min_known[rows].max()) if (slots.min_known[rows] > slots.prompt_len[rows]).any() else 0,

@@ -2,6 +2,7 @@
 
 import random
 
+import numpy as np
 import pytest
 import torch
 
@@ -9,6 +10,10 @@ from backend.runner.draw import draw as draw_by_sorting
 from backend.runner.kernels.draw import draw
 from backend.runner.kernels.draw_logits import draw_from_logits
 from backend.runner.kernels.likeliest import keep_and_find
+from backend.runner.sampler import sample
+from backend.runner.sampling_plan import SamplingPlanner
+from backend.sampling_params import SamplingParams
+from tests.backend.runner.test_sampler import make_slots
 
 LARGE = torch.cuda.is_available()
 VOCABS = (32000, 151936) if LARGE else (7, 90)
@@ -85,6 +90,22 @@ def test_draws_from_logits_are_those_of_the_definition(kind, dtype, device):
             low, high = interval((logits[i].double() / temperature[i]).softmax(-1), vocab, 1.0, 0.0, token)
             assert low < high
             assert low - 1e-4 <= float(at[i]) <= high + 1e-4
+
+
+def test_a_row_draws_the_same_whatever_limits_its_neighbours_have(device, monkeypatch):
+    monkeypatch.setattr("backend.runner.sampler.draw_from_logits_on", lambda _: draw_from_logits)
+    params = [{}, {"top_p": 0.8}, {"temperature": 0.0}, {"top_k": 3}, {"min_p": 0.1}]
+    slots = make_slots([SamplingParams(sampling_seed=i, **each) for i, each in enumerate(params)])
+    logits = rows_of("flat", 9000, len(params), 3).log().bfloat16().to(device)
+    pool = torch.from_numpy(slots.tokens).flatten().to(device)
+
+    def tokens(*rows):
+        rows = np.array(rows)
+        plan = SamplingPlanner(9000, device).plan(slots, rows, slots.known[rows])
+        return sample(logits[torch.from_numpy(rows).to(device)], plan, pool).tolist()
+
+    assert tokens(0, 1, 2, 3, 4) == [token for row in range(5) for token in tokens(row)]
+    assert tokens(2) == [int((logits[2] == logits[2].max()).nonzero()[0, 0])]
 
 
 def test_draws_skip_blocks_without_an_allowed_token(device):
