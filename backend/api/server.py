@@ -99,7 +99,10 @@ class Server:
     async def _live(self, address: str, stopping: asyncio.Task[bool], hurry: asyncio.Event) -> int:
         """One scheduler after the other, until asked to stop (0) or no more restarts are left (1)."""
         restarts = RestartBudget(self._args.max_scheduler_restarts)
-        link = await self._begin(stopping)
+        try:
+            link = await self._begin(stopping)
+        except SchedulerDied as died:
+            raise StartError(str(died)) from None
         if link is not None:
             self._announce(address)
         while link is not None:
@@ -109,19 +112,40 @@ class Server:
                 if stopping.done():
                     await self._drain(hurry)
                     return 0
-                again = restarts.take(time.monotonic())
-                self._fail(*lost.result(), again=again)
+                reason, error = lost.result()
             finally:
                 await cancel(lost)
-            if not again:
+            try:
+                link = await self._begin_again(restarts, stopping, reason, error)
+            except SchedulerDied:
                 return 1
-            self._link = None
-            await link.close(grace=0.0)
-            link = await self._begin(stopping)
         return 0
 
+    async def _begin_again(
+        self, restarts: RestartBudget, stopping: asyncio.Task[bool], reason: str, error: BaseException | None
+    ) -> SchedulerLink | None:
+        """A new scheduler after one that was lost for ``reason``; one that dies as it starts was a restart as well.
+
+        None when asked to stop before it was ready. Raises :class:`SchedulerDied` when no restart is left.
+        """
+        while True:
+            again = restarts.take(time.monotonic())
+            self._fail(reason, error, again=again)
+            if not again:
+                raise SchedulerDied(reason)
+            lost, self._link = self._link, None
+            if lost is not None:
+                await lost.close(grace=0.0)
+            try:
+                return await self._begin(stopping)
+            except SchedulerDied as died:
+                reason, error = f"The scheduler could not start again: {died}.", None
+
     async def _begin(self, stopping: asyncio.Task[bool]) -> SchedulerLink | None:
-        """Start a scheduler and serve with it; None when asked to stop before it was ready."""
+        """Start a scheduler and serve with it; None when asked to stop before it was ready.
+
+        Raises :class:`StartError`, and :class:`SchedulerDied` when its process ended.
+        """
         loading = asyncio.create_task(self._load())
         try:
             await asyncio.wait({loading, stopping}, return_when=asyncio.FIRST_COMPLETED)
@@ -142,7 +166,7 @@ class Server:
             self._connect(link, files, words, ready)
             if not self._args.skip_server_warmup and self.context.loaded is not None:
                 await link.while_alive(_warm_up(self.context.loaded.frontend))
-        except (ModelError, TemplateError, SchedulerDied) as error:
+        except (ModelError, TemplateError) as error:
             raise StartError(str(error)) from None
         gc.collect()
         gc.freeze()  # what is loaded by now stays

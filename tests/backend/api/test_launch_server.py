@@ -233,6 +233,31 @@ def test_a_killed_scheduler_fails_its_requests_in_the_stream_too_and_later_ones_
     assert list(server.temp.iterdir()) == []
 
 
+def test_a_scheduler_that_dies_as_it_starts_again_is_started_once_more(launch) -> None:
+    server = launch("--max-scheduler-restarts", "9")
+    killed: list[int] = []
+    deadline = time.monotonic() + SECONDS
+    while len(killed) < 2:  # the second has just begun: it reads its modules, which takes long
+        assert time.monotonic() < deadline
+        for pid in schedulers(server):
+            if pid not in killed:
+                os.kill(pid, signal.SIGKILL)
+                killed.append(pid)
+    answer = None
+    while answer is None or answer.status_code == 503:
+        assert time.monotonic() < deadline
+        answer = httpx.post(
+            f"{server.url}/generate", json={"text": "hi", "sampling_params": {"max_new_tokens": 2}}, timeout=SECONDS
+        )
+    assert answer.status_code == 200
+    server.process.send_signal(signal.SIGTERM)
+    code, _, err = server.finish()
+    assert code == 0
+    assert "could not start again" in err
+    assert "Traceback" not in err
+    assert list(server.temp.iterdir()) == []
+
+
 def test_a_scheduler_that_dies_again_and_again_ends_the_server(launch) -> None:
     server = launch("--max-scheduler-restarts", "1")
     deadline = time.monotonic() + SECONDS
