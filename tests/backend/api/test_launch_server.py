@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import socket
@@ -276,7 +277,12 @@ def test_a_scheduler_that_dies_again_and_again_ends_the_server(launch) -> None:
 
 def schedulers(server: Launched) -> list[int]:
     """The children that are schedulers, and not helpers of multiprocessing."""
-    return [pid for pid in server.children() if "spawn_main" in Path(f"/proc/{pid}/cmdline").read_text()]
+    found = []
+    for pid in server.children():
+        with contextlib.suppress(OSError):  # it has ended meanwhile
+            if "spawn_main" in Path(f"/proc/{pid}/cmdline").read_text():
+                found.append(pid)
+    return found
 
 
 @pytest.mark.parametrize(
