@@ -6,13 +6,13 @@ import asyncio
 import itertools
 import re
 import signal
-import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from backend import Engine, SamplingParams
 from backend.prompt import load_tokenizer
+from backend.scheduler.loop import Scheduler
 from tests.backend.prompt.tiny import write_folder
 
 GREEDY = {"temperature": 0, "max_new_tokens": 12}
@@ -139,18 +139,36 @@ def test_a_shutdown_ends_those_who_generate_in_other_threads():
             late()
 
 
-def test_ctrl_c_leaves_nothing_behind():
-    forever = GREEDY | {"max_new_tokens": 900, "ignore_eos": True}
-    with ThreadPoolExecutor(1) as pool, Engine(max_total_tokens=1024, cpu_threads=1, check_invariants=True) as engine:
+@pytest.fixture
+def interruptible():
+    """Ctrl-C as in a fresh process, whatever a test before has left."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.parametrize("early", [True, False], ids=["before a step", "after a step"])
+def test_ctrl_c_leaves_nothing_behind(interruptible, monkeypatch, early):
+    steps, step = itertools.count(), Scheduler.step
+    interrupted: set[int] = set()
+
+    def interrupting(scheduler):
+        number = next(steps)
+        if early and number in interrupted:
+            signal.raise_signal(signal.SIGINT)
+        out = step(scheduler)
+        if not early and number in interrupted:
+            signal.raise_signal(signal.SIGINT)
+        return out
+
+    monkeypatch.setattr(Scheduler, "step", interrupting)
+    with Engine(max_total_tokens=1024, cpu_threads=1, check_invariants=True) as engine:
         alone = engine.generate("The sky is", GREEDY)
-        for delay in (0.05, 0.1, 0.2, 0.4):
-            timer = threading.Timer(delay, signal.pthread_kill, (threading.get_ident(), signal.SIGINT))
-            timer.start()
+        for later in (0, 1, 2, 5):
+            interrupted = {next(steps) + 1 + later}
             with pytest.raises(KeyboardInterrupt):
-                engine.generate("One, two", forever)
-            timer.join()
-            after = pool.submit(engine.generate, "The sky is", GREEDY).result(30)
-            assert after["output_ids"] == alone["output_ids"]
+                engine.generate("One, two", GREEDY | {"max_new_tokens": 50, "ignore_eos": True})
+            assert engine.generate("The sky is", GREEDY)["output_ids"] == alone["output_ids"]
         assert engine.flush_cache()
 
 
