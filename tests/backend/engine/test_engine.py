@@ -13,6 +13,7 @@ import pytest
 from backend import Engine, SamplingParams
 from backend.prompt import load_tokenizer
 from backend.scheduler.loop import Scheduler
+from backend.scheduler.running import Running
 from tests.backend.prompt.tiny import write_folder
 
 GREEDY = {"temperature": 0, "max_new_tokens": 12}
@@ -147,25 +148,21 @@ def interruptible():
     signal.signal(signal.SIGINT, before)
 
 
-@pytest.mark.parametrize("early", [True, False], ids=["before a step", "after a step"])
-def test_ctrl_c_leaves_nothing_behind(interruptible, monkeypatch, early):
-    steps, step = itertools.count(), Scheduler.step
+@pytest.mark.parametrize("within", [(Scheduler, "step"), (Running, "take_in")], ids=["step", "take_in"])
+def test_ctrl_c_leaves_nothing_behind(interruptible, monkeypatch, within):
+    calls, usual = itertools.count(), getattr(*within)
     interrupted: set[int] = set()
 
-    def interrupting(scheduler):
-        number = next(steps)
-        if early and number in interrupted:
+    def interrupting(*args):
+        if next(calls) in interrupted:
             signal.raise_signal(signal.SIGINT)
-        out = step(scheduler)
-        if not early and number in interrupted:
-            signal.raise_signal(signal.SIGINT)
-        return out
+        return usual(*args)
 
-    monkeypatch.setattr(Scheduler, "step", interrupting)
+    monkeypatch.setattr(*within, interrupting)
     with Engine(max_total_tokens=1024, cpu_threads=1, check_invariants=True) as engine:
         alone = engine.generate("The sky is", GREEDY)
         for later in (0, 1, 2, 5):
-            interrupted = {next(steps) + 1 + later}
+            interrupted = {next(calls) + 1 + later}
             with pytest.raises(KeyboardInterrupt):
                 engine.generate("One, two", GREEDY | {"max_new_tokens": 50, "ignore_eos": True})
             assert engine.generate("The sky is", GREEDY)["output_ids"] == alone["output_ids"]
